@@ -1,0 +1,16 @@
+//! Two-party private inference of neural networks: the cryptography, the arithmetic and the protocol.
+//!
+//! `docs/protocol.md` describes the protocol and its notation. This crate opens no sockets, starts no threads, reads no
+//! clock and prints nothing: [`session`] takes bytes in and gives bytes out.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod error;
+pub mod ot;
+pub mod prg;
+pub mod rlwe;
+pub mod wire;
+
+pub use error::{Error, ErrorKind, Result};

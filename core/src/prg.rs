@@ -1,0 +1,131 @@
+//! The seeded generator from which a session draws everything random.
+//!
+//! ChaCha20 (RFC 8439 block function, 64-bit block counter) keyed by 32 bytes that come from the operating system or the
+//! caller. Sub-generators are keyed by output of their parent, so no key ever expands two things.
+
+use crate::error::{Error, ErrorKind, Result};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng, TryCryptoRng};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Bytes in a seed.
+pub const SEED_BYTES: usize = 32;
+
+/// The key of a [`Prg`]. Wiped when dropped; not printable.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Seed(pub(crate) [u8; SEED_BYTES]);
+
+impl Seed {
+    /// Takes 32 uniform bytes from a cryptographic source.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Randomness`] if the source fails.
+    pub fn from_rng(source: &mut impl TryCryptoRng) -> Result<Self> {
+        let mut bytes = [0; SEED_BYTES];
+        source.try_fill_bytes(&mut bytes).map_err(|e| {
+            Error::new(
+                ErrorKind::Randomness,
+                alloc::format!("source of randomness: expected {SEED_BYTES} bytes, it failed: {e}"),
+            )
+        })?;
+        Ok(Self(bytes))
+    }
+
+    /// Wraps 32 bytes that the caller vouches to be uniform, secret and never used before.
+    pub fn from_bytes(bytes: [u8; SEED_BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+/// A stream of pseudo-random values that are uniform to anyone who does not know its seed.
+///
+/// Cannot be cloned: two copies would hand out the same masks twice.
+pub struct Prg(ChaCha20Rng);
+
+impl Prg {
+    /// Starts the stream of a seed.
+    pub fn new(seed: &Seed) -> Self {
+        Self(ChaCha20Rng::from_seed(seed.0))
+    }
+
+    /// A seed that is output of this stream, for a generator of its own.
+    pub fn seed(&mut self) -> Seed {
+        let mut seed = Seed([0; SEED_BYTES]);
+        self.fill(&mut seed.0);
+        seed
+    }
+
+    /// A generator keyed by output of this one.
+    pub fn fork(&mut self) -> Self {
+        Self::new(&self.seed())
+    }
+
+    /// Fills a buffer with uniform bytes.
+    pub fn fill(&mut self, out: &mut [u8]) {
+        self.0.fill_bytes(out);
+    }
+
+    /// A uniform value of Z_2^32.
+    pub fn next_u32(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
+    /// A uniform 64-bit value.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Uniform bytes as an array.
+    pub fn array<const N: usize>(&mut self) -> [u8; N] {
+        let mut out = [0; N];
+        self.fill(&mut out);
+        out
+    }
+
+    /// A value of [0, bound), within statistical distance bound·2^-128 of uniform, in constant time.
+    ///
+    /// Takes the high half of a 128-bit uniform value times the bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        let low = u128::from(self.next_u64());
+        let high = u128::from(self.next_u64());
+        let bound = u128::from(bound);
+        ((high * bound + ((low * bound) >> 64)) >> 64) as u64
+    }
+}
+
+/// Secret values that are wiped when dropped.
+pub type SecretVec<T> = Zeroizing<alloc::vec::Vec<T>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_block_is_rfc_8439_chacha20_of_the_zero_key() {
+        // RFC 8439, appendix A.1, test vector 1: zero key, zero nonce, block counter 0.
+        let mut prg = Prg::new(&Seed([0; 32]));
+        assert_eq!(
+            prg.array::<16>(),
+            [0x76, 0xb8, 0xe0, 0xad, 0xa0, 0xf1, 0x3d, 0x90, 0x40, 0x5d, 0x6a, 0xe5, 0x53, 0x86, 0xbd, 0x28]
+        );
+    }
+
+    #[test]
+    fn below_stays_below_and_reaches_every_value() {
+        let mut prg = Prg::new(&Seed([1; 32]));
+        let mut seen = [0u32; 7];
+        for _ in 0..7000 {
+            seen[prg.below(7) as usize] += 1;
+        }
+        assert!(seen.iter().all(|&n| (800..1200).contains(&n)), "{seen:?}");
+        assert!((0..1000).all(|_| prg.below(1) == 0));
+    }
+
+    #[test]
+    fn forks_differ_from_their_parent_and_from_each_other() {
+        let mut prg = Prg::new(&Seed([2; 32]));
+        let (mut a, mut b) = (prg.fork(), prg.fork());
+        assert_ne!(a.next_u64(), b.next_u64());
+        assert_ne!(a.next_u64(), prg.next_u64());
+    }
+}

@@ -1,0 +1,1 @@
+//! Ring-LWE encryption: linear layers and slot products on encrypted masks.

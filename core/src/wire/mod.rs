@@ -1,0 +1,3 @@
+//! Bytes on the wire: bit packing and message frames.
+
+pub mod bits;
