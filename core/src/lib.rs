@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod error;
+pub mod model;
 pub mod ot;
 pub mod prg;
 pub mod rlwe;

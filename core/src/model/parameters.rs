@@ -1,0 +1,122 @@
+//! The server's secret parameters: what the client must never learn.
+
+use super::architecture::{Architecture, Kind, Op};
+use crate::error::{Error, ErrorKind, Result};
+use alloc::{format, vec::Vec};
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Largest absolute value of a weight: 9 bits, signed.
+pub const WEIGHT_LIMIT: i16 = 255;
+
+/// The secret integers of a network, one entry per node. Wiped when dropped; not printable.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Parameters {
+    /// What each node needs.
+    pub nodes: Vec<NodeSecret>,
+}
+
+/// The secret integers of one node.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub enum NodeSecret {
+    /// Pooling and reshaping have none.
+    None,
+    /// A convolution's integers.
+    Convolution {
+        /// Weights [out][in][kernel row][kernel column], each at most 255 in absolute value. Those of channels that no one
+        /// reads, or that come from a constant channel, are used as they are: nothing is left out of the file.
+        weights: Vec<i16>,
+        /// One bias per output channel, with the fraction bits of the linear output.
+        bias: Vec<i32>,
+    },
+    /// An activation layer's integers, one entry per channel.
+    Activation(Vec<ChannelSecret>),
+}
+
+/// The secret integers of one channel's activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+pub struct ChannelSecret {
+    /// γ, or the constant of a degree-0 channel, with the fraction bits of the layer's output. 0 for ReLU and degree 1.
+    pub offset: i32,
+    /// λ of v³ + λ·v, with twice the fraction bits of v. 0 for the other kinds.
+    pub lambda: i64,
+    /// Whether a square with a secret sign is subtracted.
+    pub negative: bool,
+}
+
+impl Parameters {
+    /// Checks that the parameters are those of the architecture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedModel`], naming the node, what it needs and what is there.
+    pub fn check(&self, architecture: &Architecture) -> Result<()> {
+        let shapes = architecture.shapes()?;
+        if self.nodes.len() != architecture.nodes.len() {
+            return Err(malformed(format!(
+                "parameters: expected {} nodes, got {}",
+                architecture.nodes.len(),
+                self.nodes.len()
+            )));
+        }
+        for (index, (node, secret)) in architecture.nodes.iter().zip(&self.nodes).enumerate() {
+            let place = |e: Error| e.context(format!("parameters of node {index} ({})", node.name));
+            match (&node.op, secret) {
+                (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
+                    let inputs = shapes[node.input as usize].channels as usize;
+                    let expected = (conv.out_channels as usize)
+                        .checked_mul(inputs)
+                        .and_then(|n| n.checked_mul(conv.kernel[0] as usize))
+                        .and_then(|n| n.checked_mul(conv.kernel[1] as usize));
+                    if expected != Some(weights.len()) || bias.len() != conv.out_channels as usize {
+                        return Err(place(malformed(format!(
+                            "expected {expected:?} weights and {} biases, got {} and {}",
+                            conv.out_channels,
+                            weights.len(),
+                            bias.len()
+                        ))));
+                    }
+                    if let Some(w) = weights.iter().find(|w| w.unsigned_abs() > WEIGHT_LIMIT as u16) {
+                        return Err(place(malformed(format!("expected weights of at most {WEIGHT_LIMIT}, got {w}"))));
+                    }
+                }
+                (Op::Activation(activation), NodeSecret::Activation(channels)) => {
+                    if channels.len() != activation.channels.len() {
+                        return Err(place(malformed(format!(
+                            "expected {} channels, got {}",
+                            activation.channels.len(),
+                            channels.len()
+                        ))));
+                    }
+                    for (c, (public, secret)) in activation.channels.iter().zip(channels).enumerate() {
+                        secret.check(public.kind).map_err(|e| place(e.context(format!("channel {c}"))))?;
+                    }
+                }
+                (Op::SumPool(_) | Op::Flatten, NodeSecret::None) => {}
+                _ => return Err(place(malformed("expected parameters of the node's kind, got those of another"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ChannelSecret {
+    fn check(&self, kind: Kind) -> Result<()> {
+        let secret_sign = matches!(kind, Kind::Square { secret_sign: true });
+        let may_offset = !matches!(kind, Kind::Relu | Kind::Linear);
+        if (self.lambda != 0 && kind != Kind::Cubic)
+            || (self.negative && !secret_sign)
+            || (self.offset != 0 && !may_offset)
+        {
+            return Err(malformed(format!("expected no other secrets than a {} channel has, got some", kind.name())));
+        }
+        // λ stands for an element of F_p, p just below 2^36.
+        if self.lambda.unsigned_abs() >= 1 << 34 {
+            return Err(malformed("expected |λ| below 2^34, got more"));
+        }
+        Ok(())
+    }
+}
+
+fn malformed(message: impl Into<alloc::string::String>) -> Error {
+    Error::new(ErrorKind::MalformedModel, message)
+}
