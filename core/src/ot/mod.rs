@@ -1,1 +1,127 @@
-//! Oblivious transfer: base OTs, the extension that multiplies them, and the tables built from random OTs.
+//! Oblivious transfer (OT): base OTs, the extension that multiplies them, and the tables built from random OTs.
+//!
+//! A *random OT* gives its sender two uniform keys (k_0, k_1) and its receiver a uniform bit c and the key k_c. The sender
+//! learns nothing of c, the receiver nothing of k_(1-c). Security is semi-honest throughout.
+//!
+//! One direction of a session runs, in this order (R is the receiver of the random OTs, S their sender):
+//!
+//! | step | who | call | message |
+//! |---|---|---|---|
+//! | 1 | R → S | [`base::BaseSender::new`] | [`base::SENDER_BYTES`] |
+//! | 2 | S → R | [`base::base_receive`] with choices Δ | [`base::RECEIVER_BYTES`] |
+//! | 3 | R → S | [`base::BaseSender::finish`], [`softspoken::RotReceiver::setup`] | [`softspoken::setup_bytes`] |
+//! | 4 | S | [`softspoken::RotSender::setup`] | none |
+//! | 5 | R → S, any number of times | [`softspoken::RotReceiver::extend`], [`softspoken::RotSender::extend`] | [`softspoken::extension_bytes`] |
+//!
+//! The roles of the base OTs are those of the extension turned round: R sends, S chooses with its secret Δ.
+//! Both directions of a session run this once, each with its own [`Direction`] and an independent Δ.
+
+pub mod base;
+mod hash;
+#[cfg(test)]
+pub(crate) mod ideal;
+mod pprf;
+pub mod softspoken;
+pub mod table;
+mod transpose;
+
+use aes::cipher::{Array, BlockCipherEncrypt};
+use sha2::{Digest, Sha256};
+
+/// A key of an OT: 128 bits. Bit i of the wire's byte b is bit 8·b + i of the integer, on every host.
+pub type Block = u128;
+
+/// The number of base OTs, which is the computational security parameter and the width of the extension's matrix.
+pub const BASE_OTS: usize = 128;
+
+/// A block as AES takes it. Kept as bytes where blocks are only XORed, which compilers turn into the widest vector
+/// instructions at hand; XORs of `u128` they split over two general registers.
+type Bytes = [u8; 16];
+
+/// Which party receives the random OTs: part of every hash's domain, so that nothing of one direction is of use in the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The server chooses, the client holds both keys.
+    ServerReceives,
+    /// The client chooses, the server holds both keys.
+    ClientReceives,
+}
+
+/// What binds every hash and every cipher key of one direction of one session. Public, and equal at both parties.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Who receives the random OTs.
+    pub direction: Direction,
+    /// The client's nonce from the handshake, fresh per session.
+    pub client_nonce: [u8; 32],
+    /// The server's nonce from the handshake, fresh per session.
+    pub server_nonce: [u8; 32],
+}
+
+/// The purposes that a hash of the [`Context`] can serve.
+#[derive(Clone, Copy)]
+enum Label {
+    /// Keys of the base OTs.
+    BaseKey = 1,
+    /// AES keys of the correlation-robust hash.
+    HashKey = 2,
+    /// AES keys that expand nodes of the trees.
+    TreeKeys = 3,
+    /// The session's half of the counter blocks that expand leaves.
+    LeafSalt = 4,
+}
+
+impl Context {
+    /// SHA-256 of a fixed prefix, the label, the context and the parts.
+    ///
+    /// Everything in front of the parts has a fixed length, and each label always takes parts of the same lengths, so no two
+    /// different inputs give the same string.
+    fn digest(&self, label: Label, parts: &[&[u8]]) -> [u8; 32] {
+        let direction = match self.direction {
+            Direction::ServerReceives => 0u8,
+            Direction::ClientReceives => 1,
+        };
+        let mut sha = Sha256::new();
+        sha.update(b"safenet-ot-v1");
+        sha.update([label as u8, direction]);
+        sha.update(self.client_nonce);
+        sha.update(self.server_nonce);
+        for part in parts {
+            sha.update(part);
+        }
+        sha.finalize().into()
+    }
+}
+
+/// The first 16 bytes of a hash.
+fn first_half(digest: &[u8; 32]) -> Bytes {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+/// Encrypts blocks in place, as many side by side as the processor's AES unit takes.
+fn encrypt(cipher: &aes::Aes128Enc, blocks: &mut [Bytes]) {
+    cipher.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
+}
+
+/// XORs `b` into `a`, as far as both reach.
+#[inline]
+fn xor_into(a: &mut [Bytes], b: &[Bytes]) {
+    for (a, b) in a.iter_mut().zip(b) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a ^= b;
+        }
+    }
+}
+
+/// All ones if the low bit of `bit` is set, else zero.
+#[inline]
+fn mask(bit: u32) -> u128 {
+    0u128.wrapping_sub(u128::from(bit & 1))
+}
+
+#[cfg(test)]
+pub(crate) fn test_context(direction: Direction) -> Context {
+    Context { direction, client_nonce: [7; 32], server_nonce: [9; 32] }
+}

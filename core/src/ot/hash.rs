@@ -1,0 +1,137 @@
+//! The hash that turns correlated rows of the extension into independent keys.
+//!
+//! TMMO of Guo, Katz, Wang and Yu, "Efficient and Secure Multiparty Computation from Fixed-Key Block Ciphers" (IEEE S&P 2020,
+//! section 7.4): H(x, i) = π(π(x) ⊕ i) ⊕ π(x). With π an ideal permutation it is tweakable circular correlation robust: for a secret Δ,
+//! H(x ⊕ Δ, i) is uniform to one who knows x and i. An attack with p evaluations of π against q hashes under one key succeeds with
+//! probability in the order of p·q / 2^128, so π is AES-128 under a key of the session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
+
+use super::{Block, Bytes, Context, Label, encrypt, first_half, xor_into};
+use aes::Aes128Enc;
+use aes::cipher::KeyInit;
+use zeroize::{Zeroize, Zeroizing};
+
+/// OTs hashed under one AES key, as a power of two.
+const EPOCH_BITS: u32 = 20;
+
+/// Blocks that pass through AES together: enough to fill the widest unit (64 blocks in the `aes` crate's AVX-512 code) twice.
+const BATCH: usize = 128;
+
+/// The hash of one direction of a session. Both parties hold one; its AES keys are known to both.
+pub(super) struct Hasher {
+    context: Context,
+    epoch: u64,
+    cipher: Aes128Enc,
+    /// π(x) and what follows from it. Secret; kept here so that it is wiped once, not after every batch.
+    inner: [Bytes; BATCH],
+    outer: [Bytes; BATCH],
+}
+
+impl Hasher {
+    pub(super) fn new(context: &Context) -> Self {
+        Self {
+            context: *context,
+            epoch: 0,
+            cipher: epoch_cipher(context, 0),
+            inner: [[0; 16]; BATCH],
+            outer: [[0; 16]; BATCH],
+        }
+    }
+
+    /// Replaces each x_n of `values` by H(x_n, first + n).
+    pub(super) fn hash(&mut self, first: u64, values: &mut [Block]) {
+        let mut tweak = first;
+        let mut rest = values;
+        while !rest.is_empty() {
+            let epoch = tweak >> EPOCH_BITS;
+            if epoch != self.epoch {
+                self.epoch = epoch;
+                self.cipher = epoch_cipher(&self.context, epoch);
+            }
+            let left_in_epoch = (1 << EPOCH_BITS) - (tweak & ((1 << EPOCH_BITS) - 1));
+            let count = rest.len().min(BATCH).min(usize::try_from(left_in_epoch).unwrap_or(BATCH));
+            let (now, later) = rest.split_at_mut(count);
+            self.hash_batch(tweak, now);
+            tweak += count as u64;
+            rest = later;
+        }
+    }
+
+    /// At most `BATCH` values, all in the present epoch.
+    fn hash_batch(&mut self, first: u64, values: &mut [Block]) {
+        let (inner, outer) = (&mut self.inner[..values.len()], &mut self.outer[..values.len()]);
+        for (inner, value) in inner.iter_mut().zip(values.iter()) {
+            *inner = value.to_le_bytes();
+        }
+        encrypt(&self.cipher, inner);
+        for ((outer, inner), tweak) in outer.iter_mut().zip(inner.iter()).zip(first..) {
+            *outer = *inner;
+            for (byte, tweak) in outer.iter_mut().zip(tweak.to_le_bytes()) {
+                *byte ^= tweak;
+            }
+        }
+        encrypt(&self.cipher, outer);
+        xor_into(outer, inner);
+        for (value, outer) in values.iter_mut().zip(outer.iter()) {
+            *value = Block::from_le_bytes(*outer);
+        }
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.inner.zeroize();
+        self.outer.zeroize();
+    }
+}
+
+fn epoch_cipher(context: &Context, epoch: u64) -> Aes128Enc {
+    let key = Zeroizing::new(first_half(&context.digest(Label::HashKey, &[&epoch.to_le_bytes()])));
+    Aes128Enc::new((&*key).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Direction, test_context};
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn hash_one(context: &Context, x: Block, tweak: u64) -> Block {
+        let mut value = [x];
+        Hasher::new(context).hash(tweak, &mut value);
+        value[0]
+    }
+
+    #[test]
+    fn batches_of_any_size_and_across_epochs_agree_with_single_hashes() {
+        let context = test_context(Direction::ServerReceives);
+        let edge = 1u64 << EPOCH_BITS;
+        for first in [0, 5, edge - 200, edge - 1, edge, 3 * edge - 128] {
+            for count in [0, 1, 127, 128, 129, 400] {
+                let mut values: Vec<Block> = (0..count).map(|i| ((i * i) << 90) | i).collect();
+                let expected: Vec<Block> =
+                    values.iter().zip(first..).map(|(&x, tweak)| hash_one(&context, x, tweak)).collect();
+                Hasher::new(&context).hash(first, &mut values);
+                assert_eq!(values, expected, "{first} {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn tweak_epoch_direction_and_nonces_all_change_the_hash() {
+        let context = test_context(Direction::ServerReceives);
+        let reference = hash_one(&context, 1, 0);
+        assert_ne!(reference, hash_one(&context, 1, 1));
+        assert_ne!(reference, hash_one(&context, 2, 0));
+        for other in [
+            Context { direction: Direction::ClientReceives, ..context },
+            Context { client_nonce: [8; 32], ..context },
+            Context { server_nonce: [8; 32], ..context },
+        ] {
+            assert_ne!(reference, hash_one(&other, 1, 0), "{other:?}");
+        }
+        // Same low tweak bits, another epoch: not only the tweak differs but the key.
+        let keys: Vec<[u8; 32]> =
+            (0u64..3).map(|epoch| context.digest(Label::HashKey, &[&epoch.to_le_bytes()])).collect();
+        assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+    }
+}
