@@ -7,11 +7,15 @@
 
 extern crate alloc;
 
+mod activation;
 pub mod error;
+mod field;
+mod layer;
 pub mod model;
 pub mod ot;
 pub mod prg;
 pub mod rlwe;
+pub mod session;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,3 +1,4 @@
 //! Bytes on the wire: bit packing and message frames.
 
 pub mod bits;
+pub(crate) mod frame;

@@ -1,0 +1,298 @@
+//! An activation layer as groups of channels with the same public numbers, for either party.
+
+use super::material::{ReceiverRots, SenderRots};
+use super::{linear, poly, relu};
+use crate::field::P;
+use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
+use crate::ot::{Block, softspoken::RotBatchReceived};
+use crate::prg::{Prg, SecretVec};
+use crate::wire::bits::{BitReader, BitWriter};
+use alloc::{vec, vec::Vec};
+
+/// The channels of a layer that share their public numbers. Elements are ordered channel by channel.
+pub(crate) struct Group {
+    /// The shared public numbers.
+    pub(crate) channel: Channel,
+    members: Vec<u32>,
+    plane: usize,
+}
+
+/// The groups of a layer, in the order of their first channels.
+pub(crate) fn groups(activation: &Activation, shape: Shape) -> Vec<Group> {
+    let mut out: Vec<Group> = Vec::new();
+    let mut places = alloc::collections::BTreeMap::new();
+    for (index, channel) in activation.channels.iter().enumerate() {
+        let place = *places.entry(*channel).or_insert_with(|| {
+            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane() });
+            out.len() - 1
+        });
+        out[place].members.push(index as u32);
+    }
+    out
+}
+
+impl Group {
+    /// Elements of the group.
+    pub(crate) fn elements(&self) -> usize {
+        self.members.len() * self.plane
+    }
+
+    /// Random OTs per element with the server as receiver.
+    pub(crate) fn server_rots(&self) -> usize {
+        match self.channel.kind {
+            Kind::Relu => relu::rots(&self.channel),
+            Kind::Cubic | Kind::Square { .. } => poly::rots(&self.channel),
+            Kind::Linear => linear::rots(&self.channel),
+            Kind::Zero => 0,
+        }
+    }
+
+    /// Random OTs per element with the client as receiver.
+    pub(crate) fn client_rots(&self) -> usize {
+        usize::from(self.channel.kind == Kind::Relu)
+    }
+
+    /// Products in F_p per element.
+    pub(crate) fn products(&self) -> usize {
+        match self.channel.kind {
+            Kind::Cubic | Kind::Square { .. } => poly::products(&self.channel),
+            _ => 0,
+        }
+    }
+
+    /// Bits of the group in each round: (server -> client, client -> server).
+    pub(crate) fn round_bits(&self) -> Vec<(usize, usize)> {
+        let rounds = match self.channel.kind {
+            Kind::Relu => relu::round_bits(&self.channel).to_vec(),
+            Kind::Cubic | Kind::Square { .. } => poly::round_bits(&self.channel).to_vec(),
+            Kind::Linear => vec![linear::round_bits(&self.channel)],
+            Kind::Zero => vec![],
+        };
+        rounds.iter().map(|&(down, up)| (down as usize * self.elements(), up as usize * self.elements())).collect()
+    }
+
+    /// The group's elements of a tensor.
+    fn gather(&self, tensor: &[u32]) -> Vec<u32> {
+        let planes = self.members.iter().map(|&c| c as usize * self.plane);
+        planes.flat_map(|start| &tensor[start..start + self.plane]).copied().collect()
+    }
+
+    /// Puts the group's elements where they belong in a tensor.
+    fn scatter(&self, values: &[u32], tensor: &mut [u32]) {
+        for (&c, plane) in self.members.iter().zip(values.chunks_exact(self.plane)) {
+            let start = c as usize * self.plane;
+            tensor[start..start + self.plane].copy_from_slice(plane);
+        }
+    }
+
+    /// Sets the group's elements of a tensor to one value per channel.
+    fn fill(&self, value: impl Fn(usize) -> u32, tensor: &mut [u32]) {
+        for &c in &self.members {
+            let start = c as usize * self.plane;
+            tensor[start..start + self.plane].fill(value(c as usize));
+        }
+    }
+}
+
+/// What the client chooses for a layer before anything of it is prepared.
+pub(crate) struct ClientSecrets {
+    /// r: the mask of the layer's output, 0 in channels of degree 0.
+    pub(crate) outputs: SecretVec<u32>,
+    /// C: the shares in F_p of each polynomial group's elements; empty for the others.
+    shares: Vec<SecretVec<u64>>,
+}
+
+impl ClientSecrets {
+    pub(crate) fn draw(groups: &[Group], elements: usize, prg: &mut Prg) -> Self {
+        let mut outputs: Vec<u32> = (0..elements).map(|_| prg.next_u32()).collect();
+        for group in groups.iter().filter(|g| g.channel.kind == Kind::Zero) {
+            group.fill(|_| 0, &mut outputs);
+        }
+        let shares = groups.iter().map(|group| {
+            let count = if group.products() > 0 { group.elements() } else { 0 };
+            (0..count).map(|_| prg.below(P)).collect::<Vec<_>>().into()
+        });
+        Self { shares: shares.collect(), outputs: outputs.into() }
+    }
+
+    /// The values that the layer's prepared products multiply, group after group.
+    pub(crate) fn factors(&self, groups: &[Group]) -> SecretVec<u64> {
+        let all = groups.iter().zip(&self.shares).filter(|(group, _)| group.products() > 0);
+        all.flat_map(|(group, shares)| poly::factors(&group.channel, shares)).collect::<Vec<_>>().into()
+    }
+}
+
+enum ClientGroup {
+    Relu(relu::Client),
+    Poly(poly::Client),
+    Linear(linear::Client),
+    Zero,
+}
+
+/// The client's prepared side of one activation layer.
+pub(crate) struct ClientLayer {
+    groups: Vec<ClientGroup>,
+}
+
+impl ClientLayer {
+    /// `masks` is m, of the layer's input; `signs` the layer's random OTs with the client as receiver; `products` the
+    /// client's shares wC of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
+    pub(crate) fn new(
+        groups: &[Group],
+        secrets: &ClientSecrets,
+        masks: &[u32],
+        mut signs: (&[u8], &[Block]),
+        mut products: &[u64],
+        prg: &mut Prg,
+    ) -> Self {
+        let prepared = groups.iter().zip(&secrets.shares).map(|(group, shares)| {
+            let (m, r) = (group.gather(masks), group.gather(&secrets.outputs));
+            match group.channel.kind {
+                Kind::Relu => {
+                    let count = group.elements();
+                    let mine = (&signs.0[..count], &signs.1[..count]);
+                    signs = (&signs.0[count..], &signs.1[count..]);
+                    ClientGroup::Relu(relu::Client::new(&group.channel, m, r, mine, prg))
+                }
+                Kind::Cubic | Kind::Square { .. } => {
+                    let (mine, rest) = products.split_at(group.products() * group.elements());
+                    products = rest;
+                    ClientGroup::Poly(poly::Client::new(&group.channel, m, r, shares.to_vec(), mine.to_vec()))
+                }
+                Kind::Linear => ClientGroup::Linear(linear::Client::new(&group.channel, m, r)),
+                Kind::Zero => ClientGroup::Zero,
+            }
+        });
+        Self { groups: prepared.collect() }
+    }
+
+    /// Takes the random OTs of the next `elements` elements of a group.
+    pub(crate) fn absorb(&mut self, group: usize, elements: usize, keys: &[[Block; 2]]) {
+        let mut rots = SenderRots::new(keys);
+        for _ in 0..elements {
+            match &mut self.groups[group] {
+                ClientGroup::Relu(g) => g.absorb(&mut rots),
+                ClientGroup::Poly(g) => g.absorb(&mut rots),
+                ClientGroup::Linear(g) => g.absorb(&mut rots),
+                ClientGroup::Zero => {}
+            }
+        }
+    }
+
+    /// The client's part of one round, over the groups that take part in it.
+    pub(crate) fn round(&mut self, groups: &[Group], round: usize, request: &mut BitReader<'_>, reply: &mut BitWriter) {
+        for (group, side) in groups.iter().zip(&mut self.groups) {
+            if round < group.round_bits().len() {
+                match side {
+                    ClientGroup::Relu(g) => g.round(request, reply),
+                    ClientGroup::Poly(g) => g.round(request, reply),
+                    ClientGroup::Linear(g) => g.round(request, reply),
+                    ClientGroup::Zero => {}
+                }
+            }
+        }
+    }
+}
+
+enum ServerGroup {
+    Relu(relu::Server),
+    Poly(poly::Server),
+    Linear(linear::Server),
+    Zero,
+}
+
+/// The server's prepared side of one activation layer.
+pub(crate) struct ServerLayer {
+    groups: Vec<ServerGroup>,
+    outputs: SecretVec<u32>,
+}
+
+impl ServerLayer {
+    /// `secrets` has an entry per channel; `signs` are the layer's random OTs with the client as receiver; `products` the
+    /// server's (u, wS) of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
+    pub(crate) fn new(
+        groups: &[Group],
+        secrets: &[ChannelSecret],
+        mut signs: &[[Block; 2]],
+        mut products: &[[u64; 2]],
+    ) -> Self {
+        let prepared = groups.iter().map(|group| match group.channel.kind {
+            Kind::Relu => {
+                let (mine, rest) = signs.split_at(group.elements());
+                signs = rest;
+                ServerGroup::Relu(relu::Server::new(&group.channel, mine))
+            }
+            Kind::Cubic | Kind::Square { .. } => {
+                let (mine, rest) = products.split_at(group.products() * group.elements());
+                products = rest;
+                let each = group.members.iter().flat_map(|&c| core::iter::repeat_n(secrets[c as usize], group.plane));
+                ServerGroup::Poly(poly::Server::new(&group.channel, each, mine.to_vec()))
+            }
+            Kind::Linear => ServerGroup::Linear(linear::Server::new(&group.channel, group.elements())),
+            Kind::Zero => ServerGroup::Zero,
+        });
+        Self { groups: prepared.collect(), outputs: SecretVec::default() }
+    }
+
+    /// Takes the random OTs of the next `elements` elements of a group.
+    pub(crate) fn absorb(&mut self, group: usize, elements: usize, batch: &RotBatchReceived) {
+        let mut rots = ReceiverRots::new(batch);
+        for _ in 0..elements {
+            match &mut self.groups[group] {
+                ServerGroup::Relu(g) => g.absorb(&mut rots),
+                ServerGroup::Poly(g) => g.absorb(&mut rots),
+                ServerGroup::Linear(g) => g.absorb(&mut rots),
+                ServerGroup::Zero => {}
+            }
+        }
+    }
+
+    /// Starts inference of the layer with the words y + m; channels of degree 0 get their constants at once.
+    pub(crate) fn start(&mut self, groups: &[Group], secrets: &[ChannelSecret], masked: &[u32]) {
+        self.outputs = vec![0; masked.len()].into();
+        for (group, side) in groups.iter().zip(&mut self.groups) {
+            match side {
+                ServerGroup::Relu(g) => g.start(group.gather(masked)),
+                ServerGroup::Poly(g) => g.start(group.gather(masked)),
+                ServerGroup::Linear(g) => g.start(group.gather(masked)),
+                ServerGroup::Zero => group.fill(|c| secrets[c].offset as u32, &mut self.outputs),
+            }
+        }
+    }
+
+    /// The server's message of one round.
+    pub(crate) fn request(&mut self, groups: &[Group], round: usize, request: &mut BitWriter) {
+        for (group, side) in groups.iter().zip(&mut self.groups) {
+            if round < group.round_bits().len() {
+                match side {
+                    ServerGroup::Relu(g) => g.request(request),
+                    ServerGroup::Poly(g) => g.request(request),
+                    ServerGroup::Linear(g) => g.request(request),
+                    ServerGroup::Zero => {}
+                }
+            }
+        }
+    }
+
+    /// Takes the client's message of one round.
+    pub(crate) fn reply(&mut self, groups: &[Group], round: usize, reply: &mut BitReader<'_>) {
+        for (group, side) in groups.iter().zip(&mut self.groups) {
+            if round < group.round_bits().len() {
+                let done = match side {
+                    ServerGroup::Relu(g) => g.reply(reply),
+                    ServerGroup::Poly(g) => g.reply(reply),
+                    ServerGroup::Linear(g) => Some(g.reply(reply)),
+                    ServerGroup::Zero => None,
+                };
+                if let Some(words) = done {
+                    group.scatter(&words, &mut self.outputs);
+                }
+            }
+        }
+    }
+
+    /// The layer's outputs v + r, once all rounds are over.
+    pub(crate) fn finish(self) -> SecretVec<u32> {
+        self.outputs
+    }
+}

@@ -1,0 +1,108 @@
+//! Truncation T: from a masked linear output y + m to shares of floor(y / 2^f) or one more.
+//!
+//! With Y' = y + 2^(b-1) + m and 0 <= y + 2^(b-1) < 2^30, the ring wrapped exactly if top(m) = 1 and top(Y') = 0, so that
+//!
+//! ```text
+//! floor or ceiling of y / 2^f  =  (Y' >> f) - 2^(b-1-f)  -  (m >> f)  +  [top(m) and not top(Y')] · 2^(32-f)
+//! ```
+//!
+//! over the integers: rounded up exactly where the low f bits of Y' are below those of m. The first two terms are the
+//! server's; the rest are the client's, chosen by one bit of the server through a 1-of-2 OT (`docs/protocol.md`, truncation).
+
+use crate::model::Channel;
+
+/// The public numbers of one channel's truncation.
+#[derive(Clone, Copy)]
+pub(crate) struct Truncation {
+    bound_bits: u32,
+    shift: u32,
+}
+
+impl Truncation {
+    pub(crate) fn new(channel: &Channel) -> Self {
+        Self { bound_bits: channel.bound_bits.into(), shift: channel.shift.into() }
+    }
+
+    /// f.
+    pub(crate) fn shift(&self) -> u32 {
+        self.shift
+    }
+
+    /// w = b - f.
+    pub(crate) fn width(&self) -> u32 {
+        self.bound_bits - self.shift
+    }
+
+    /// Y' from the server's y + m.
+    fn offset(&self, masked: u32) -> u32 {
+        masked.wrapping_add(1 << (self.bound_bits - 1))
+    }
+
+    /// The server's choice: not top(Y').
+    pub(crate) fn choice(&self, masked: u32) -> u32 {
+        (self.offset(masked) >> 31) ^ 1
+    }
+
+    /// The server's integer part: (Y' >> f) - 2^(b-1-f).
+    pub(crate) fn server_part(&self, masked: u32) -> i64 {
+        i64::from(self.offset(masked) >> self.shift) - (1 << (self.bound_bits - 1 - self.shift))
+    }
+
+    /// The client's integer part for a choice bit of the server: [top(m) and choice] · 2^(32-f) - (m >> f).
+    pub(crate) fn client_part(&self, mask: u32, choice: u32) -> i64 {
+        (i64::from((mask >> 31) & choice) << (32 - self.shift)) - i64::from(mask >> self.shift)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Kind;
+    use proptest::prelude::*;
+
+    fn truncation(b: u8, f: u8) -> Truncation {
+        Truncation::new(&Channel { kind: Kind::Linear, bound_bits: b, shift: f, back_shift: 0 })
+    }
+
+    /// T is floor where the mask's low bits are at most those of Y', else floor + 1: both neighbours only, always.
+    fn check(b: u8, f: u8, y: i64, mask: u32) {
+        let t = truncation(b, f);
+        let masked = (y as u32).wrapping_add(mask);
+        let got = t.server_part(masked) + t.client_part(mask, t.choice(masked));
+        let low = (1u64 << f) as u32 - 1;
+        let up = i64::from(t.offset(masked) & low < mask & low);
+        assert_eq!(got, (y >> f) + up, "b={b} f={f} y={y} mask={mask:#x}");
+        if y & i64::from(low) == 0 {
+            assert_eq!(up, 0);
+        }
+    }
+
+    #[test]
+    fn every_value_of_small_widths_under_masks_from_everywhere() {
+        for b in 2..=9u8 {
+            for f in 0..=b - 2 {
+                let limit = (1i64 << (b - 1)) - (1 << f);
+                for y in -limit + 1..limit {
+                    for high in [0u32, 1, 0x3fff, 0x4000, 0x7fff, 0x8000, 0xbfff, 0xc000, 0xffff] {
+                        for low in 0..1u32 << b {
+                            check(b, f, y, (high << 16) | low);
+                            check(b, f, y, ((high << 16) | 0xffff) - low);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn full_width(b in 2u8..=30, f_of in any::<u8>(), y in any::<i64>(), mask in any::<u32>()) {
+            let f = f_of % (b - 1);
+            let limit = (1i64 << (b - 1)) - (1 << f);
+            check(b, f, y.rem_euclid(2 * limit - 1) - (limit - 1), mask);
+            check(b, f, limit - 1, mask);
+            check(b, f, 1 - limit, mask);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The linear layers on plain words of Z_2^32: what the server computes on masked tensors and the client on its masks.
+
+use crate::model::{Convolution, Pool, Shape};
+use alloc::{vec, vec::Vec};
+
+/// Adds W · x to `out`: x of shape `input`, weights [out][in][kernel row][kernel column], `out` of shape `output`.
+///
+/// Output channels for which `skip` is true are left as they are. Wrapping arithmetic; zero padding.
+pub(crate) fn convolve(
+    conv: &Convolution,
+    (input, x): (Shape, &[u32]),
+    weights: &[i16],
+    skip: &[bool],
+    (output, out): (Shape, &mut [u32]),
+) {
+    let [kernel_rows, kernel_columns] = conv.kernel.map(|k| k as usize);
+    let [row_stride, column_stride] = conv.stride.map(|s| s as usize);
+    let [top, left, ..] = conv.padding.map(|p| p as usize);
+    let (rows, columns) = (input.height as usize, input.width as usize);
+    let (out_rows, out_columns) = (output.height as usize, output.width as usize);
+    let channels = input.channels as usize;
+    let filters = weights.chunks_exact(channels * kernel_rows * kernel_columns);
+    for ((filter, plane), _) in filters.zip(out.chunks_exact_mut(output.plane())).zip(skip).filter(|(_, skip)| !**skip) {
+        let kernels = filter.chunks_exact(kernel_rows * kernel_columns);
+        for (kernel, image) in kernels.zip(x.chunks_exact(input.plane())) {
+            for (k, &weight) in kernel.iter().enumerate() {
+                let weight = i32::from(weight) as u32;
+                let (kernel_row, kernel_column) = (k / kernel_columns, k % kernel_columns);
+                // Output columns whose input column j · stride + kernel_column - left lies in the image.
+                let first = left.saturating_sub(kernel_column).div_ceil(column_stride);
+                let last = match (columns + left).checked_sub(kernel_column + 1) {
+                    Some(reach) => (reach / column_stride + 1).min(out_columns),
+                    None => 0,
+                };
+                if first >= last {
+                    continue;
+                }
+                let start = first * column_stride + kernel_column - left;
+                for i in 0..out_rows {
+                    let Some(row) = (i * row_stride + kernel_row).checked_sub(top).filter(|&row| row < rows) else {
+                        continue;
+                    };
+                    let line = &image[row * columns + start..(row + 1) * columns];
+                    let target = &mut plane[i * out_columns + first..i * out_columns + last];
+                    if column_stride == 1 {
+                        for (t, &v) in target.iter_mut().zip(line) {
+                            *t = t.wrapping_add(weight.wrapping_mul(v));
+                        }
+                    } else {
+                        for (t, &v) in target.iter_mut().zip(line.iter().step_by(column_stride)) {
+                            *t = t.wrapping_add(weight.wrapping_mul(v));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums over windows. Linear, so both parties apply it to what they hold.
+pub(crate) fn sum_pool(pool: &Pool, (input, x): (Shape, &[u32]), output: Shape) -> Vec<u32> {
+    let [kernel_rows, kernel_columns] = pool.kernel.map(|k| k as usize);
+    let [row_stride, column_stride] = pool.stride.map(|s| s as usize);
+    let columns = input.width as usize;
+    let mut out = vec![0u32; output.elements()];
+    for (image, plane) in x.chunks_exact(input.plane()).zip(out.chunks_exact_mut(output.plane())) {
+        for (i, line) in plane.chunks_exact_mut(output.width as usize).enumerate() {
+            for row in i * row_stride..i * row_stride + kernel_rows {
+                for (j, target) in line.iter_mut().enumerate() {
+                    let start = row * columns + j * column_stride;
+                    *target = image[start..start + kernel_columns].iter().fold(*target, |sum, &v| sum.wrapping_add(v));
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The textbook sum, one output at a time.
+    fn plain(conv: &Convolution, input: Shape, x: &[u32], weights: &[i16], output: Shape) -> Vec<u32> {
+        let [kr, kc] = conv.kernel;
+        let mut out = Vec::new();
+        for o in 0..output.channels {
+            for i in 0..output.height {
+                for j in 0..output.width {
+                    let mut sum = 0u32;
+                    for c in 0..input.channels {
+                        for a in 0..kr {
+                            for b in 0..kc {
+                                let row = i64::from(i * conv.stride[0] + a) - i64::from(conv.padding[0]);
+                                let column = i64::from(j * conv.stride[1] + b) - i64::from(conv.padding[1]);
+                                if (0..i64::from(input.height)).contains(&row) && (0..i64::from(input.width)).contains(&column) {
+                                    let v = x[((c * input.height + row as u32) * input.width + column as u32) as usize];
+                                    let w = weights[(((o * input.channels + c) * kr + a) * kc + b) as usize];
+                                    sum = sum.wrapping_add(v.wrapping_mul(i32::from(w) as u32));
+                                }
+                            }
+                        }
+                    }
+                    out.push(sum);
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn convolution_is_the_textbook_sum(
+            (c, h, w) in (1u32..4, 1u32..9, 1u32..9),
+            (o, kr, kc) in (1u32..4, 1u32..6, 1u32..6),
+            stride in [1u32..4, 1u32..4],
+            padding in [0u32..4, 0u32..4, 0u32..4, 0u32..4],
+            seed in any::<u32>(),
+        ) {
+            let input = Shape { channels: c, height: h, width: w };
+            let conv = Convolution { out_channels: o, kernel: [kr, kc], stride, padding };
+            prop_assume!(kr <= h + padding[0] + padding[2] && kc <= w + padding[1] + padding[3]);
+            let size = |n: u32, k: u32, s: u32| (n - k) / s + 1;
+            let output = Shape {
+                channels: o,
+                height: size(h + padding[0] + padding[2], kr, stride[0]),
+                width: size(w + padding[1] + padding[3], kc, stride[1]),
+            };
+            let value = |i: usize| (seed ^ i as u32).wrapping_mul(0x9e37_79b9).rotate_left(13);
+            let x: Vec<u32> = (0..input.elements()).map(value).collect();
+            let weights: Vec<i16> = (0..(o * c * kr * kc) as usize).map(|i| (value(i + 999) % 511) as i16 - 255).collect();
+            let mut out = vec![0; output.elements()];
+            convolve(&conv, (input, &x), &weights, &vec![false; o as usize], (output, &mut out));
+            prop_assert_eq!(out, plain(&conv, input, &x, &weights, output));
+        }
+    }
+
+    #[test]
+    fn windows_sum_up() {
+        let input = Shape { channels: 1, height: 3, width: 4 };
+        let output = Shape { channels: 1, height: 2, width: 2 };
+        let x: Vec<u32> = (0..12).collect();
+        let pool = Pool { kernel: [2, 2], stride: [1, 2] };
+        assert_eq!(sum_pool(&pool, (input, &x), output), [10, 18, 26, 34]);
+    }
+}

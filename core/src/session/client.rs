@@ -1,0 +1,530 @@
+//! The client: owns the input, learns the output.
+
+use super::drive::Session;
+use super::link::{Driver, Link, Progress, Script, Status};
+use super::meter::{Meter, Phase, Place};
+use super::schedule::{Forecast, LinearStep, Schedule, Step};
+use super::{BUNDLE_BYTES, BundleId, Hello, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, invalid_state, nonce};
+use crate::activation::{ClientLayer, ClientSecrets};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer;
+use crate::model::{Architecture, ModelFile, ModelId, Op};
+use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
+use crate::ot::{Block, Context, Direction, base};
+use crate::prg::{Prg, SecretVec, Seed};
+use crate::rlwe::{self, SecretKey, linear, slots};
+use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::frame::FrameKind;
+use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
+use zeroize::Zeroizing;
+
+/// A model's public part, checked and scheduled. Immutable; any number of clients may share it.
+#[derive(Clone)]
+pub struct ClientModel(Arc<Public>);
+
+struct Public {
+    architecture: Architecture,
+    schedule: Schedule,
+    id: ModelId,
+}
+
+impl ClientModel {
+    /// Reads a public part, or the public part of a server's model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`].
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        Self::new(ModelFile::read(bytes)?.architecture)
+    }
+
+    /// Schedules an architecture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`].
+    pub fn new(architecture: Architecture) -> Result<Self> {
+        let schedule = Schedule::new(&architecture)?;
+        let id = architecture.id()?;
+        Ok(Self(Arc::new(Public { architecture, schedule, id })))
+    }
+
+    /// The public architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.0.architecture
+    }
+
+    /// What one inference will cost.
+    pub fn forecast(&self, options: &Options) -> Forecast {
+        self.0.schedule.forecast(options.ot_depth)
+    }
+
+    /// Number of input values.
+    pub fn inputs(&self) -> usize {
+        self.0.schedule.shapes[0].elements()
+    }
+
+    /// Number of output values.
+    pub fn outputs(&self) -> usize {
+        self.0.schedule.shapes.last().map_or(0, |shape| shape.elements())
+    }
+
+    /// The fixed-point encoding round(x · 2^bits) of real inputs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there are too few or too many values, or one is outside the model's range.
+    pub fn encode(&self, values: &[f32]) -> Result<Zeroizing<Vec<i32>>> {
+        let scale = libm::ldexpf(1.0, self.0.architecture.input_fraction_bits.into());
+        let rounded = values.iter().map(|&v| {
+            let encoded = libm::roundf(v * scale);
+            // The range is checked below; what no i32 holds (NaN too) becomes a value that is outside any range.
+            if (-2_147_483_648.0..2_147_483_648.0).contains(&encoded) { encoded as i32 } else { i32::MIN }
+        });
+        let encoded = Zeroizing::new(rounded.collect::<Vec<i32>>());
+        self.check_input(&encoded)?;
+        Ok(encoded)
+    }
+
+    /// The real numbers that integer outputs stand for: value / 2^bits.
+    pub fn decode(&self, outputs: &[i32]) -> Vec<f32> {
+        let bits: i32 = self.0.architecture.output_fraction_bits().into();
+        outputs.iter().map(|&v| libm::ldexp(v.into(), -bits) as f32).collect()
+    }
+
+    fn check_input(&self, input: &[i32]) -> Result<()> {
+        let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
+        if input.len() != self.inputs() {
+            return invalid(format!(
+                "input: expected {} values ({}), got {}",
+                self.inputs(),
+                self.0.schedule.shapes[0],
+                input.len()
+            ));
+        }
+        let [low, high] = self.0.architecture.input_range;
+        // The value itself is the client's secret and stays out of the text.
+        match input.iter().position(|v| !(low..=high).contains(v)) {
+            None => Ok(()),
+            Some(index) => {
+                let scale = libm::ldexp(1.0, -i32::from(self.0.architecture.input_fraction_bits));
+                let (low, high) = (f64::from(low) * scale, f64::from(high) * scale);
+                invalid(format!("input value {index}: expected {low} to {high}, got one outside that range"))
+            }
+        }
+    }
+}
+
+/// What the client keeps of one prepared inference. Erased when dropped.
+struct Bundle {
+    input_mask: SecretVec<u32>,
+    /// The prepared activation layers, in node order, with their node indices.
+    layers: Vec<(usize, ClientLayer)>,
+    output_mask: SecretVec<u32>,
+}
+
+/// A client between operations.
+struct Party {
+    public: Arc<Public>,
+    prg: Prg,
+    session: SessionId,
+    depth: Depth,
+    linear_key: SecretKey,
+    slot_key: Option<SecretKey>,
+    rot_sender: RotSender,
+    rot_receiver: RotReceiver,
+    bundles: BTreeMap<BundleId, Bundle>,
+    prepared: u64,
+}
+
+/// What an operation leaves: the party, and after an inference its output.
+struct Done {
+    party: Box<Party>,
+    output: Option<Zeroizing<Vec<i32>>>,
+}
+
+/// A client's session with one server over one connection. Cannot be cloned: a mask serves once.
+pub struct Client {
+    public: Arc<Public>,
+    options: Options,
+    driver: Driver<Done>,
+    /// The seed of a session that has not begun.
+    seed: Option<Seed>,
+    party: Option<Box<Party>>,
+    output: Option<Zeroizing<Vec<i32>>>,
+}
+
+impl Client {
+    /// A session for a model. `seed` comes from a cryptographic source and serves this session alone.
+    pub fn new(model: &ClientModel, options: Options, seed: Seed) -> Self {
+        Self { public: model.0.clone(), options, driver: Driver::new(), seed: Some(seed), party: None, output: None }
+    }
+
+    /// Asks to prepare `count` inferences; the first call also opens the session. Then [`Session::advance`] until idle.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] while another operation runs; the error that ended the session, if one did.
+    pub fn prepare(&mut self, count: u32) -> Result<()> {
+        self.check_idle()?;
+        let link = self.driver.link();
+        let script: Script<Done> = match (self.party.take(), self.seed.take()) {
+            (Some(party), _) => Box::pin(async move { prepare(&link, party, count).await }),
+            (None, Some(seed)) => {
+                let (public, options) = (self.public.clone(), self.options);
+                Box::pin(async move {
+                    let party = connect(&link, public, options, seed).await?;
+                    prepare(&link, party, count).await
+                })
+            }
+            (None, None) => return Err(invalid_state("expected an open session, got one that has ended")),
+        };
+        self.driver.start(script);
+        Ok(())
+    }
+
+    /// The prepared inferences that are left, oldest first.
+    pub fn bundles(&self) -> Vec<BundleId> {
+        self.party.as_ref().map_or_else(Vec::new, |party| party.bundles.keys().copied().collect())
+    }
+
+    /// Starts an inference on a prepared bundle, which is spent from this moment. Then [`Session::advance`] until idle.
+    ///
+    /// `input` is in fixed point ([`ClientModel::encode`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::BundleSpent`] if the bundle is not there (used, erased by an abort, or of another session) and
+    /// [`ErrorKind::InvalidArgument`] if the input does not fit the model: then nothing was sent or spent.
+    pub fn infer(&mut self, bundle: BundleId, input: &[i32]) -> Result<()> {
+        self.check_idle()?;
+        ClientModel(self.public.clone()).check_input(input)?;
+        let Some(mut party) = self.party.take() else {
+            return Err(spent(bundle));
+        };
+        let Some(material) = party.bundles.remove(&bundle) else {
+            self.party = Some(party);
+            return Err(spent(bundle));
+        };
+        let input = Zeroizing::new(input.to_vec());
+        let link = self.driver.link();
+        self.output = None;
+        self.driver.start(Box::pin(async move {
+            let output = infer(&link, &party.public, bundle, material, &input).await?;
+            Ok(Done { party, output: Some(output) })
+        }));
+        Ok(())
+    }
+
+    /// The last inference's output in fixed point ([`ClientModel::decode`]); none while it runs.
+    pub fn output(&self) -> Option<&[i32]> {
+        self.output.as_ref().map(|output| &output[..])
+    }
+
+    /// Tells the server that the session is over. Then [`Session::advance`] until idle.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] while an operation runs; the error that ended the session, if one did.
+    pub fn close(&mut self) -> Result<()> {
+        self.check_idle()?;
+        if let Some(mut party) = self.party.take() {
+            party.bundles.clear();
+            let link = self.driver.link();
+            self.driver.start(Box::pin(async move {
+                link.send(FrameKind::Goodbye, vec![]).await?;
+                Ok(Done { party, output: None })
+            }));
+        }
+        Ok(())
+    }
+
+    /// What the session has cost so far.
+    pub fn meter(&self) -> Meter {
+        self.driver.with_meter(Meter::clone)
+    }
+
+    /// Where the session is.
+    pub fn place(&self) -> Place {
+        self.driver.with_meter(Meter::place)
+    }
+
+    fn check_idle(&self) -> Result<()> {
+        match self.driver.failure() {
+            Some(error) => Err(error.clone()),
+            None if self.driver.is_running() => Err(invalid_state("expected an idle session, got one at work")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Session for Client {
+    fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+        let (progress, done) = self.driver.advance(input, output)?;
+        if let Some(Done { party, output }) = done {
+            self.party = Some(party);
+            self.output = output;
+        }
+        Ok(progress)
+    }
+
+    fn input_ended(&mut self) {
+        self.party = None;
+        self.driver.abort(Error::new(
+            ErrorKind::Aborted,
+            "connection: expected the server's next message, got its end; everything prepared is erased",
+        ));
+    }
+}
+
+fn spent(bundle: BundleId) -> Error {
+    Error::new(
+        ErrorKind::BundleSpent,
+        format!("bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"),
+    )
+}
+
+/// Handshake, keys and base OTs.
+async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed) -> Result<Box<Party>> {
+    link.enter(Place { phase: Phase::Setup, node: None });
+    let mut prg = Prg::new(&seed);
+    let client_nonce = nonce(&mut prg);
+    let depth = options.ot_depth;
+    let hello = Hello { depth, model: public.id, nonce: client_nonce };
+    link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
+
+    let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + base::SENDER_BYTES).await?;
+    let (mut server_nonce, mut base_message) = ([0; NONCE_BYTES], [0; base::SENDER_BYTES]);
+    server_nonce.copy_from_slice(&reply[..NONCE_BYTES]);
+    base_message.copy_from_slice(&reply[NONCE_BYTES..]);
+    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
+
+    let delta = Zeroizing::new(prg.array::<16>());
+    let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
+    let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
+    keys.extend_from_slice(&message);
+    let linear_key = SecretKey::generate(&rlwe::params::LINEAR, &mut prg);
+    keys.extend(linear_key.public_key(&mut prg));
+    let slot_key = (public.schedule.products(&(0..public.schedule.steps.len())) > 0)
+        .then(|| SecretKey::generate(&rlwe::params::SLOTS, &mut prg));
+    if let Some(key) = &slot_key {
+        keys.extend(key.public_key(&mut prg));
+    }
+    link.send(FrameKind::ClientKeys, keys).await?;
+
+    let reply = link.receive(FrameKind::ServerKeys, base::RECEIVER_BYTES + softspoken::setup_bytes(depth)).await?;
+    let (base_reply, corrections) = reply.split_at(base::RECEIVER_BYTES);
+    let rot_sender = RotSender::setup(&outgoing, depth, delta, base_keys, corrections)?;
+    let (rot_receiver, corrections) = RotReceiver::setup(&incoming, depth, base_sender.finish(base_reply)?);
+    link.send(FrameKind::ClientCorrections, corrections).await?;
+    let session = SessionId::new(&client_nonce, &server_nonce);
+    Ok(Box::new(Party {
+        public,
+        prg,
+        session,
+        depth,
+        linear_key,
+        slot_key,
+        rot_sender,
+        rot_receiver,
+        bundles: BTreeMap::new(),
+        prepared: 0,
+    }))
+}
+
+/// Prepares inferences one after another.
+async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
+    if count > 0 {
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
+        link.send(FrameKind::Prepare, request.to_vec()).await?;
+    }
+    for _ in 0..count {
+        let bundle = party.prepare_bundle(link).await?;
+        party.bundles.insert(BundleId::new(&party.session, party.prepared), bundle);
+        party.prepared += 1;
+    }
+    Ok(Done { party, output: None })
+}
+
+/// The masks of a bundle's tensors as they become known. Those of activation outputs are free and known from the start;
+/// those of linear outputs come from the server's responses.
+struct Masks<'a> {
+    public: &'a Public,
+    tensors: Vec<Option<SecretVec<u32>>>,
+}
+
+impl Masks<'_> {
+    /// Fills in what follows locally, without any response: pools and reshapes of known masks.
+    fn extend(&mut self, nodes: core::ops::Range<usize>) {
+        for index in nodes {
+            let node = &self.public.architecture.nodes[index];
+            let source = node.input as usize;
+            let shapes = &self.public.schedule.shapes;
+            if let (None, Some(mask)) = (&self.tensors[index + 1], &self.tensors[source]) {
+                self.tensors[index + 1] = match &node.op {
+                    Op::SumPool(pool) => Some(layer::sum_pool(pool, (shapes[source], mask), shapes[index + 1]).into()),
+                    Op::Flatten => Some(mask.clone()),
+                    Op::Convolution(_) | Op::Activation(_) => None,
+                };
+            }
+        }
+    }
+
+    fn of(&self, tensor: usize) -> Result<&[u32]> {
+        match self.tensors.get(tensor) {
+            Some(Some(mask)) => Ok(mask),
+            _ => Err(Error::new(ErrorKind::MalformedModel, format!("tensor {tensor}: expected a mask by now, got none"))),
+        }
+    }
+}
+
+impl Party {
+    /// Prepares one inference: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+        let public = self.public.clone();
+        let schedule = &public.schedule;
+        let nodes = public.architecture.nodes.len();
+        let mut masks = Masks { public: &public, tensors: vec![None; nodes + 1] };
+        let input_mask: SecretVec<u32> =
+            (0..schedule.shapes[0].elements()).map(|_| self.prg.next_u32()).collect::<Vec<_>>().into();
+        masks.tensors[0] = Some(input_mask.clone());
+        let mut secrets = BTreeMap::new();
+        for (index, step) in schedule.activations(&(0..nodes)) {
+            let drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
+            masks.tensors[index + 1] = Some(drawn.outputs.clone());
+            secrets.insert(index, drawn);
+        }
+        masks.extend(0..nodes);
+
+        let mut layers = vec![];
+        for batch in &schedule.batches {
+            let signs = self.send_requests(link, batch, &masks, &secrets).await?;
+            let products = self.receive_products(link, batch).await?;
+            let (mut signs, mut products) = ((&signs.0[..], &signs.1[..]), &products[..]);
+            for index in batch.clone() {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                match &schedule.steps[index] {
+                    Step::Linear(step) => {
+                        let mask = self.receive_linear(link, step, schedule.shapes[index + 1]).await?;
+                        masks.tensors[index + 1] = Some(mask);
+                    }
+                    Step::Local => masks.extend(index..index + 1),
+                    Step::Activation(step) => {
+                        let mine = (&signs.0[..step.client_rots()], &signs.1[..step.client_rots()]);
+                        signs = (&signs.0[step.client_rots()..], &signs.1[step.client_rots()..]);
+                        let (own_products, rest) = products.split_at(step.products());
+                        products = rest;
+                        let mask = masks.of(public.architecture.nodes[index].input as usize)?;
+                        let mut layer =
+                            ClientLayer::new(&step.groups, &secrets[&index], mask, mine, own_products, &mut self.prg);
+                        for chunk in step.chunks() {
+                            let bytes = softspoken::extension_bytes(self.depth, chunk.ots);
+                            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+                            let keys = self.rot_sender.extend(chunk.ots, &message)?;
+                            layer.absorb(chunk.group, chunk.elements, &keys);
+                        }
+                        layers.push((index, layer));
+                    }
+                }
+            }
+        }
+        Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
+    }
+
+    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose outputs it returns.
+    async fn send_requests(
+        &mut self,
+        link: &Link,
+        batch: &core::ops::Range<usize>,
+        masks: &Masks<'_>,
+        secrets: &BTreeMap<usize, ClientSecrets>,
+    ) -> Result<(SecretVec<u8>, SecretVec<Block>)> {
+        let schedule = &masks.public.schedule;
+        for index in batch.clone() {
+            if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                let source = masks.public.architecture.nodes[index].input as usize;
+                let mask: SecretVec<u32> = step.gather_inputs(schedule.shapes[source], masks.of(source)?).into();
+                for i in 0..packing.request_ciphertexts() {
+                    let request = linear::encrypt_request(&self.linear_key, packing, &mask, i, &mut self.prg)?;
+                    link.send(FrameKind::LinearRequest, request).await?;
+                }
+            }
+        }
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let factors: SecretVec<u64> = schedule
+            .activations(batch)
+            .flat_map(|(index, step)| secrets[&index].factors(&step.groups).to_vec())
+            .collect::<Vec<_>>()
+            .into();
+        if let Some(key) = &self.slot_key {
+            for values in factors.chunks(slots::SLOTS) {
+                link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
+            }
+        }
+        let (mut choices, mut keys) = (SecretVec::default(), SecretVec::default());
+        for count in schedule.client_rots(batch) {
+            let (message, received) = self.rot_receiver.extend(count)?;
+            link.send(FrameKind::OtExtension, message).await?;
+            choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
+            keys.extend_from_slice(&received.keys);
+        }
+        Ok((choices, keys))
+    }
+
+    /// The client's shares of a batch's products.
+    async fn receive_products(&self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<u64>> {
+        let mut shares: SecretVec<u64> = vec![0; self.public.schedule.products(batch)].into();
+        if let Some(key) = &self.slot_key {
+            for values in shares.chunks_mut(slots::SLOTS) {
+                let response = link.receive(FrameKind::SlotResponse, slots::slot_response_bytes()).await?;
+                slots::decrypt_slots(key, &response, values)?;
+            }
+        }
+        Ok(shares)
+    }
+
+    /// The mask m = W · r + s of a linear layer's output.
+    async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: crate::model::Shape) -> Result<SecretVec<u32>> {
+        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
+        if let Some(packing) = &step.packing {
+            for j in 0..packing.response_ciphertexts() {
+                let response = link.receive(FrameKind::LinearResponse, packing.response_bytes(j)).await?;
+                linear::decrypt_response(&self.linear_key, packing, j, &response, &mut live)?;
+            }
+        }
+        Ok(step.scatter_outputs(shape, &live).into())
+    }
+}
+
+/// One inference: the masked input goes out, the layers' rounds are answered, the masked output comes back.
+async fn infer(
+    link: &Link,
+    public: &Public,
+    id: BundleId,
+    bundle: Bundle,
+    input: &[i32],
+) -> Result<Zeroizing<Vec<i32>>> {
+    link.enter(Place { phase: Phase::Infer, node: None });
+    let mut message = Vec::with_capacity(BUNDLE_BYTES + 4 * input.len());
+    message.extend_from_slice(&id.to_bytes());
+    for (&x, &r) in input.iter().zip(bundle.input_mask.iter()) {
+        message.extend_from_slice(&(x as u32).wrapping_add(r).to_le_bytes());
+    }
+    link.send(FrameKind::Infer, message).await?;
+    for (index, mut layer) in bundle.layers {
+        let Step::Activation(step) = &public.schedule.steps[index] else { continue };
+        link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
+        for round in 0..step.rounds() {
+            let (down, up) = step.round_bytes(round);
+            let request = link.receive(FrameKind::Request, down).await?;
+            let (mut reader, mut writer) = (BitReader::new(&request), BitWriter::with_capacity(up));
+            layer.round(&step.groups, round, &mut reader, &mut writer);
+            reader.finish()?;
+            link.send(FrameKind::Reply, writer.finish()).await?;
+        }
+    }
+    link.enter(Place { phase: Phase::Infer, node: None });
+    let words = link.receive(FrameKind::Output, 4 * bundle.output_mask.len()).await?;
+    let unmasked = words.chunks_exact(4).zip(bundle.output_mask.iter()).map(|(word, &r)| {
+        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        word.wrapping_sub(r) as i32
+    });
+    Ok(Zeroizing::new(unmasked.collect()))
+}

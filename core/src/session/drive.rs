@@ -1,0 +1,62 @@
+//! The loop that runs a session over a blocking transport.
+
+use super::link::{Progress, Status};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A blocking byte stream, such as a socket.
+pub trait Transport {
+    /// Reads at least one byte into the buffer and returns how many; 0 means that the stream has ended.
+    ///
+    /// # Errors
+    /// What the transport reports.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize>;
+
+    /// Writes the whole buffer.
+    ///
+    /// # Errors
+    /// What the transport reports.
+    fn write_all(&mut self, buffer: &[u8]) -> Result<()>;
+}
+
+/// What a session offers to whoever moves its bytes: implemented by [`super::Client`] and [`super::Server`].
+pub trait Session {
+    /// Moves bytes and runs the session.
+    ///
+    /// # Errors
+    /// What ended the session.
+    fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress>;
+
+    /// Tells the session that no more input will come; everything prepared is erased.
+    fn input_ended(&mut self);
+}
+
+/// Runs a session until it is idle or closed.
+///
+/// # Errors
+/// What ended the session or the transport. After an error the session is over.
+pub fn drive(session: &mut impl Session, transport: &mut impl Transport) -> Result<Status> {
+    let mut input = alloc::vec![0; 1 << 16];
+    let mut output = alloc::vec![0; 1 << 16];
+    let (mut start, mut end) = (0, 0);
+    loop {
+        let step = session.advance(&input[start..end], &mut output)?;
+        start += step.consumed;
+        transport.write_all(&output[..step.produced])?;
+        match step.status {
+            Status::WantsInput if start == end => {
+                (start, end) = (0, transport.read(&mut input)?);
+                if end == 0 {
+                    session.input_ended();
+                }
+            }
+            Status::WantsInput | Status::HasOutput => {}
+            Status::Idle | Status::Closed if start == end => return Ok(step.status),
+            Status::Idle | Status::Closed => {
+                return Err(Error::new(
+                    ErrorKind::MalformedMessage,
+                    alloc::format!("expected nothing after the last message, got {} bytes", end - start),
+                ));
+            }
+        }
+    }
+}

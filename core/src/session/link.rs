@@ -1,0 +1,230 @@
+//! The byte channel between a party's script and the outside.
+//!
+//! A script awaits bytes or room; [`Driver::advance`] moves bytes between the caller's buffers and the channel and polls
+//! the script in between. No executor, no threads, no waker that wakes anyone: whoever calls `advance` is the scheduler.
+
+use super::meter::{Meter, Place};
+use crate::error::{Error, Result};
+use crate::wire::frame::{self, Expected, FrameKind, HEADER_BYTES};
+use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
+use core::future::{Future, poll_fn};
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use spin::Mutex;
+
+/// A script waits while more than this is queued for sending, so a slow reader costs its peer no memory.
+const QUEUE_BYTES: usize = 1 << 18;
+
+#[derive(Default)]
+struct Channel {
+    /// Received bytes of the piece that the script awaits, and how many it wants in all.
+    inbox: Vec<u8>,
+    wanted: usize,
+    /// Pieces to be sent; the first `sent` bytes of the front one are gone.
+    outbox: VecDeque<Vec<u8>>,
+    sent: usize,
+    queued: usize,
+    meter: Meter,
+}
+
+impl Channel {
+    fn take_input(&mut self, input: &[u8]) -> usize {
+        let count = (self.wanted - self.inbox.len()).min(input.len());
+        self.inbox.extend_from_slice(&input[..count]);
+        self.meter.received(count);
+        count
+    }
+
+    fn give_output(&mut self, output: &mut [u8]) -> usize {
+        let mut produced = 0;
+        while let Some(front) = self.outbox.front() {
+            let rest = &front[self.sent..];
+            let count = rest.len().min(output.len() - produced);
+            output[produced..produced + count].copy_from_slice(&rest[..count]);
+            produced += count;
+            self.sent += count;
+            if self.sent < front.len() {
+                break;
+            }
+            self.outbox.pop_front();
+            self.sent = 0;
+        }
+        self.queued -= produced;
+        produced
+    }
+}
+
+/// A script's end of the channel.
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Mutex<Channel>>);
+
+impl Link {
+    /// States where in the protocol the bytes from here on belong.
+    pub(crate) fn enter(&self, place: Place) {
+        self.0.lock().meter.enter(place);
+    }
+
+    /// Sends one frame; suspends while too much is queued.
+    pub(crate) async fn send(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
+        self.push(kind, payload)?;
+        poll_fn(|_| if self.0.lock().queued > QUEUE_BYTES { Poll::Pending } else { Poll::Ready(()) }).await;
+        Ok(())
+    }
+
+    fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
+        let header = frame::header(kind, payload.len())?;
+        let mut channel = self.0.lock();
+        channel.meter.sent(HEADER_BYTES + payload.len());
+        channel.queued += HEADER_BYTES + payload.len();
+        channel.outbox.push_back(header.to_vec());
+        if !payload.is_empty() {
+            channel.outbox.push_back(payload);
+        }
+        Ok(())
+    }
+
+    /// Receives a frame of the given kind and exact length.
+    pub(crate) async fn receive(&self, kind: FrameKind, length: usize) -> Result<Vec<u8>> {
+        Ok(self.receive_any(&[(kind, length..=length)]).await?.1)
+    }
+
+    /// Receives one of several frames. An error frame becomes the error it tells of.
+    pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {
+        let (kind, length) = frame::parse_header(&self.bytes(HEADER_BYTES).await, expected)?;
+        let payload = self.bytes(length).await;
+        match kind {
+            FrameKind::Error => Err(frame::peer_error(&payload)),
+            _ => Ok((kind, payload)),
+        }
+    }
+
+    async fn bytes(&self, count: usize) -> Vec<u8> {
+        {
+            let mut channel = self.0.lock();
+            channel.wanted = count;
+            // What is allocated grows with what arrives; the length itself was checked against the public architecture.
+            channel.inbox = Vec::with_capacity(count.min(1 << 16));
+        }
+        poll_fn(|_| {
+            let mut channel = self.0.lock();
+            if channel.inbox.len() < channel.wanted {
+                return Poll::Pending;
+            }
+            channel.wanted = 0;
+            Poll::Ready(core::mem::take(&mut channel.inbox))
+        })
+        .await
+    }
+}
+
+/// How a call of `advance` left the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The session needs bytes from the other party to go on.
+    WantsInput,
+    /// Bytes for the other party are left over: call again with an empty output buffer.
+    HasOutput,
+    /// The operation that was asked for is done and all its bytes are out.
+    Idle,
+    /// The session is over and all its bytes are out.
+    Closed,
+}
+
+/// What a call of `advance` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes taken from the front of the input.
+    pub consumed: usize,
+    /// Bytes written to the front of the output.
+    pub produced: usize,
+    /// What the session needs next.
+    pub status: Status,
+}
+
+/// A script in progress.
+pub(crate) type Script<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+/// The outside's end of the channel, and the script at the other end.
+pub(crate) struct Driver<T> {
+    channel: Arc<Mutex<Channel>>,
+    script: Option<Script<T>>,
+    failure: Option<Error>,
+}
+
+impl<T> Driver<T> {
+    pub(crate) fn new() -> Self {
+        Self { channel: Arc::default(), script: None, failure: None }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        Link(self.channel.clone())
+    }
+
+    /// Starts a script; the one before must be done.
+    pub(crate) fn start(&mut self, script: Script<T>) {
+        debug_assert!(self.script.is_none() && self.failure.is_none());
+        self.script = Some(script);
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.script.is_some()
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    pub(crate) fn with_meter<R>(&self, read: impl FnOnce(&Meter) -> R) -> R {
+        read(&self.channel.lock().meter)
+    }
+
+    /// Ends the script at once, with everything that it holds; later calls return the error.
+    pub(crate) fn abort(&mut self, error: Error) {
+        self.script = None;
+        self.failure.get_or_insert(error);
+    }
+
+    /// Moves bytes and runs the script until it needs more input or more room, or is done (its result is returned once).
+    ///
+    /// A failed script tells the other party first: its error is returned when those bytes are out.
+    pub(crate) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<(Progress, Option<T>)> {
+        let (mut consumed, mut produced, mut result) = (0, 0, None);
+        loop {
+            let before = (consumed, produced);
+            {
+                let mut channel = self.channel.lock();
+                consumed += channel.take_input(&input[consumed..]);
+                produced += channel.give_output(&mut output[produced..]);
+            }
+            if let Some(script) = &mut self.script
+                && let Poll::Ready(done) = script.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                self.script = None;
+                match done {
+                    Ok(value) => result = Some(value),
+                    Err(error) => {
+                        // The header of an error frame cannot fail: its payload is short.
+                        let _ = self.link().push(FrameKind::Error, frame::error_payload(&error));
+                        self.failure = Some(error);
+                    }
+                }
+            }
+            let mut channel = self.channel.lock();
+            produced += channel.give_output(&mut output[produced..]);
+            // Without a move the script waits: for bytes that are not here, or for room that is not here.
+            let could_take = consumed < input.len() && channel.inbox.len() < channel.wanted;
+            if self.script.is_none() || (before == (consumed, produced) && !could_take) {
+                break;
+            }
+        }
+        let status = match (self.channel.lock().queued, &self.failure) {
+            (1.., _) => Status::HasOutput,
+            (0, Some(error)) if produced == 0 => return Err(error.clone()),
+            // The last bytes of a failed session: the next call returns its error.
+            (0, Some(_)) => Status::HasOutput,
+            (0, None) if self.script.is_none() => Status::Idle,
+            (0, None) => Status::WantsInput,
+        };
+        Ok((Progress { consumed, produced, status }, result))
+    }
+}

@@ -1,0 +1,87 @@
+//! What a session has cost so far, by phase and by layer. Bytes and rounds are exact; the caller, who has a clock, can
+//! attribute time by asking for the current place.
+
+use alloc::{collections::BTreeMap, vec::Vec};
+
+/// A phase of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Keys and base OTs, once per session.
+    #[default]
+    Setup,
+    /// Preparing inferences, before their inputs are known.
+    Prepare,
+    /// Inference.
+    Infer,
+}
+
+/// A place in the protocol: a phase, and the node of the network it is about (none for what concerns no node or several).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The phase.
+    pub phase: Phase,
+    /// Index of the node in the architecture.
+    pub node: Option<u32>,
+}
+
+/// Bytes that this party sent and received at a place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes sent, frame headers included.
+    pub sent: u64,
+    /// Bytes received, frame headers included.
+    pub received: u64,
+}
+
+/// A session's traffic and rounds so far.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    place: Place,
+    traffic: BTreeMap<Place, Traffic>,
+    /// Round trips by phase: how often this party waited for the other after having sent.
+    rounds: BTreeMap<Phase, u64>,
+    sent_last: bool,
+}
+
+impl Meter {
+    pub(super) fn enter(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.traffic.entry(self.place).or_default().sent += bytes as u64;
+        self.sent_last = true;
+    }
+
+    pub(super) fn received(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.traffic.entry(self.place).or_default().received += bytes as u64;
+            if core::mem::take(&mut self.sent_last) {
+                *self.rounds.entry(self.place.phase).or_default() += 1;
+            }
+        }
+    }
+
+    /// Where the session is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The traffic of every place that had any.
+    pub fn traffic(&self) -> Vec<(Place, Traffic)> {
+        self.traffic.iter().map(|(&place, &traffic)| (place, traffic)).collect()
+    }
+
+    /// The traffic of a phase.
+    pub fn phase(&self, phase: Phase) -> Traffic {
+        self.traffic.iter().filter(|(place, _)| place.phase == phase).fold(Traffic::default(), |sum, (_, t)| Traffic {
+            sent: sum.sent + t.sent,
+            received: sum.received + t.received,
+        })
+    }
+
+    /// Round trips of a phase, as the client counts them: a wait for the other party after having sent something.
+    pub fn rounds(&self, phase: Phase) -> u64 {
+        self.rounds.get(&phase).copied().unwrap_or(0)
+    }
+}

@@ -1,0 +1,170 @@
+//! Sessions: a client or a server that takes bytes in and gives bytes out.
+//!
+//! Each party's side of the protocol is a script, written from top to bottom as an `async fn` in [`mod@client`] and
+//! [`mod@server`]. A session runs its script without doing any IO: the caller moves bytes with one call, in zlib's manner,
+//!
+//! ```text
+//! advance(input bytes, output buffer) -> bytes consumed, bytes produced, what next
+//! ```
+//!
+//! and may use any transport, event loop or thread. [`drive`] is that loop for blocking transports.
+
+pub mod client;
+mod drive;
+mod link;
+mod meter;
+mod schedule;
+pub mod server;
+
+pub use client::{Client, ClientModel};
+pub use drive::{Session, Transport, drive};
+pub use link::{Progress, Status};
+pub use meter::{Meter, Phase, Place, Traffic};
+pub use schedule::Forecast;
+pub use server::{Server, ServerModel};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::ModelId;
+use crate::ot::softspoken::Depth;
+use crate::prg::Prg;
+use alloc::{format, vec::Vec};
+use core::fmt;
+use sha2::{Digest, Sha256};
+
+/// First bytes of every session.
+const MAGIC: [u8; 8] = *b"SAFENET\0";
+/// Version of the protocol that this library speaks. Any change of what is sent changes it.
+pub const PROTOCOL_VERSION: u16 = 1;
+/// The parameter set of `docs/parameters.md` that this library uses.
+pub const PARAMETER_SET: u8 = 1;
+/// Bytes of a nonce.
+const NONCE_BYTES: usize = 32;
+/// Bytes of a bundle id on the wire.
+const BUNDLE_BYTES: usize = 24;
+/// Bytes of a prepare message: how many inferences.
+const PREPARE_BYTES: usize = 4;
+/// Bytes of the client's opening.
+const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 32 + NONCE_BYTES;
+
+/// Names the prepared material of one inference. Never reused: it holds a hash of both parties' nonces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BundleId([u8; BUNDLE_BYTES]);
+
+impl BundleId {
+    fn new(session: &SessionId, index: u64) -> Self {
+        let mut bytes = [0; BUNDLE_BYTES];
+        bytes[..16].copy_from_slice(&session.0);
+        bytes[16..].copy_from_slice(&index.to_le_bytes());
+        Self(bytes)
+    }
+
+    /// The id as bytes.
+    pub fn to_bytes(self) -> [u8; BUNDLE_BYTES] {
+        self.0
+    }
+
+    /// The id of these bytes.
+    pub fn from_bytes(bytes: [u8; BUNDLE_BYTES]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for BundleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for BundleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The first half of the hash of both nonces: names a session.
+struct SessionId([u8; 16]);
+
+impl SessionId {
+    fn new(client_nonce: &[u8; NONCE_BYTES], server_nonce: &[u8; NONCE_BYTES]) -> Self {
+        let hash = Sha256::new().chain_update(b"safenet session").chain_update(client_nonce).chain_update(server_nonce);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize()[..16]);
+        Self(id)
+    }
+}
+
+/// The client's opening message.
+struct Hello {
+    depth: Depth,
+    model: ModelId,
+    nonce: [u8; NONCE_BYTES],
+}
+
+impl Hello {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HELLO_BYTES);
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+        out.push(PARAMETER_SET);
+        out.push(self.depth.bits() as u8);
+        out.extend_from_slice(&self.model);
+        out.extend_from_slice(&self.nonce);
+        out
+    }
+
+    /// Reads an opening of any version, and says how it differs from what this party speaks.
+    fn parse(bytes: &[u8], model: &ModelId) -> Result<Self> {
+        let mismatch = |what: &str, expected: &dyn fmt::Display, got: &dyn fmt::Display| {
+            Err(Error::new(ErrorKind::Mismatch, format!("{what}: expected {expected}, got {got}")))
+        };
+        let Some((magic, rest)) = bytes.split_first_chunk::<8>().filter(|(magic, _)| **magic == MAGIC) else {
+            return mismatch("opening", &"a SAFENet client", &"something else");
+        };
+        debug_assert_eq!(magic.len(), MAGIC.len());
+        let version = rest.first_chunk::<2>().map_or(0, |v| u16::from_le_bytes(*v));
+        if version != PROTOCOL_VERSION {
+            return mismatch("protocol version", &PROTOCOL_VERSION, &version);
+        }
+        let Ok(fields) = <&[u8; HELLO_BYTES - 10]>::try_from(&rest[2..]) else {
+            return mismatch("opening's length", &HELLO_BYTES, &bytes.len());
+        };
+        if fields[0] != PARAMETER_SET {
+            return mismatch("parameter set", &PARAMETER_SET, &fields[0]);
+        }
+        let depth = Depth::new(fields[1].into())?;
+        let (theirs, nonce) = fields[2..].split_at(32);
+        if theirs != model {
+            let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
+            return mismatch("model id", &hex(model), &hex(theirs));
+        }
+        let (mut hello_nonce, mut id) = ([0; NONCE_BYTES], [0; 32]);
+        hello_nonce.copy_from_slice(nonce);
+        id.copy_from_slice(theirs);
+        Ok(Self { depth, model: id, nonce: hello_nonce })
+    }
+}
+
+/// What a client or server is free to choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Depth of the OT extension's trees; the client's choice counts. More depth is less traffic and more work.
+    pub ot_depth: Depth,
+    /// Most inferences that a server holds prepared for a session at once; a client that asks for more is refused.
+    pub max_bundles: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ot_depth: Depth::Four, max_bundles: 64 }
+    }
+}
+
+/// The answer to a call at the wrong moment.
+fn invalid_state(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidState, message)
+}
+
+/// Two independent streams of a party: one for what it alone must know, one for nonces, which it shows.
+fn nonce(prg: &mut Prg) -> [u8; NONCE_BYTES] {
+    prg.fork().array()
+}

@@ -1,0 +1,265 @@
+//! What both parties derive from the public architecture before a byte flows: which channels are live, how layers are
+//! packed into ciphertexts, how channels form groups, and how long every message is.
+
+use super::meter::{Phase, Place, Traffic};
+use crate::activation::{Group, groups};
+use crate::error::Result;
+use crate::model::{Architecture, Convolution, Op, Shape};
+use crate::ot::softspoken::{self, Depth};
+use crate::rlwe::{linear::{ConvShape, LinearPacking}, slots};
+use crate::wire::{bits::packed_bytes, frame::HEADER_BYTES};
+use alloc::{vec, vec::Vec};
+
+/// Elements of a group whose random OTs are extended together: bounds what both parties hold at once.
+const CHUNK_ELEMENTS: usize = 2048;
+/// Random OTs that the client receives are extended in runs of at most this many.
+const CHUNK_OTS: usize = 1 << 15;
+/// Requests and responses of one batch of layers take at most about this much: what the server holds back until the
+/// client has sent all its requests of the batch.
+const BATCH_BYTES: usize = 32 << 20;
+
+/// Everything derived from an architecture.
+pub(crate) struct Schedule {
+    /// Shape of every tensor.
+    pub(crate) shapes: Vec<Shape>,
+    /// One step per node.
+    pub(crate) steps: Vec<Step>,
+    /// Runs of nodes that are prepared in one round trip.
+    pub(crate) batches: Vec<core::ops::Range<usize>>,
+}
+
+/// What a node takes to prepare and to infer.
+pub(crate) enum Step {
+    Linear(LinearStep),
+    /// Local to both parties.
+    Local,
+    Activation(ActivationStep),
+}
+
+/// A convolution's live part.
+pub(crate) struct LinearStep {
+    /// None if no live input meets a live output: then both masks are zero.
+    pub(crate) packing: Option<LinearPacking>,
+    /// Input channels whose mask is not a public zero, and output channels that someone reads.
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) outputs: Vec<usize>,
+    /// Which output channels no one reads.
+    pub(crate) unread: Vec<bool>,
+}
+
+/// An activation layer's groups.
+pub(crate) struct ActivationStep {
+    pub(crate) groups: Vec<Group>,
+}
+
+impl Schedule {
+    pub(crate) fn new(architecture: &Architecture) -> Result<Self> {
+        let shapes = architecture.shapes()?;
+        let constant = architecture.constant_channels(&shapes);
+        let mut steps = Vec::with_capacity(architecture.nodes.len());
+        for (index, node) in architecture.nodes.iter().enumerate() {
+            let input = shapes[node.input as usize];
+            steps.push(match &node.op {
+                Op::Convolution(conv) => {
+                    let unread = architecture.unread_outputs(index, &shapes);
+                    let step = LinearStep::new(conv, input, &constant[node.input as usize], unread);
+                    Step::Linear(step.map_err(|e| e.context(alloc::format!("node {index} ({})", node.name)))?)
+                }
+                Op::SumPool(_) | Op::Flatten => Step::Local,
+                Op::Activation(activation) => Step::Activation(ActivationStep { groups: groups(activation, input) }),
+            });
+        }
+        let mut schedule = Self { shapes, steps, batches: vec![] };
+        schedule.batches = schedule.batches();
+        Ok(schedule)
+    }
+
+    /// Cuts the nodes into runs of bounded bytes.
+    fn batches(&self) -> Vec<core::ops::Range<usize>> {
+        let (mut batches, mut start, mut bytes) = (vec![], 0, 0);
+        for (index, step) in self.steps.iter().enumerate() {
+            let own = match step {
+                Step::Linear(LinearStep { packing: Some(p), .. }) => {
+                    p.request_ciphertexts() * p.request_bytes()
+                        + (0..p.response_ciphertexts()).map(|j| p.response_bytes(j)).sum::<usize>()
+                }
+                Step::Activation(step) => {
+                    step.products().div_ceil(slots::SLOTS) * (slots::slot_request_bytes() + slots::slot_response_bytes())
+                }
+                _ => 0,
+            };
+            if start < index && bytes + own > BATCH_BYTES {
+                batches.push(start..index);
+                (start, bytes) = (index, 0);
+            }
+            bytes += own;
+        }
+        batches.push(start..self.steps.len());
+        batches
+    }
+
+    /// The activation steps of a batch, with their node indices.
+    pub(crate) fn activations(&self, batch: &core::ops::Range<usize>) -> impl Iterator<Item = (usize, &ActivationStep)> {
+        batch.clone().filter_map(|index| match &self.steps[index] {
+            Step::Activation(step) => Some((index, step)),
+            _ => None,
+        })
+    }
+
+    /// Random OTs with the client as receiver of a batch: (needed, then the runs in which they are extended).
+    pub(crate) fn client_rots(&self, batch: &core::ops::Range<usize>) -> Vec<usize> {
+        let count: usize = self.activations(batch).map(|(_, step)| step.client_rots()).sum();
+        (0..count).step_by(CHUNK_OTS).map(|start| round_up((count - start).min(CHUNK_OTS))).collect()
+    }
+
+    /// Products in F_p of a batch.
+    pub(crate) fn products(&self, batch: &core::ops::Range<usize>) -> usize {
+        self.activations(batch).map(|(_, step)| step.products()).sum()
+    }
+
+    /// The traffic of one inference as the client counts it, by place, with its round trips by phase; for an OT extension
+    /// of the given depth. Setup is not part of it.
+    pub(crate) fn forecast(&self, depth: Depth) -> Forecast {
+        let frames = |count: usize, bytes: usize| (count * (HEADER_BYTES + bytes)) as u64;
+        let mut traffic = vec![];
+        let mut place = |phase, node: Option<usize>, sent, received| {
+            traffic.push((Place { phase, node: node.map(|n| n as u32) }, Traffic { sent, received }));
+        };
+        let (mut prepare_sent, mut prepare_received) = (frames(1, super::PREPARE_BYTES), 0);
+        for batch in &self.batches {
+            let slot_frames = self.products(batch).div_ceil(slots::SLOTS);
+            prepare_sent += frames(slot_frames, slots::slot_request_bytes());
+            prepare_received += frames(slot_frames, slots::slot_response_bytes());
+            for count in self.client_rots(batch) {
+                prepare_sent += frames(1, softspoken::extension_bytes(depth, count));
+            }
+        }
+        place(Phase::Prepare, None, prepare_sent, prepare_received);
+        let words = |shape: Shape| 4 * shape.elements();
+        let mut rounds = 1;
+        for (index, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Linear(LinearStep { packing: Some(p), .. }) => {
+                    let received = (0..p.response_ciphertexts()).map(|j| frames(1, p.response_bytes(j))).sum();
+                    place(Phase::Prepare, Some(index), frames(p.request_ciphertexts(), p.request_bytes()), received);
+                }
+                Step::Activation(step) => {
+                    let received =
+                        step.chunks().iter().map(|c| frames(1, softspoken::extension_bytes(depth, c.ots))).sum();
+                    place(Phase::Prepare, Some(index), 0, received);
+                    let (mut sent, mut received) = (0, 0);
+                    for round in 0..step.rounds() {
+                        let (down, up) = step.round_bytes(round);
+                        sent += frames(1, up);
+                        received += frames(1, down);
+                    }
+                    rounds += step.rounds() as u64;
+                    place(Phase::Infer, Some(index), sent, received);
+                }
+                _ => {}
+            }
+        }
+        let (first, last) = (self.shapes[0], self.shapes[self.shapes.len() - 1]);
+        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + words(first)), frames(1, words(last)));
+        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds }
+    }
+}
+
+/// What one inference costs, known from the architecture alone.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// Bytes that the client sends and receives, by place.
+    pub traffic: Vec<(Place, Traffic)>,
+    /// Round trips to prepare an inference.
+    pub prepare_rounds: u64,
+    /// Round trips of an inference.
+    pub infer_rounds: u64,
+}
+
+impl LinearStep {
+    fn new(conv: &Convolution, input: Shape, constant: &[bool], unread: Vec<bool>) -> Result<Self> {
+        let chosen = |mask: &[bool]| (0..mask.len()).filter(|&c| !mask[c]).collect::<Vec<_>>();
+        let (inputs, outputs) = (chosen(constant), chosen(&unread));
+        let packing = if inputs.is_empty() || outputs.is_empty() {
+            None
+        } else {
+            let [top, left, bottom, right] = conv.padding.map(|p| p as usize);
+            Some(LinearPacking::choose(&ConvShape {
+                in_channels: inputs.len(),
+                in_height: input.height as usize,
+                in_width: input.width as usize,
+                out_channels: outputs.len(),
+                kernel_height: conv.kernel[0] as usize,
+                kernel_width: conv.kernel[1] as usize,
+                stride_height: conv.stride[0] as usize,
+                stride_width: conv.stride[1] as usize,
+                pad_top: top,
+                pad_left: left,
+                pad_bottom: bottom,
+                pad_right: right,
+            })?)
+        };
+        Ok(Self { packing, inputs, outputs, unread })
+    }
+
+    /// The live input channels of a tensor.
+    pub(crate) fn gather_inputs(&self, shape: Shape, tensor: &[u32]) -> Vec<u32> {
+        let planes = self.inputs.iter().map(|&c| &tensor[c * shape.plane()..(c + 1) * shape.plane()]);
+        planes.flatten().copied().collect()
+    }
+
+    /// Puts live output channels where they belong in a tensor; the others are 0.
+    pub(crate) fn scatter_outputs(&self, shape: Shape, values: &[u32]) -> Vec<u32> {
+        let mut out = vec![0; shape.elements()];
+        for (&c, plane) in self.outputs.iter().zip(values.chunks_exact(shape.plane())) {
+            out[c * shape.plane()..(c + 1) * shape.plane()].copy_from_slice(plane);
+        }
+        out
+    }
+}
+
+/// A run of a group's elements whose random OTs come in one message.
+pub(crate) struct Chunk {
+    pub(crate) group: usize,
+    pub(crate) elements: usize,
+    /// Random OTs extended: those needed, rounded up to a multiple of 128.
+    pub(crate) ots: usize,
+}
+
+impl ActivationStep {
+    pub(crate) fn products(&self) -> usize {
+        self.groups.iter().map(|g| g.products() * g.elements()).sum()
+    }
+
+    pub(crate) fn client_rots(&self) -> usize {
+        self.groups.iter().map(|g| g.client_rots() * g.elements()).sum()
+    }
+
+    /// The runs in which the layer's random OTs with the server as receiver are extended.
+    pub(crate) fn chunks(&self) -> Vec<Chunk> {
+        let mut chunks = vec![];
+        for (group, g) in self.groups.iter().enumerate().filter(|(_, g)| g.server_rots() > 0) {
+            for start in (0..g.elements()).step_by(CHUNK_ELEMENTS) {
+                let elements = (g.elements() - start).min(CHUNK_ELEMENTS);
+                chunks.push(Chunk { group, elements, ots: round_up(elements * g.server_rots()) });
+            }
+        }
+        chunks
+    }
+
+    /// Rounds of the layer: those of its longest protocol.
+    pub(crate) fn rounds(&self) -> usize {
+        self.groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
+    }
+
+    /// Bytes of both messages of a round: (server -> client, client -> server).
+    pub(crate) fn round_bytes(&self, round: usize) -> (usize, usize) {
+        let bits = self.groups.iter().filter_map(|g| g.round_bits().get(round).copied());
+        let (down, up) = bits.fold((0, 0), |(down, up), (d, u)| (down + d, up + u));
+        (packed_bytes(down, 1), packed_bytes(up, 1))
+    }
+}
+
+fn round_up(ots: usize) -> usize {
+    ots.next_multiple_of(softspoken::GROUP)
+}

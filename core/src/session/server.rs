@@ -1,0 +1,439 @@
+//! The server: owns the weights, learns nothing.
+
+use super::drive::Session;
+use super::link::{Driver, Link, Progress, Status};
+use super::meter::{Meter, Phase, Place};
+use super::schedule::{LinearStep, Schedule, Step};
+use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, nonce};
+use crate::activation::ServerLayer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer;
+use crate::model::{Architecture, ModelFile, ModelId, NodeSecret, Op, Parameters};
+use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
+use crate::ot::{Block, Context, Direction, base};
+use crate::prg::{Prg, SecretVec, Seed};
+use crate::rlwe::linear::{LinearResponder, LinearWeights};
+use crate::rlwe::{self, PublicKey, slots};
+use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::frame::FrameKind;
+use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
+use zeroize::Zeroizing;
+
+/// A model with its secrets, its weights transformed for encrypted masks. Immutable; any number of sessions share it.
+#[derive(Clone)]
+pub struct ServerModel(Arc<Private>);
+
+struct Private {
+    architecture: Architecture,
+    parameters: Parameters,
+    schedule: Schedule,
+    id: ModelId,
+    /// Per node, the transformed weights of a convolution with live channels.
+    weights: Vec<Option<LinearWeights>>,
+}
+
+impl ServerModel {
+    /// Reads a server's model file and transforms its weights.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`]; the latter also where a layer's noise exceeds
+    /// what the flooding hides.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        Self::new(ModelFile::read(bytes)?)
+    }
+
+    /// Takes a model with its secrets.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn new(model: ModelFile) -> Result<Self> {
+        let ModelFile { architecture, parameters } = model;
+        let parameters = parameters.ok_or_else(|| {
+            Error::new(ErrorKind::MalformedModel, "model: expected the server's file with its secrets, got the public part")
+        })?;
+        parameters.check(&architecture)?;
+        let schedule = Schedule::new(&architecture)?;
+        let id = architecture.id()?;
+        let mut weights = Vec::with_capacity(architecture.nodes.len());
+        for (index, node) in architecture.nodes.iter().enumerate() {
+            let channels = schedule.shapes[node.input as usize].channels as usize;
+            weights.push(match (&schedule.steps[index], &parameters.nodes[index]) {
+                (Step::Linear(step), NodeSecret::Convolution { weights, .. }) => {
+                    step.transform(weights, channels).map_err(|e| e.context(format!("node {index} ({})", node.name)))?
+                }
+                _ => None,
+            });
+        }
+        Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights })))
+    }
+
+    /// The public architecture.
+    pub fn architecture(&self) -> &Architecture {
+        &self.0.architecture
+    }
+
+    /// For each node, the bits by which a convolution's noise may exceed 1, as its weights determine them, and the bits that
+    /// the flooding hides; none for other nodes.
+    pub fn noise_bits(&self) -> Vec<Option<(u32, u32)>> {
+        let bits = |w: &LinearWeights| (w.noise_bits(), rlwe::linear::NOISE_BUDGET_BITS);
+        self.0.weights.iter().map(|w| w.as_ref().map(bits)).collect()
+    }
+}
+
+impl LinearStep {
+    /// The weights between live channels, transformed.
+    fn transform(&self, weights: &[i16], channels: usize) -> Result<Option<LinearWeights>> {
+        let Some(packing) = &self.packing else { return Ok(None) };
+        let kernel = weights.len() / (channels * self.unread.len());
+        let mut live = Zeroizing::new(Vec::with_capacity(self.outputs.len() * self.inputs.len() * kernel));
+        for &o in &self.outputs {
+            for &i in &self.inputs {
+                let start = (o * channels + i) * kernel;
+                live.extend_from_slice(&weights[start..start + kernel]);
+            }
+        }
+        LinearWeights::new(packing, &live).map(Some)
+    }
+}
+
+/// What the server keeps of one prepared inference. Erased when dropped.
+struct Bundle {
+    /// Per node, s of a convolution's outputs.
+    masks: Vec<SecretVec<u32>>,
+    /// Per node, the prepared side of an activation layer.
+    layers: Vec<Option<ServerLayer>>,
+}
+
+/// A server's session with one client over one connection. Cannot be cloned: a mask serves once.
+pub struct Server {
+    driver: Driver<()>,
+}
+
+impl Server {
+    /// A session for a model. `seed` comes from a cryptographic source and serves this session alone.
+    pub fn new(model: &ServerModel, options: Options, seed: Seed) -> Self {
+        let mut driver = Driver::new();
+        let (link, private) = (driver.link(), model.0.clone());
+        driver.start(Box::pin(async move { serve(&link, private, options, seed).await }));
+        Self { driver }
+    }
+
+    /// What the session has cost so far.
+    pub fn meter(&self) -> Meter {
+        self.driver.with_meter(Meter::clone)
+    }
+
+    /// Where the session is.
+    pub fn place(&self) -> Place {
+        self.driver.with_meter(Meter::place)
+    }
+}
+
+impl Session for Server {
+    fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
+        let (mut progress, _) = self.driver.advance(input, output)?;
+        if progress.status == Status::Idle {
+            progress.status = Status::Closed;
+        }
+        Ok(progress)
+    }
+
+    fn input_ended(&mut self) {
+        self.driver.abort(Error::new(
+            ErrorKind::Aborted,
+            "connection: expected the client's next message, got its end; everything prepared is erased",
+        ));
+    }
+}
+
+/// A server after the handshake.
+struct Party {
+    private: Arc<Private>,
+    prg: Prg,
+    session: SessionId,
+    depth: Depth,
+    linear_key: PublicKey,
+    slot_key: Option<PublicKey>,
+    rot_sender: RotSender,
+    rot_receiver: RotReceiver,
+    bundles: BTreeMap<BundleId, Bundle>,
+    prepared: u64,
+}
+
+/// A session from its first byte to its last.
+async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed) -> Result<()> {
+    let mut party = accept(link, private, seed).await?;
+    let words = party.private.schedule.shapes[0].elements();
+    let infer_bytes = BUNDLE_BYTES + 4 * words;
+    loop {
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let (kind, message) = link
+            .receive_any(&[
+                (FrameKind::Prepare, PREPARE_BYTES..=PREPARE_BYTES),
+                (FrameKind::Infer, infer_bytes..=infer_bytes),
+                (FrameKind::Goodbye, 0..=0),
+            ])
+            .await?;
+        match kind {
+            FrameKind::Prepare => party.prepare(link, &message, options.max_bundles).await?,
+            FrameKind::Infer => party.infer(link, &message).await?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Handshake, keys and base OTs.
+async fn accept(link: &Link, private: Arc<Private>, seed: Seed) -> Result<Party> {
+    link.enter(Place { phase: Phase::Setup, node: None });
+    let mut prg = Prg::new(&seed);
+    // Any length up to twice ours, so that another version gets an answer that says so.
+    let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
+    let Hello { depth, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let server_nonce = nonce(&mut prg);
+    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
+    let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
+    link.send(FrameKind::ServerHello, [&server_nonce[..], &message].concat()).await?;
+
+    let linear_bytes = PublicKey::bytes(&rlwe::params::LINEAR);
+    let has_products = private.schedule.products(&(0..private.schedule.steps.len())) > 0;
+    let slot_bytes = if has_products { PublicKey::bytes(&rlwe::params::SLOTS) } else { 0 };
+    let keys = link
+        .receive(FrameKind::ClientKeys, base::RECEIVER_BYTES + base::SENDER_BYTES + linear_bytes + slot_bytes)
+        .await?;
+    let (base_reply, rest) = keys.split_at(base::RECEIVER_BYTES);
+    let (message, rest) = rest.split_at(base::SENDER_BYTES);
+    let (linear_part, slot_part) = rest.split_at(linear_bytes);
+    let linear_key = PublicKey::from_bytes(&rlwe::params::LINEAR, linear_part)?;
+    let slot_key =
+        if has_products { Some(PublicKey::from_bytes(&rlwe::params::SLOTS, slot_part)?) } else { None };
+    let mut base_message = [0; base::SENDER_BYTES];
+    base_message.copy_from_slice(message);
+
+    let delta = Zeroizing::new(prg.array::<16>());
+    let (mut reply, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
+    let (rot_receiver, corrections) = RotReceiver::setup(&incoming, depth, base_sender.finish(base_reply)?);
+    reply.extend_from_slice(&corrections);
+    link.send(FrameKind::ServerKeys, reply).await?;
+    let corrections = link.receive(FrameKind::ClientCorrections, softspoken::setup_bytes(depth)).await?;
+    let rot_sender = RotSender::setup(&outgoing, depth, delta, base_keys, &corrections)?;
+    let session = SessionId::new(&client_nonce, &server_nonce);
+    Ok(Party {
+        private,
+        prg,
+        session,
+        depth,
+        linear_key,
+        slot_key,
+        rot_sender,
+        rot_receiver,
+        bundles: BTreeMap::new(),
+        prepared: 0,
+    })
+}
+
+/// Receives a batch's encrypted masks and multiplies them with the weights as they come.
+async fn receive_linear<'a>(
+    link: &Link,
+    private: &'a Private,
+    batch: &core::ops::Range<usize>,
+) -> Result<BTreeMap<usize, LinearResponder<'a>>> {
+    let mut responders = BTreeMap::new();
+    for index in batch.clone() {
+        if let (Step::Linear(LinearStep { packing: Some(packing), .. }), Some(weights)) =
+            (&private.schedule.steps[index], &private.weights[index])
+        {
+            link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+            let mut responder = LinearResponder::new(weights);
+            for i in 0..packing.request_ciphertexts() {
+                responder.absorb(i, &link.receive(FrameKind::LinearRequest, packing.request_bytes()).await?)?;
+            }
+            responders.insert(index, responder);
+        }
+    }
+    Ok(responders)
+}
+
+impl Party {
+    async fn prepare(&mut self, link: &Link, message: &[u8], max_bundles: u32) -> Result<()> {
+        let count = <[u8; PREPARE_BYTES]>::try_from(message).map_or(0, u32::from_le_bytes);
+        if u64::from(count) + self.bundles.len() as u64 > u64::from(max_bundles) {
+            return Err(Error::new(
+                ErrorKind::MalformedMessage,
+                format!(
+                    "prepare: expected at most {max_bundles} prepared inferences in a session, got {count} more than {} there",
+                    self.bundles.len()
+                ),
+            ));
+        }
+        for _ in 0..count {
+            let bundle = self.prepare_bundle(link).await?;
+            self.bundles.insert(BundleId::new(&self.session, self.prepared), bundle);
+            self.prepared += 1;
+        }
+        Ok(())
+    }
+
+    /// Prepares one inference: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+        let private = self.private.clone();
+        let schedule = &private.schedule;
+        let mut masks = vec![SecretVec::default(); schedule.steps.len()];
+        let mut layers = Vec::new();
+        layers.resize_with(schedule.steps.len(), || None);
+        for batch in &schedule.batches {
+            let mut responders = receive_linear(link, &private, batch).await?;
+            link.enter(Place { phase: Phase::Prepare, node: None });
+            let (products, responses) = self.multiply(link, batch).await?;
+            let signs = self.receive_signs(link, batch).await?;
+            // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
+            for response in responses {
+                link.send(FrameKind::SlotResponse, response).await?;
+            }
+            let (mut signs, mut products) = (&signs[..], &products[..]);
+            for index in batch.clone() {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                match &schedule.steps[index] {
+                    Step::Linear(step) => {
+                        masks[index] = self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
+                    }
+                    Step::Local => {}
+                    Step::Activation(step) => {
+                        let (own_signs, rest) = signs.split_at(step.client_rots());
+                        signs = rest;
+                        let (own_products, rest) = products.split_at(step.products());
+                        products = rest;
+                        let secrets = private.activation_secrets(index)?;
+                        let mut layer = ServerLayer::new(&step.groups, secrets, own_signs, own_products);
+                        for chunk in step.chunks() {
+                            let (message, received) = self.rot_receiver.extend(chunk.ots)?;
+                            link.send(FrameKind::OtExtension, message).await?;
+                            layer.absorb(chunk.group, chunk.elements, &received);
+                        }
+                        layers[index] = Some(layer);
+                    }
+                }
+            }
+        }
+        Ok(Bundle { masks, layers })
+    }
+
+    /// Receives a batch's encrypted factors, multiplies each with a fresh uniform u, and returns (u, wS) and the responses.
+    async fn multiply(
+        &mut self,
+        link: &Link,
+        batch: &core::ops::Range<usize>,
+    ) -> Result<(SecretVec<[u64; 2]>, Vec<Vec<u8>>)> {
+        let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
+        let mut responses = vec![];
+        if let Some(key) = &self.slot_key {
+            for run in products.chunks_mut(slots::SLOTS) {
+                let request = link.receive(FrameKind::SlotRequest, slots::slot_request_bytes()).await?;
+                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOTS].into();
+                multipliers.iter_mut().for_each(|u| *u = self.prg.below(crate::field::P));
+                let mut shares: SecretVec<u64> = vec![0; slots::SLOTS].into();
+                responses.push(slots::multiply_slots(key, &request, &multipliers, &mut self.prg, &mut shares)?);
+                for (slot, (&u, &w)) in run.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
+                    *slot = [u, w];
+                }
+            }
+        }
+        Ok((products, responses))
+    }
+
+    /// A batch's random OTs with the client as receiver.
+    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[Block; 2]>> {
+        let private = self.private.clone();
+        let mut keys = SecretVec::default();
+        for count in private.schedule.client_rots(batch) {
+            let bytes = softspoken::extension_bytes(self.depth, count);
+            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+            keys.extend_from_slice(&self.rot_sender.extend(count, &message)?);
+        }
+        Ok(keys)
+    }
+
+    /// Sends the responses of a linear layer; returns s, in the shape of the layer's output.
+    async fn respond(
+        &mut self,
+        link: &Link,
+        step: &LinearStep,
+        responder: Option<LinearResponder<'_>>,
+        shape: crate::model::Shape,
+    ) -> Result<SecretVec<u32>> {
+        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
+        if let (Some(packing), Some(mut responder)) = (&step.packing, responder) {
+            for j in 0..packing.response_ciphertexts() {
+                let response = responder.respond(j, &self.linear_key, &mut self.prg, &mut live)?;
+                link.send(FrameKind::LinearResponse, response).await?;
+            }
+        }
+        Ok(step.scatter_outputs(shape, &live).into())
+    }
+
+    /// One inference. The bundle is spent before its first word is looked at.
+    async fn infer(&mut self, link: &Link, message: &[u8]) -> Result<()> {
+        let (id, words) = message.split_at(BUNDLE_BYTES);
+        let id = BundleId::from_bytes(<[u8; BUNDLE_BYTES]>::try_from(id).unwrap_or([0; BUNDLE_BYTES]));
+        let Bundle { masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| {
+            Error::new(
+                ErrorKind::BundleSpent,
+                format!("bundle {id}: expected one that this session has prepared and not used, got one used, erased or unknown"),
+            )
+        })?;
+        let private = self.private.clone();
+        let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
+        let mut tensors: Vec<SecretVec<u32>> = Vec::with_capacity(nodes.len() + 1);
+        let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        tensors.push(input.collect::<Vec<_>>().into());
+        for (index, node) in nodes.iter().enumerate() {
+            link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
+            let source = node.input as usize;
+            let (shape, output) = (schedule.shapes[source], schedule.shapes[index + 1]);
+            let computed = match (&node.op, &private.parameters.nodes[index], &schedule.steps[index]) {
+                (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, Step::Linear(step)) => {
+                    // y + m = W · (x + r) + s + bias.
+                    let mut out = masks[index].clone();
+                    let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
+                    for ((plane, &bias), _) in planes.filter(|(_, unread)| !**unread) {
+                        plane.iter_mut().for_each(|word| *word = word.wrapping_add(bias as u32));
+                    }
+                    layer::convolve(conv, (shape, &tensors[source]), weights, &step.unread, (output, &mut out));
+                    out
+                }
+                (Op::SumPool(pool), ..) => layer::sum_pool(pool, (shape, &tensors[source]), output).into(),
+                (Op::Flatten, ..) => tensors[source].clone(),
+                (_, _, Step::Activation(step)) => {
+                    let mut layer = layers[index].take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))?;
+                    let secrets = private.activation_secrets(index)?;
+                    layer.start(&step.groups, secrets, &tensors[source]);
+                    for round in 0..step.rounds() {
+                        let (down, up) = step.round_bytes(round);
+                        let mut request = BitWriter::with_capacity(down);
+                        layer.request(&step.groups, round, &mut request);
+                        link.send(FrameKind::Request, request.finish()).await?;
+                        let reply = link.receive(FrameKind::Reply, up).await?;
+                        let mut reader = BitReader::new(&reply);
+                        layer.reply(&step.groups, round, &mut reader);
+                        reader.finish()?;
+                    }
+                    layer.finish()
+                }
+                _ => return Err(super::invalid_state("node: expected its own parameters")),
+            };
+            tensors.push(computed);
+        }
+        link.enter(Place { phase: Phase::Infer, node: None });
+        let answer = tensors.last().map_or_else(Vec::new, |words| words.iter().flat_map(|w| w.to_le_bytes()).collect());
+        link.send(FrameKind::Output, answer).await
+    }
+}
+
+impl Private {
+    fn activation_secrets(&self, index: usize) -> Result<&[crate::model::ChannelSecret]> {
+        match &self.parameters.nodes[index] {
+            NodeSecret::Activation(channels) => Ok(channels),
+            _ => Err(super::invalid_state("node: expected an activation layer's parameters")),
+        }
+    }
+}
