@@ -135,7 +135,7 @@ struct Party {
 }
 
 /// What an operation leaves: the party, and after an inference its output.
-struct Done {
+pub(super) struct Done {
     party: Box<Party>,
     output: Option<Zeroizing<Vec<i32>>>,
 }
@@ -144,7 +144,7 @@ struct Done {
 pub struct Client {
     public: Arc<Public>,
     options: Options,
-    driver: Driver<Done>,
+    pub(super) driver: Driver<Done>,
     /// The seed of a session that has not begun.
     seed: Option<Seed>,
     party: Option<Box<Party>>,
@@ -424,6 +424,8 @@ impl Party {
                 }
             }
         }
+        #[cfg(test)]
+        link.show(masks.tensors.iter().flatten().map(|mask| &mask[..]));
         Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
     }
 

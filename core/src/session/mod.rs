@@ -15,6 +15,8 @@ mod link;
 mod meter;
 mod schedule;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
