@@ -122,7 +122,7 @@ mod tests {
             seed in any::<u32>(),
         ) {
             let input = Shape { channels: c, height: h, width: w };
-            let conv = Convolution { out_channels: o, kernel: [kr, kc], stride, padding };
+            let conv = Convolution { out_channels: o, kernel: [kr, kc], stride, padding, packed_outputs: u32::MAX };
             prop_assume!(kr <= h + padding[0] + padding[2] && kc <= w + padding[1] + padding[3]);
             let size = |n: u32, k: u32, s: u32| (n - k) / s + 1;
             let output = Shape {

@@ -83,7 +83,13 @@ fn network(prg: &mut Prg) -> ModelFile {
     };
     let node = |name: &str, input, op| Node { name: name.into(), input, op };
     let conv = |out_channels, kernel, stride, padding| {
-        Op::Convolution(Convolution { out_channels, kernel: [kernel; 2], stride: [stride; 2], padding })
+        Op::Convolution(Convolution {
+            out_channels,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding,
+            packed_outputs: u32::MAX,
+        })
     };
     let nodes = vec![
         node("conv", 0, conv(8, 3, 1, [1, 1, 1, 0])),
@@ -93,7 +99,11 @@ fn network(prg: &mut Prg) -> ModelFile {
         node("act2", 4, Op::Activation(Activation { fraction_bits: 6, channels: kinds(15, 16, 11) })),
         node("flatten", 5, Op::Flatten),
         node("dense", 6, conv(5, 1, 1, [0; 4])),
-        node("output", 7, Op::Activation(Activation { fraction_bits: 4, channels: vec![channel(Kind::Linear, 28, 6, 0); 5] })),
+        node(
+            "output",
+            7,
+            Op::Activation(Activation { fraction_bits: 4, channels: vec![channel(Kind::Linear, 28, 6, 0); 5] }),
+        ),
     ];
     let architecture = Architecture {
         name: "test".into(),
@@ -117,7 +127,11 @@ fn network(prg: &mut Prg) -> ModelFile {
                 .channels
                 .iter()
                 .map(|channel| ChannelSecret {
-                    offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) { 0 } else { prg.below(100) as i32 - 50 },
+                    offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) {
+                        0
+                    } else {
+                        prg.below(100) as i32 - 50
+                    },
                     lambda: if channel.kind == Kind::Cubic { prg.below(2000) as i64 - 1000 } else { 0 },
                     negative: channel.kind == (Kind::Square { secret_sign: true }),
                 })
@@ -176,15 +190,22 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
                 let unread = file.architecture.unread_outputs(index, &shapes);
                 let kernel = (conv.kernel[0] * conv.kernel[1]) as usize;
                 for (place, &value) in got.iter().enumerate() {
-                    let (o, i, j) = (place / output.plane(), place % output.plane() / output.width as usize, place % output.width as usize);
+                    let (o, i, j) = (
+                        place / output.plane(),
+                        place % output.plane() / output.width as usize,
+                        place % output.width as usize,
+                    );
                     let mut sum = i64::from(bias[o]);
                     for c in 0..input.channels as usize {
                         for k in 0..kernel {
-                            let row = (i * conv.stride[0] as usize + k / conv.kernel[1] as usize).wrapping_sub(conv.padding[0] as usize);
-                            let column = (j * conv.stride[1] as usize + k % conv.kernel[1] as usize).wrapping_sub(conv.padding[1] as usize);
+                            let row = (i * conv.stride[0] as usize + k / conv.kernel[1] as usize)
+                                .wrapping_sub(conv.padding[0] as usize);
+                            let column = (j * conv.stride[1] as usize + k % conv.kernel[1] as usize)
+                                .wrapping_sub(conv.padding[1] as usize);
                             if row < input.height as usize && column < input.width as usize {
                                 let weight = weights[(o * input.channels as usize + c) * kernel + k];
-                                sum += i64::from(weight) * x[(c * input.height as usize + row) * input.width as usize + column];
+                                sum += i64::from(weight)
+                                    * x[(c * input.height as usize + row) * input.width as usize + column];
                             }
                         }
                     }
@@ -193,8 +214,14 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
             }
             (Op::SumPool(_), _) => {
                 for (place, &value) in got.iter().enumerate() {
-                    let (c, i, j) = (place / output.plane(), place % output.plane() / output.width as usize, place % output.width as usize);
-                    let at = |a: usize, b: usize| x[(c * input.height as usize + 2 * i + a) * input.width as usize + 2 * j + b];
+                    let (c, i, j) = (
+                        place / output.plane(),
+                        place % output.plane() / output.width as usize,
+                        place % output.width as usize,
+                    );
+                    let at = |a: usize, b: usize| {
+                        x[(c * input.height as usize + 2 * i + a) * input.width as usize + 2 * j + b]
+                    };
                     assert_eq!(value, at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1), "{} at {place}", node.name);
                 }
             }
@@ -203,7 +230,11 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
                 for (place, (&value, &y)) in got.iter().zip(x).enumerate() {
                     let c = place / output.plane();
                     let allowed = allowed(&activation.channels[c], &channels[c], y);
-                    assert!(allowed.contains(&value), "{} at {place}: y = {y}, got {value}, allowed {allowed:?}", node.name);
+                    assert!(
+                        allowed.contains(&value),
+                        "{} at {place}: y = {y}, got {value}, allowed {allowed:?}",
+                        node.name
+                    );
                 }
             }
             _ => panic!("parameters of another kind"),
@@ -322,7 +353,8 @@ fn a_spent_bundle_is_refused_by_both_sides_before_any_online_byte() {
     pipe.infer(&input).unwrap();
 
     // A client that asks all the same is refused by the server: its only answer is the error, and the session is over.
-    let mut message = crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + 4 * input.len()).unwrap().to_vec();
+    let mut message =
+        crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + 4 * input.len()).unwrap().to_vec();
     message.extend_from_slice(&first.to_bytes());
     message.extend(vec![0; 4 * input.len()]);
     let mut answer = vec![0; 4096];

@@ -8,7 +8,7 @@ use crate::rlwe::params::SLOT_PRIME;
 const P: u64 = SLOT_PRIME;
 
 /// Number of slots, N.
-pub(in crate::rlwe) const SLOT_COUNT: usize = 8192;
+pub const SLOT_COUNT: usize = 8192;
 
 /// A constant factor w of [0, p) with floor(w·2^64 / p).
 #[derive(Clone, Copy, Debug)]

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
 use alloc::vec;
 use alloc::vec::Vec;
-use field::SLOT_COUNT;
+pub use field::SLOT_COUNT;
 use zeroize::Zeroizing;
 
 /// Bytes of a request: a seed and one element of R_q.
