@@ -102,6 +102,20 @@ mod tests {
     }
 
     #[test]
+    fn known_answers() {
+        // From known_answers.py. Its blocks are byte strings, so in hexadecimal the integers here are big-endian.
+        let context = test_context(Direction::ServerReceives);
+        let x = Block::from_le_bytes(core::array::from_fn(|i| i as u8));
+        for (tweak, expected) in [
+            (0, 0xfddd98229ca927324b95cd20e368250d),
+            (5, 0x342a4583f340a84098d9d06c0bb31ba5),
+            ((1 << 20) + 5, 0xf8dc004649e59149ed1bb4068633be3e),
+        ] {
+            assert_eq!(hash_one(&context, x, tweak), u128::swap_bytes(expected), "tweak {tweak}");
+        }
+    }
+
+    #[test]
     fn batches_of_any_size_and_across_epochs_agree_with_single_hashes() {
         let context = test_context(Direction::ServerReceives);
         let edge = 1u64 << EPOCH_BITS;

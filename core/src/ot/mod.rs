@@ -105,6 +105,12 @@ fn encrypt(cipher: &aes::Aes128Enc, blocks: &mut [Bytes]) {
     cipher.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
 }
 
+/// Encrypts `from` to `to`. Both have the same length.
+fn encrypt_into(cipher: &aes::Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
+    let result = cipher.encrypt_blocks_b2b(Array::cast_slice_from_core(from), Array::cast_slice_from_core_mut(to));
+    debug_assert!(result.is_ok());
+}
+
 /// XORs `b` into `a`, as far as both reach.
 #[inline]
 fn xor_into(a: &mut [Bytes], b: &[Bytes]) {

@@ -1,7 +1,7 @@
 //! Puncturable pseudo-random functions: trees of Goldreich, Goldwasser and Micali, of which one party knows all 2^k leaves and the
 //! other all but the one at its secret point.
 //!
-//! The tree is handed over by k base OTs as in SoftSpokenOT (Roy, CRYPTO 2022, section 5, after Boyle et al., CCS 2019): at each level
+//! The tree is handed over by k base OTs as in SoftSpokenOT (Roy, CRYPTO 2022, after Boyle et al., CCS 2019): at each level
 //! the punctured party chooses the side away from its path and gets the XOR of all nodes on that side, from which it
 //! recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's keys
 //! themselves, so a tree of depth k costs k − 1 corrections.
@@ -23,7 +23,7 @@ pub(super) const fn correction_bytes(depth: usize) -> usize {
 }
 
 /// Doubles a node: children π_0(s) ⊕ s and π_1(s) ⊕ s with two AES keys of the session's own. That is the permutation-based correlation-robust hash of
-/// Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7.2), here only asked to be a pseudo-random generator.
+/// Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7), here only asked to be a pseudo-random generator.
 pub(super) struct Expander([Aes128Enc; 2]);
 
 impl Expander {

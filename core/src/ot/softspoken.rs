@@ -1,9 +1,9 @@
 //! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt Model", CRYPTO 2022),
 //! semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k − 1 bits of traffic each.
 //!
-//! For each of 128/k trees of depth k (see [`super::pprf`]) and each OT j: the receiver of the random OTs expands all 2^k leaves into one bit r_x each and takes
+//! For each of 128/k trees of depth k (module `pprf`) and each OT j: the receiver of the random OTs expands all 2^k leaves into one bit r_x each and takes
 //! u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in
-//! which the missing leaf has weight zero. So w_b = v_b ⊕ δ_b·u: the "small-field VOLE" of the paper's section 3.1, over GF(2^k) as
+//! which the missing leaf has weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE, over GF(2^k) as
 //! k bits. The receiver makes all trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the trees,
 //! the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
 //!
@@ -12,7 +12,7 @@
 use super::hash::Hasher;
 use super::pprf::{self, Expander, full_tree, punctured_tree};
 use super::transpose::{Tile, transpose};
-use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt};
+use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt_into};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
@@ -115,6 +115,11 @@ impl Leaf {
     fn new(seed: Block) -> Self {
         Self(Aes128Enc::new(&seed.to_le_bytes().into()))
     }
+
+    /// The encrypted counter blocks. `blocks` is as long as `counters`.
+    fn expand(&self, counters: &[Bytes], blocks: &mut [Bytes]) {
+        encrypt_into(&self.0, counters, blocks);
+    }
 }
 
 /// The leaves of one party's trees and the position in their streams.
@@ -131,6 +136,8 @@ struct Forest {
 
 /// Working memory of [`Forest::fold`]: secret, wiped when dropped.
 struct Scratch {
+    /// The counter blocks: public.
+    counters: Vec<Bytes>,
     /// The expansion of four leaves.
     quad: [SecretVec<Bytes>; 4],
     /// The sum of the subtree just completed.
@@ -142,7 +149,13 @@ struct Scratch {
 impl Scratch {
     fn new(depth: Depth, groups: usize) -> Self {
         let lane = || Zeroizing::new(vec![[0; 16]; groups]);
-        Self { quad: [(); 4].map(|()| lane()), carry: lane(), waiting: (1..depth.bits()).map(|_| lane()).collect() }
+        let counters = vec![[0; 16]; groups];
+        Self {
+            counters,
+            quad: [(); 4].map(|()| lane()),
+            carry: lane(),
+            waiting: (1..depth.bits()).map(|_| lane()).collect(),
+        }
     }
 
     /// The sum of all leaves of the tree folded last: u.
@@ -175,13 +188,13 @@ impl Forest {
         let (low, high) = columns.split_at_mut(2 * groups);
         let (column_0, column_1) = low.split_at_mut(groups);
         let leaves = self.leaves.chunks_exact(1 << k).nth(tree).unwrap_or(&[]);
+        self.count(&mut scratch.counters[..groups]);
         for (n, four) in leaves.chunks_exact(4).enumerate() {
             for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate() {
-                let lane = &mut lane[..groups];
                 if 4 * n + x < self.first {
                     lane.fill([0; 16]);
                 } else {
-                    self.expand(leaf, lane);
+                    leaf.expand(&scratch.counters[..groups], &mut lane[..groups]);
                 }
             }
             add_quad(&scratch.quad, column_0, column_1, &mut scratch.carry);
@@ -196,14 +209,13 @@ impl Forest {
         }
     }
 
-    /// The next groups' blocks of one leaf.
-    fn expand(&self, leaf: &Leaf, lane: &mut [Bytes]) {
-        for (block, group) in lane.iter_mut().zip(self.group..) {
+    /// The counter blocks of the next groups, the same for all leaves.
+    fn count(&self, counters: &mut [Bytes]) {
+        for (block, group) in counters.iter_mut().zip(self.group..) {
             let (counter, salt) = block.split_at_mut(8);
             counter.copy_from_slice(&group.to_le_bytes());
             salt.copy_from_slice(&self.salt);
         }
-        encrypt(&leaf.0, lane);
     }
 }
 
@@ -272,7 +284,7 @@ impl RotReceiver {
         (Self { forest, hasher: Hasher::new(context) }, corrections)
     }
 
-    /// Makes the next `count` random OTs: the message to the sender ([`extension_bytes`]), and this party's choices and keys.
+    /// Makes the next `count` random OTs (fastest in multiples of 8192): the message to the sender ([`extension_bytes`]), and this party's choices and keys.
     ///
     /// The message has, for each group of 128 OTs, 16 bytes for each tree but the first. It does not depend on how OTs are
     /// divided among calls.
@@ -447,6 +459,8 @@ mod tests {
     use super::super::{Direction, test_context, xor_into};
     use super::*;
     use crate::prg::{Prg, Seed};
+    use alloc::string::String;
+    use sha2::{Digest, Sha256};
 
     const DEPTHS: [Depth; 3] = [Depth::Two, Depth::Four, Depth::Eight];
 
@@ -491,6 +505,51 @@ mod tests {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(seen.len(), 2 * total);
+        }
+    }
+
+    #[test]
+    fn messages_choices_and_keys_are_the_known_answers() {
+        // From known_answers.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
+        let known = [
+            (
+                Depth::Two,
+                [
+                    "65b6df0d98e85e3a621ad9c8b916b33633808916963336b9ca550913818de8aa",
+                    "37a8574369dc0848e58afe239f4290a93642e11929b97fc852127c1098d0a68f",
+                    "6e93316ea56ff3b6e9c884adeafee22cad99d1451257235a3a6e0d1a448a4890",
+                    "eb3a1926543a4555789f97fa4cf8e39ee4a8b68d13b399f1c8be8ff2304d830f",
+                ],
+            ),
+            (
+                Depth::Four,
+                [
+                    "4e6f8adc980e14b9cbb22692b62562912395f611593cd777d37e9710157675ee",
+                    "3aa38bfea9dd9131c46d57ed2daf5d14f815746305fbe08d8704308f5c5aae15",
+                    "4b031fec80ff2b5def3de9905dc6d75140f15026466eacd7d65aacad10511372",
+                    "bd7f9e3ab0992160dfc48326b55ecf14a89868ee9971453178c91bbcf4dac817",
+                ],
+            ),
+            (
+                Depth::Eight,
+                [
+                    "95ca4fcede815f0857d9af1b7a10d2bea934f83e687768979e3cd02105d55515",
+                    "60ac1fa334eef8651396e436e74f4dbd166bf4f2972520d3b9b415f8774667b6",
+                    "d69701e9ffc3f2f82337a792a6c16997387d5e7475ebcc82e8a4f35658b0494e",
+                    "110382d54fcdb8350f3825cabd4412f9741e84a6d9f697c5f44258a388491afc",
+                ],
+            ),
+        ];
+        let context = test_context(Direction::ServerReceives);
+        for (depth, expected) in known {
+            let base_keys = core::array::from_fn(|i| [0, 1].map(|b| Block::from_le_bytes([(2 * i + b) as u8; 16])));
+            let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
+            let (message, got) = receiver.extend(640).unwrap();
+            let keys: Vec<u8> = got.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+            for (bytes, expected) in [&corrections, &message, &*got.choices, &keys].into_iter().zip(expected) {
+                let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(hex, expected, "{depth:?}");
+            }
         }
     }
 
@@ -559,11 +618,13 @@ mod tests {
                 let mut columns = vec![[0xaa; 16]; k * groups];
                 let mut scratch = Scratch::new(depth, groups + 2);
                 forest.fold(1, &mut columns, &mut scratch);
+                let mut counters = vec![[0; 16]; groups];
+                forest.count(&mut counters);
                 let mut expected = vec![[0; 16]; k * groups];
                 let mut total = vec![[0; 16]; groups];
                 for x in first..1 << k {
                     let mut lane = vec![[0; 16]; groups];
-                    forest.expand(&forest.leaves[(1 << k) + x], &mut lane);
+                    forest.leaves[(1 << k) + x].expand(&counters, &mut lane);
                     xor_into(&mut total, &lane);
                     for b in 0..k {
                         if x >> b & 1 == 1 {

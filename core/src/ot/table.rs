@@ -6,10 +6,10 @@
 //!
 //! The pad of entry i is the XOR over the bits k of a *segment* of key (k, i_k): the one with number rank_k(i), which is
 //! i with bit k replaced by its top bit and the top bit dropped. For either value of i_k that is a bijection from the entries with that bit to the 2^(j−1) segments
-//! of a key. So each segment serves one entry, and the receiver, who lacks at least one of the keys in the pad of every
-//! entry but its own, sees all other pads as uniform: were one segment to serve two entries, XORs of entries could show.
+//! of a key. So each segment serves one entry, and the pad of every entry but the receiver's own has at least one segment that the receiver lacks and
+//! that no other pad has: together those pads are uniform to it. Were one segment to serve two entries, XORs of entries could show.
 //!
-//! (Naor and Pinkas, "Computationally Secure Oblivious Transfer", Journal of Cryptology 18, 2005, section 3, apply a pseudo-random function to each key for
+//! (Naor and Pinkas, "Computationally Secure Oblivious Transfer", Journal of Cryptology 18, 2005, apply a pseudo-random function to each key for
 //! each entry instead; with tables this small, segments of the key are enough and cost no cipher call.)
 
 use super::Block;
@@ -49,19 +49,51 @@ fn check_planes(j: usize, planes: usize) {
 /// Unless 1 ≤ j ≤ 7 and `planes` is 1 or 2.
 #[inline]
 pub fn sender_planes(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
-    let j = keys.len();
-    check_planes(j, planes);
-    let (top, half) = (j - 1, 1 << (j - 1));
+    check_planes(keys.len(), planes);
+    match keys.len() {
+        1 => small_planes::<1>(keys, planes),
+        2 => small_planes::<2>(keys, planes),
+        3 => small_planes::<3>(keys, planes),
+        4 => small_planes::<4>(keys, planes),
+        5 => small_planes::<5>(keys, planes),
+        6 => large_planes::<6>(keys, planes),
+        _ => large_planes::<7>(keys, planes),
+    }
+}
+
+/// [`sender_planes`] for J = 6 and 7, plane by plane.
+fn large_planes<const J: usize>(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
+    let (top, half) = (J - 1, 1 << (J - 1));
     let segments = LOW[6] >> (64 - half);
     let mut words = [0; 2];
     for (p, word) in words.iter_mut().enumerate().take(planes) {
-        for (k, [key_0, key_1]) in keys.iter().enumerate() {
-            // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and j − 1 puts them in order.
+        for (k, [key_0, key_1]) in keys.iter().enumerate().take(J) {
+            // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and J − 1 puts them in order.
             let ranked = ((key_0 >> (p * half)) & segments) | ((key_1 >> (p * half)) & segments) << half;
             *word ^= if k == top { ranked } else { swap_index_bits(ranked, k, top) };
         }
     }
     words
+}
+
+/// [`sender_planes`] for J up to 5, both planes side by side in 64 bits.
+fn small_planes<const J: usize>(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
+    let (top, half) = (J - 1, 1 << (J - 1));
+    let segments = (LOW[6] as u64) >> (64 - half);
+    let spread = |key: u64| (key & segments) | ((key >> half) & segments) << 32;
+    let mut both = 0;
+    for (k, [key_0, key_1]) in keys.iter().enumerate().take(J) {
+        let ranked = spread(*key_0 as u64) | spread(*key_1 as u64) << half;
+        both ^= if k == top {
+            ranked
+        } else {
+            let distance = half - (1 << k);
+            let differ = ((ranked >> distance) ^ ranked) & !LOW[k] as u64 & LOW[top] as u64;
+            ranked ^ differ ^ differ << distance
+        };
+    }
+    let second = 0u64.wrapping_sub(u64::from(planes == 2));
+    [u128::from(both as u32), u128::from((both >> 32) & second)]
 }
 
 /// Moves the bit at each position to the position with index bits `low` < `high` exchanged.
