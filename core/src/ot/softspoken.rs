@@ -1,11 +1,14 @@
-//! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt Model", CRYPTO 2022),
-//! semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k − 1 bits of traffic each.
+//! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt
+//! Model", CRYPTO 2022), semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k −
+//! 1 bits of traffic each.
 //!
-//! For each of 128/k trees of depth k (module `pprf`) and each OT j: the receiver of the random OTs expands all 2^k leaves into one bit r_x each and takes
-//! u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in
-//! which the missing leaf has weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE, over GF(2^k) as
-//! k bits. The receiver makes all trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the trees,
-//! the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
+//! For each of 128/k trees of depth k (module `pprf`) and each OT j: the receiver of the random OTs expands all 2^k
+//! leaves into one bit r_x each and takes u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are
+//! XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in which the missing leaf has
+//! weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE (figure 7), over GF(2^k) as k bits. The receiver makes
+//! all
+//! trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the
+//! trees, the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
 //!
 //! More depth means less traffic and more work: 2^k/k leaves are expanded for each bit of a row.
 
@@ -25,8 +28,8 @@ use zeroize::Zeroizing;
 /// OTs come in groups of this many: one AES block of each leaf.
 pub const GROUP: usize = 128;
 
-/// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units; the matrix of
-/// 128 columns then takes 128 KiB, which second-level caches hold.
+/// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units;
+/// the matrix of 128 columns then takes 128 KiB, which second-level caches hold.
 const CHUNK: usize = 64;
 
 /// Groups transposed together: a cache line of a column.
@@ -94,7 +97,8 @@ pub struct RotBatchReceived {
 }
 
 impl RotBatchReceived {
-    /// The choices of `count` (at most 32) consecutive OTs, that of the first one lowest. Those past the end read as zero.
+    /// The choices of `count` (at most 32) consecutive OTs, that of the first one lowest. Those past the end read as
+    /// zero.
     #[inline]
     pub fn choice_bits(&self, first: usize, count: u32) -> u32 {
         debug_assert!(count <= 32);
@@ -107,8 +111,8 @@ impl RotBatchReceived {
     }
 }
 
-/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the session's own, which keeps
-/// tables made in advance from serving against more than one session.
+/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
+/// session's own, which keeps tables made in advance from serving against more than one session.
 struct Leaf(Aes128Enc);
 
 impl Leaf {
@@ -142,7 +146,8 @@ struct Scratch {
     quad: [SecretVec<Bytes>; 4],
     /// The sum of the subtree just completed.
     carry: SecretVec<Bytes>,
-    /// Sums of left subtrees that wait for their right neighbours, by height − 2. The last one is that of the whole tree.
+    /// Sums of left subtrees that wait for their right neighbours, by height − 2. The last one is that of the whole
+    /// tree.
     waiting: Vec<SecretVec<Bytes>>,
 }
 
@@ -176,11 +181,11 @@ impl Forest {
         self.leaves.extend(leaves.iter().map(|&seed| Leaf::new(seed)));
     }
 
-    /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ x_b·r_x over all known leaves x,
-    /// and [`Scratch::total`] Σ r_x.
+    /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ
+    /// x_b·r_x over all known leaves x, and [`Scratch::total`] Σ r_x.
     ///
-    /// Takes two XORs for each leaf whatever k is: subtrees are summed from the leaves upward, and column b gets the sum
-    /// of each right subtree that hangs at height b.
+    /// Takes two XORs for each leaf whatever k is: subtrees are summed from the leaves upward, and column b gets the
+    /// sum of each right subtree that hangs at height b.
     fn fold(&self, tree: usize, columns: &mut [Bytes], scratch: &mut Scratch) {
         let k = self.depth.bits();
         let groups = columns.len() / k;
@@ -243,7 +248,8 @@ fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
     }
 }
 
-/// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)` gets the n-th group's rows.
+/// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)`
+/// gets the n-th group's rows.
 fn for_each_group(columns: &[Bytes], tiles: &mut [Tile; STRIPE], mut rows: impl FnMut(usize, &Tile)) {
     let groups = columns.len() / BASE_OTS;
     for first in (0..groups).step_by(STRIPE) {
@@ -273,7 +279,8 @@ pub struct RotReceiver {
 }
 
 impl RotReceiver {
-    /// Builds the trees over the base OTs' keys and gives the corrections ([`setup_bytes`]) from which the sender builds its own.
+    /// Builds the trees over the base OTs' keys and gives the corrections ([`setup_bytes`]) from which the sender
+    /// builds its own.
     pub fn setup(context: &Context, depth: Depth, base_keys: base::SenderKeys) -> (Self, Vec<u8>) {
         let expander = Expander::new(context);
         let mut forest = Forest::new(context, depth, 0);
@@ -284,10 +291,11 @@ impl RotReceiver {
         (Self { forest, hasher: Hasher::new(context) }, corrections)
     }
 
-    /// Makes the next `count` random OTs (fastest in multiples of 8192): the message to the sender ([`extension_bytes`]), and this party's choices and keys.
+    /// Makes the next `count` random OTs (fastest in multiples of 8192): the message to the sender
+    /// ([`extension_bytes`]), and this party's choices and keys.
     ///
-    /// The message has, for each group of 128 OTs, 16 bytes for each tree but the first. It does not depend on how OTs are
-    /// divided among calls.
+    /// The message has, for each group of 128 OTs, 16 bytes for each tree but the first. It does not depend on how OTs
+    /// are divided among calls.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`].
@@ -340,7 +348,8 @@ pub struct RotSender {
 }
 
 impl RotSender {
-    /// Builds the punctured trees from Δ (bit i is bit i % 8 of byte i / 8), the base OTs' keys for the choices Δ, and the receiver's corrections.
+    /// Builds the punctured trees from Δ (bit i is bit i % 8 of byte i / 8), the base OTs' keys for the choices Δ, and
+    /// the receiver's corrections.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedMessage`] if there are not [`setup_bytes`] bytes of corrections.
@@ -368,8 +377,8 @@ impl RotSender {
     /// Makes the next `count` random OTs from the receiver's message: both keys of each.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`]; [`ErrorKind::MalformedMessage`] if the message has not
-    /// [`extension_bytes`] bytes. Neither changes the state.
+    /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`]; [`ErrorKind::MalformedMessage`] if the
+    /// message has not [`extension_bytes`] bytes. Neither changes the state.
     pub fn extend(&mut self, count: usize, message: &[u8]) -> Result<SecretVec<[Block; 2]>> {
         check_count(count)?;
         let depth = self.forest.depth;
