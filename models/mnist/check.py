@@ -1,7 +1,8 @@
 """Check the two ONNX files without PyTorch.
 
-Prints the accuracy of both networks on the digits of mnist-test.npz and, for the mixed plan,
-how the values each polynomial receives there compare with the range it was fitted on.
+Prints the accuracy of both networks on the digits of mnist-test.npz (or all held-back ones) and,
+for the mixed plan, how the values each polynomial receives there compare with the range it was
+fitted on.
 Needs numpy, onnx and onnxruntime.
 """
 
@@ -17,8 +18,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+import data
+
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 MODELS = ("mnist-relu", "mnist-mixed")
 LAYERS = ("act1", "act2", "act3")
@@ -71,12 +73,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Path(__file__).resolve().parent.parent
     parser.add_argument("--models", type=Path, default=default, help="folder of the .onnx files")
+    parser.add_argument("--data", type=Path, help="MNIST cache: use all 10,000 test digits")
     parser.add_argument("--channels", action="store_true", help="print every polynomial channel")
     args = parser.parse_args()
     folder: Path = args.models
-    with np.load(folder / "mnist-test.npz") as test:
-        images = test["image"].astype(np.float32) / np.float32(255.0)
-        labels = test["label"]
+    if args.data:
+        digits = data.load(args.data).test
+        images, labels = data.to_input(digits.images), digits.labels
+    else:
+        with np.load(folder / "mnist-test.npz") as test:
+            images, labels = data.to_input(test["image"][:, 0]), test["label"]
     report = json.loads((folder / "mnist" / "report.json").read_text())
     failed = False
     for name in MODELS:

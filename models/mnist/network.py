@@ -49,7 +49,7 @@ class ChannelActivation(nn.Module):
         self.register_buffer("mask", torch.zeros(channels, 4))
         self.q = nn.Parameter(torch.zeros(channels, 4))
         self.overflow: Tensor | None = None
-        """How far the last training batch left the fitted ranges (squared, per digit)."""
+        """How far the last batch came near or beyond the ends of the fitted ranges, per digit."""
         self.idle: Tensor | None = None
         """By how much each channel's ReLU stayed below a small value on the last batch."""
 
@@ -121,7 +121,8 @@ class ChannelActivation(nn.Module):
         y = y * u + q0.view(shape)
         if self.training:
             curved = (self.kinds > 0).float().view(shape)
-            self.overflow = (F.relu(u.abs() - 0.95) * curved).square().sum() / len(x)
+            over = F.relu(u.abs() - 0.85) * curved
+            self.overflow = (over + 5 * over.square()).sum() / len(x)
         return torch.where((self.kinds == RELU).view(shape), F.relu(x), y)
 
 

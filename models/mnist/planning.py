@@ -13,6 +13,9 @@ BINS = 512
 FLOOR = 0.1
 """Share of the fitting weight spread evenly over the range, so that rare values count."""
 
+MARGIN = 0.1
+"""How far the fitted range goes beyond the values seen, as a share of their half width."""
+
 TEMPERATURE = 4.0
 
 Quota = dict[int, int]
@@ -82,15 +85,14 @@ def solve(columns: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, floa
     return solution[:, 0], float(error)
 
 
-def fit(x: Tensor, degree: int) -> Tensor:
+def fit(x: Tensor, degree: int, low: float, high: float) -> Tensor:
     """Normalised coefficients (4,) of the polynomial nearest ReLU on the values `x`.
 
     Degree 0 is the mean of ReLU. The higher degrees are fitted on a histogram of `x`, with a
-    little weight everywhere on the range. A leading coefficient below the smallest one
-    allowed (the odd part of ReLU is linear, so symmetric values ask for no cubic term) is
-    put on that bound and the rest fitted again, with the better of the two signs.
+    little weight everywhere on the range from `low` to `high`. A leading coefficient below the
+    smallest one allowed (the odd part of ReLU is linear, so symmetric values ask for no cubic
+    term) is put on that bound and the rest fitted again, with the better of the two signs.
     """
-    low, high = float(x.min()), float(x.max())
     middle, half = (low + high) / 2, (high - low) / 2
     if degree == 0:
         return torch.tensor([float(x.clamp(min=0).mean()) / half, 0, 0, 0])
@@ -150,6 +152,8 @@ def plan_layer(layer: ChannelActivation, seen: Seen, quota: Quota) -> None:
     """
     channels = layer.channels
     low, high = seen.x.amin((0, 2)), seen.x.amax((0, 2))
+    margin = MARGIN * (high - low) / 2
+    low, high = low - margin, high + margin
     cost = torch.zeros(channels, len(KINDS))
     fits = torch.zeros(channels, len(KINDS), 4)
     for c in range(channels):
@@ -160,7 +164,7 @@ def plan_layer(layer: ChannelActivation, seen: Seen, quota: Quota) -> None:
         for i, kind in enumerate(KINDS):
             if kind == RELU:
                 continue
-            q = fit(x, kind)
+            q = fit(x, kind, float(low[c]), float(high[c]))
             y = half * (((q[3] * u + q[2]) * u + q[1]) * u + q[0])
             cost[c, i] = (grad * (y - relu)).sum(1).square().mean()
             fits[c, i] = q
