@@ -1,9 +1,9 @@
-//! Reading files of a bounded size, and models.
+//! Files: bounded reading, writing, models.
 
 use anyhow::{Context, Result, bail};
 use safenet_core::model::{Architecture, ModelFile};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Largest model or network file that is read.
@@ -43,4 +43,19 @@ pub(crate) fn server_model(path: &Path) -> Result<ModelFile> {
 /// A model's id in hexadecimal.
 pub(crate) fn id(architecture: &Architecture) -> Result<String> {
     Ok(architecture.id()?.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// Writes a file that anyone may read.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("{}: cannot write", path.display()))
+}
+
+/// Writes a file that holds secrets: where the system knows owners, no one but its owner may read a new one.
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let written = options.open(path).and_then(|mut file| file.write_all(bytes));
+    written.with_context(|| format!("{}: cannot write", path.display()))
 }

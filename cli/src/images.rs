@@ -91,7 +91,9 @@ pub(crate) fn load(path: &Path, shape: Shape) -> Result<Vec<Sample>> {
             let bytes = files::read(path, (shape.plane() + PGM_HEADER_BYTES) as u64)?;
             pgm(&bytes, shape).with_context(|| name.clone())?
         }
-        Some(Format::Raw) => raw(&files::read(path, 4 * shape.elements() as u64)?, shape).with_context(|| name.clone())?,
+        Some(Format::Raw) => {
+            raw(&files::read(path, 4 * shape.elements() as u64)?, shape).with_context(|| name.clone())?
+        }
         Some(Format::Npz) => return archive(path, shape).with_context(|| name.clone()),
         None => bail!("{name}: expected a file named .pgm (8-bit picture), .f32 (raw numbers) or .npz (NumPy arrays)"),
     };

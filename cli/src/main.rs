@@ -22,7 +22,11 @@ static HEAP: alloc::Counting = alloc::Counting;
 /// The server owns a network's weights, the client owns an input. The client learns the network's output; nobody learns
 /// anything else.
 #[derive(Parser)]
-#[command(name = "safenet", version, max_term_width = 110, after_help = "\
+#[command(
+    name = "safenet",
+    version,
+    max_term_width = 110,
+    after_help = "\
 Examples:
   safenet compile mnist.onnx --calibration mnist.npz -o mnist.safenet
   safenet inspect mnist.safenet
@@ -30,7 +34,8 @@ Examples:
   safenet infer localhost:7878 --model mnist.public digit.pgm
   safenet bench mnist.safenet
 
-`safenet COMMAND --help` tells more, with examples.")]
+`safenet COMMAND --help` tells more, with examples."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

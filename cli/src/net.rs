@@ -37,7 +37,8 @@ impl Connection {
     ///
     /// Closing a socket with unread bytes in it resets the connection, and the peer might lose the error's text.
     pub(crate) fn linger(mut self) {
-        let limited = self.0.shutdown(Shutdown::Write).and_then(|()| self.0.set_read_timeout(Some(Duration::from_secs(1))));
+        let limited =
+            self.0.shutdown(Shutdown::Write).and_then(|()| self.0.set_read_timeout(Some(Duration::from_secs(1))));
         let mut buffer = vec![0; 1 << 16];
         let mut left = if limited.is_ok() { LINGER_BYTES } else { 0 };
         while left > 0 {

@@ -98,8 +98,14 @@ mod tests {
 
     #[test]
     fn bytes_keep_three_digits() {
-        let cases =
-            [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (9_996, "10.0 kB"), (99_960, "100 kB"), (999_600, "1.00 MB")];
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (9_996, "10.0 kB"),
+            (99_960, "100 kB"),
+            (999_600, "1.00 MB"),
+        ];
         for (count, text) in cases {
             assert_eq!(bytes(count), text);
         }

@@ -10,8 +10,8 @@ pub(crate) mod serve;
 pub(crate) mod verify;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use safenet_core::session::Options;
 use safenet_core::ot::softspoken::Depth;
+use safenet_core::session::Options;
 
 /// A bar on stderr, which shows nothing where stderr is no terminal.
 fn progress(length: u64, what: &'static str) -> ProgressBar {

@@ -49,8 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let place = || args.model.display().to_string();
     let model = ServerModel::read(&files::model_bytes(&args.model)?).with_context(place)?;
     let address = (args.bind.as_str(), args.port);
-    let listener =
-        TcpListener::bind(address).with_context(|| format!("{}:{}: cannot listen", args.bind, args.port))?;
+    let listener = TcpListener::bind(address).with_context(|| format!("{}:{}: cannot listen", args.bind, args.port))?;
     say(format_args!("listening on {}", listener.local_addr().context("listening socket")?));
 
     let options = Options { max_bundles: args.max_prepared, ..Options::default() };

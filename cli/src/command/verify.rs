@@ -1,8 +1,8 @@
 //! `safenet verify`: checks the results of private inferences against the integer reference.
 
+use crate::files;
 use crate::images::{self, Sample};
 use crate::record::{self, Record, median};
-use crate::files;
 use anyhow::{Context, Result, ensure};
 use safenet_reference::Reference;
 use std::collections::HashMap;
@@ -54,7 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             writeln!(out, "{}: {fault}", record.image)?;
         }
         let label = match &labels {
-            Some(labels) => Path::new(&record.image).file_name().and_then(|n| n.to_str()).and_then(|n| labels.get(n)).copied(),
+            Some(labels) => {
+                Path::new(&record.image).file_name().and_then(|n| n.to_str()).and_then(|n| labels.get(n)).copied()
+            }
             None => sample.label,
         };
         if let Some(label) = label {
@@ -114,7 +116,8 @@ fn records(path: &Path) -> Result<Vec<Record>> {
         .with_context(|| format!("{}: expected text", path.display()))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(number, line)| {
-        serde_json::from_str(line).with_context(|| format!("{}, line {}: expected a result", path.display(), number + 1))
+        serde_json::from_str(line)
+            .with_context(|| format!("{}, line {}: expected a result", path.display(), number + 1))
     };
     let records = lines.map(parse).collect::<Result<Vec<Record>>>()?;
     ensure!(!records.is_empty(), "{}: expected results, one JSON object per line, got none", path.display());
