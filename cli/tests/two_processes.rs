@@ -303,7 +303,10 @@ fn models_are_shown() {
     assert!(text.contains("1 cubic, 1 linear, 1 relu, 1 square, 1 zero"), "{text}");
     let json: Value = serde_json::from_str(&folder.good(&["inspect", "net.safenet", "--json"])).unwrap();
     assert!(json["layers"][0]["noise_bits"].as_u64() <= json["layers"][0]["noise_budget_bits"].as_u64());
-    assert!(json["rounding"]["interval_ulp"].is_number());
+    let seen: Value =
+        serde_json::from_str(&folder.good(&["inspect", "net.safenet", "--json", "--images", "pictures"])).unwrap();
+    let interval = |report: &Value| report["rounding"]["interval_ulp"].as_i64().unwrap();
+    assert!(0 < interval(&seen) && interval(&seen) <= interval(&json), "{seen} {json}");
     let text = folder.good(&["inspect", "net.public"]);
     assert!(!text.contains("noise"), "{text}");
     assert!(folder.bad(&["inspect", "ramp.f32"]).contains("magic"));
@@ -324,4 +327,126 @@ fn the_reference_runs_in_the_clear() {
     }
     assert!(folder.good(&["reference", "net.safenet", "ramp.f32"]).contains("ramp.f32: class "));
     assert!(folder.bad(&["reference", "net.safenet", "net.public"]).contains("expected a file named .pgm"));
+}
+
+/// Just enough of the protocol buffers that an ONNX file consists of.
+mod onnx {
+    fn varint(mut value: u64) -> Vec<u8> {
+        let mut out = vec![];
+        while value >= 0x80 {
+            out.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    }
+
+    fn number(field: u64, value: u64) -> Vec<u8> {
+        [varint(field << 3), varint(value)].concat()
+    }
+
+    fn bytes(field: u64, value: impl AsRef<[u8]>) -> Vec<u8> {
+        let value = value.as_ref();
+        [&varint(field << 3 | 2)[..], &varint(value.len() as u64), value].concat()
+    }
+
+    fn node(op: &str, inputs: &[&str], output: &str, attribute: &[u8]) -> Vec<u8> {
+        let inputs: Vec<u8> = inputs.iter().flat_map(|name| bytes(1, name)).collect();
+        bytes(1, [inputs, bytes(2, output), bytes(3, output), bytes(4, op), attribute.to_vec()].concat())
+    }
+
+    fn tensor(name: &str, dims: &[u64], values: impl Iterator<Item = f32>) -> Vec<u8> {
+        let dims: Vec<u8> = dims.iter().flat_map(|&d| number(1, d)).collect();
+        let raw: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        bytes(5, [dims, number(2, 1), bytes(8, name), bytes(9, raw)].concat())
+    }
+
+    fn value(field: u64, name: &str, dims: &[u64]) -> Vec<u8> {
+        let dims: Vec<u8> = dims.iter().flat_map(|&d| bytes(1, number(1, d))).collect();
+        let kind = bytes(1, [number(1, 1), bytes(2, dims)].concat());
+        bytes(field, [bytes(1, name), bytes(2, kind)].concat())
+    }
+
+    /// x (1, inputs) -> dense, ReLU, dense -> (1, 3).
+    pub(crate) fn perceptron(inputs: u64, mut weight: impl FnMut() -> f32) -> Vec<u8> {
+        let transposed = bytes(5, [bytes(1, "transB"), number(3, 1), number(20, 2)].concat());
+        let mut weights = |name, dims: [u64; 2]| {
+            let values: Vec<f32> = (0..dims[0] * dims[1]).map(|_| weight()).collect();
+            tensor(name, &dims, values.into_iter())
+        };
+        let graph = [
+            node("Gemm", &["x", "w1"], "hidden", &transposed),
+            node("Relu", &["hidden"], "positive", &[]),
+            node("Gemm", &["positive", "w2"], "scores", &transposed),
+            bytes(2, "perceptron"),
+            weights("w1", [8, inputs]),
+            weights("w2", [3, 8]),
+            value(11, "x", &[1, inputs]),
+            value(12, "scores", &[1, 3]),
+        ];
+        let opset = [bytes(1, ""), number(2, 15)].concat();
+        [number(1, 8), bytes(8, opset), bytes(7, graph.concat())].concat()
+    }
+}
+
+/// Calibration samples with labels, as NumPy stores them.
+fn samples(path: &Path, count: usize, inputs: usize, random: &mut Random) {
+    let array = |kind: &str, shape: String, data: Vec<u8>| {
+        let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.bytes().chain(data));
+        bytes
+    };
+    let image = (0..count * inputs).map(|_| random.below(256) as u8).collect();
+    let label = (0..count).map(|_| random.below(3) as u8).collect();
+    let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    for (name, bytes) in [
+        ("image.npy", array("|u1", format!("({count}, {inputs})"), image)),
+        ("label.npy", array("|u1", format!("({count},)"), label)),
+    ] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&bytes).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn a_trained_network_is_compiled_and_measured() {
+    let folder = Folder::new("compile");
+    let mut random = Random(3);
+    let network = onnx::perceptron(20, || random.below(2001) as f32 / 1000.0 - 1.0);
+    fs::write(folder.0.join("trained.onnx"), network).unwrap();
+    samples(&folder.0.join("samples.npz"), 40, 20, &mut random);
+    let args = ["compile", "trained.onnx", "--calibration", "samples.npz", "-o", "out.safenet"];
+    let text = folder.good(&[&args[..], &["--report", "report.json"]].concat());
+    assert!(text.contains("out.public"), "{text}");
+    let report: Value = serde_json::from_slice(&fs::read(folder.0.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["layers"].as_array().unwrap().len(), 4);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(folder.0.join("out.safenet")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "the weights are their owner's: {mode:o}");
+    }
+    let accuracy: Value =
+        serde_json::from_str(&folder.good(&["accuracy", "out.safenet", "samples.npz", "--json"])).unwrap();
+    assert_eq!((accuracy["total"].as_u64(), accuracy["overflows"].as_u64()), (Some(40), Some(0)));
+    let bench: Value = serde_json::from_str(&folder.good(&[
+        "bench",
+        "out.safenet",
+        "--images",
+        "samples.npz",
+        "--runs",
+        "2",
+        "--json",
+    ]))
+    .unwrap();
+    assert_eq!(bench["matches"], true);
+
+    assert!(folder.bad(&["compile", "ramp.f32", "--calibration", "samples.npz", "-o", "x.safenet"]).contains("ONNX"));
+    let error = folder.bad(&["compile", "trained.onnx", "--calibration", "ramp.f32", "-o", "x.safenet"]);
+    assert!(error.contains("ramp.f32") && error.contains(".npz"), "{error}");
+    assert!(folder.bad(&[&args[..5], &["x.public"]].concat()).contains("does not end in .public"));
+    assert!(!folder.0.join("x.safenet").exists());
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Input is handed on in pieces of at most so many bytes, so that a call rarely spans several layers.
-const PIECE_BYTES: usize = 4096;
+const PIECE_BYTES: usize = 1 << 14;
 
 /// A session that counts its traffic.
 pub(crate) trait Metered: Session {
@@ -43,6 +43,8 @@ pub(crate) struct Cost {
 pub(crate) struct Timed<S> {
     session: S,
     costs: BTreeMap<Place, Cost>,
+    /// The session's meter after the last call.
+    meter: Meter,
     /// Whether something was sent since something was received.
     waiting: bool,
     /// Per node, the multiplications that this party does for it online.
@@ -52,7 +54,7 @@ pub(crate) struct Timed<S> {
 impl Timed<Client> {
     /// Times a client.
     pub(crate) fn client(session: Client) -> Self {
-        Self { session, costs: BTreeMap::new(), waiting: false, products: vec![] }
+        Self::new(session, vec![])
     }
 }
 
@@ -68,11 +70,15 @@ impl Timed<Server> {
             }
             _ => 0,
         });
-        Ok(Self { session, costs: BTreeMap::new(), waiting: false, products: products.collect() })
+        Ok(Self::new(session, products.collect()))
     }
 }
 
 impl<S> Timed<S> {
+    fn new(session: S, products: Vec<u64>) -> Self {
+        Self { session, costs: BTreeMap::new(), meter: Meter::default(), waiting: false, products }
+    }
+
     /// The session itself.
     pub(crate) fn session(&mut self) -> &mut S {
         &mut self.session
@@ -83,10 +89,12 @@ impl<S> Timed<S> {
         &self.costs
     }
 
-    fn attribute(&mut self, before: &Meter, after: &Meter, seconds: f64) {
-        let shares = match self.passed(before.place(), after.place()) {
-            shares if shares.is_empty() => moved(before, after),
-            shares => shares,
+    fn attribute(&mut self, after: &Meter, seconds: f64) {
+        let (from, to) = (self.meter.place(), after.place());
+        let shares = match self.passed(from, to) {
+            shares if !shares.is_empty() => shares,
+            _ if from == to => vec![(to, 1)],
+            _ => moved(&self.meter, after),
         };
         let whole: u64 = shares.iter().map(|(_, share)| share).sum();
         for (place, share) in shares {
@@ -126,16 +134,17 @@ fn moved(before: &Meter, after: &Meter) -> Vec<(Place, u64)> {
 
 impl<S: Metered> Session for Timed<S> {
     fn advance(&mut self, input: &[u8], output: &mut [u8]) -> safenet_core::Result<Progress> {
-        let before = self.session.meter();
         let piece = &input[..input.len().min(PIECE_BYTES)];
         let start = Instant::now();
         let result = self.session.advance(piece, output);
         let seconds = start.elapsed().as_secs_f64();
-        self.attribute(&before, &self.session.meter(), seconds);
+        let after = self.session.meter();
+        self.attribute(&after, seconds);
+        // What was waited for belongs to the place at which the session waited.
+        let waited_at = std::mem::replace(&mut self.meter, after).place();
         let progress = result?;
         if progress.consumed > 0 && std::mem::take(&mut self.waiting) {
-            // What was waited for belongs to the place that the session was at while it waited.
-            self.costs.entry(before.place()).or_default().rounds += 1;
+            self.costs.entry(waited_at).or_default().rounds += 1;
         }
         self.waiting |= progress.produced > 0;
         Ok(progress)

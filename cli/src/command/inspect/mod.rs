@@ -1,5 +1,7 @@
 //! `safenet inspect`: what a model is, what it costs, and how sure its arithmetic is.
 
+mod spread;
+
 use crate::command::{self, bench};
 use crate::table::{self, Table};
 use crate::{files, images};
@@ -7,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use safenet_core::model::{Activation, Architecture, Channel, Kind, ModelFile, Op};
 use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{ClientModel, Forecast, Phase, Place, ServerModel, Traffic};
-use safenet_reference::Reference;
+use safenet_reference::{Overflow, Reference};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -133,21 +135,19 @@ fn rounding(file: &ModelFile, paths: &[PathBuf]) -> Result<Rounding> {
     let reference = Reference::new(file)?;
     let samples = images::load_all(paths, file.architecture.input)?;
     let mut rounding = Rounding { inputs: samples.len(), interval_ulp: 0, overflow: None, possible_overflow: None };
-    let mut add = |name: &str, trace: &safenet_reference::Trace| {
-        rounding.interval_ulp = rounding.interval_ulp.max(trace.output().max_spread());
-        let named = |overflow: &safenet_reference::Overflow| format!("{name}: {overflow}");
-        rounding.overflow = rounding.overflow.take().or(trace.overflow.as_ref().map(named));
-        rounding.possible_overflow = rounding.possible_overflow.take().or(trace.possible_overflow.as_ref().map(named));
-    };
     for sample in &samples {
         let input = reference.quantise(&sample.values).with_context(|| sample.name.clone())?;
-        add(&sample.name, &reference.run(&input)?);
+        let trace = reference.run(&input)?;
+        let named = |overflow: &Overflow| format!("{}: {overflow}", sample.name);
+        rounding.interval_ulp = rounding.interval_ulp.max(trace.output().max_spread());
+        rounding.overflow = rounding.overflow.take().or(trace.overflow.as_ref().map(named));
+        rounding.possible_overflow = rounding.possible_overflow.take().or(trace.possible_overflow.as_ref().map(named));
     }
     if samples.is_empty() {
         let [low, high] = file.architecture.input_range.map(|end| vec![end; file.architecture.input.elements()]);
-        add("some input", &reference.run_range(&low, &high)?);
-        // The nominal values of a range are those of its low end, one input among many.
-        rounding.overflow = None;
+        let trace = reference.run_range(&low, &high)?;
+        rounding.interval_ulp = spread::bound(file, &trace)?;
+        rounding.possible_overflow = trace.possible_overflow.as_ref().map(ToString::to_string);
     }
     Ok(rounding)
 }
@@ -292,17 +292,27 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
     if let Some(rounding) = &report.rounding {
         let ulp = rounding.interval_ulp;
         match rounding.inputs {
-            0 => writeln!(out, "all outputs of all inputs lie within {ulp} units of the last place of each other")?,
+            0 => writeln!(
+                out,
+                "rounding interval of the output: at most {ulp} units of the last place, for every input"
+            )?,
             n => writeln!(
                 out,
                 "rounding interval of the output: at most {ulp} units of the last place, over {}",
                 table::count(n as u64, "input")
             )?,
         }
+        let of = if rounding.inputs == 0 { "of every input" } else { "of these inputs" };
         match (&rounding.overflow, &rounding.possible_overflow) {
-            (Some(overflow), _) => writeln!(out, "bounds: exceeded, the answer is wrong: {overflow}")?,
-            (None, Some(possible)) => writeln!(out, "bounds: not proven, first at {possible}")?,
-            (None, None) => writeln!(out, "bounds: proven")?,
+            (Some(overflow), _) => writeln!(out, "bounds: exceeded, an answer is wrong: {overflow}")?,
+            (None, Some(possible)) => {
+                writeln!(out, "bounds: not proven for the values {of}; first {possible}")?;
+                writeln!(
+                    out,
+                    "        (what is stated of the rounding interval holds where no value exceeds its bound)"
+                )?;
+            }
+            (None, None) => writeln!(out, "bounds: proven for the values {of}")?,
         }
     }
     Ok(())
