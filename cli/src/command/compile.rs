@@ -32,24 +32,24 @@ pub(crate) struct Args {
     /// The server's model file to write
     #[arg(short, long, value_name = "OUT.safenet")]
     output: PathBuf,
-    /// By how much measured ranges are widened [default: the compiler's]
-    #[arg(long, value_name = "FACTOR")]
-    margin: Option<f64>,
+    /// By how much measured ranges are widened
+    #[arg(long, value_name = "FACTOR", default_value_t = Options::default().margin)]
+    margin: f64,
     /// Name of the model [default: that of the network]
     #[arg(long)]
     name: Option<String>,
     /// Smallest and largest input value [default: those of the calibration samples, widened to whole numbers]
     #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], allow_negative_numbers = true)]
     input_range: Option<Vec<f32>>,
-    /// Fraction bits of the input [default: the compiler's]
-    #[arg(long, value_name = "BITS")]
-    input_bits: Option<u8>,
-    /// Largest width of a value at a ReLU: narrower is cheaper and coarser [default: the compiler's]
-    #[arg(long, value_name = "BITS")]
-    relu_width: Option<u8>,
-    /// Bits of the scores [default: the compiler's]
-    #[arg(long, value_name = "BITS")]
-    output_width: Option<u8>,
+    /// Fraction bits of the input
+    #[arg(long, value_name = "BITS", default_value_t = Options::default().input_fraction_bits)]
+    input_bits: u8,
+    /// Largest width of a value at a ReLU: narrower is cheaper and coarser
+    #[arg(long, value_name = "BITS", default_value_t = Options::default().relu_width)]
+    relu_width: u8,
+    /// Bits of the scores
+    #[arg(long, value_name = "BITS", default_value_t = Options::default().output_width)]
+    output_width: u8,
     /// Write the report as JSON, too
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
@@ -92,14 +92,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn options(args: &Args) -> Options {
-    let defaults = Options::default();
     Options {
         name: args.name.clone(),
-        input_fraction_bits: args.input_bits.unwrap_or(defaults.input_fraction_bits),
+        input_fraction_bits: args.input_bits,
         input_range: args.input_range.as_deref().and_then(|range| <[f32; 2]>::try_from(range).ok()),
-        margin: args.margin.unwrap_or(defaults.margin),
-        relu_width: args.relu_width.unwrap_or(defaults.relu_width),
-        output_width: args.output_width.unwrap_or(defaults.output_width),
-        ..defaults
+        margin: args.margin,
+        relu_width: args.relu_width,
+        output_width: args.output_width,
+        ..Options::default()
     }
 }

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 /// Serve private inferences of a model over TCP
 ///
 /// Prints `listening on ADDRESS:PORT`, then one line per session. A client that breaks off or sends nonsense ends its own
-/// session only. The connection is neither authenticated nor encrypted by itself: the protocol hides the input and the
-/// weights from the other party, but who listens on the way sees what both parties see on the wire.
+/// session only.
+///
+/// The protocol protects both parties from each other as long as both follow it. It does not tell who the other one is: where
+/// the network is not trusted, let the connection run through TLS or SSH.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
