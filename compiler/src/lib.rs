@@ -144,7 +144,8 @@ pub fn compile(
         )));
     }
     progress("choosing fixed-point numbers");
-    let fixed = fixed::fix(&network, &statistics, &settings)?;
+    let mut fixed = fixed::fix(&network, &statistics, &settings)?;
+    safenet_core::session::fit_noise(&mut fixed.model)?;
     progress(&format!("comparing on {} samples", options.compared_samples.min(calibration.count())));
     let report = report::judge(&network, &float, &fixed, &statistics, calibration, options)?;
     Ok(Compiled { model: fixed.model, report, float })

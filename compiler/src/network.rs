@@ -73,7 +73,7 @@ impl Linear {
         for c in 0..channels as usize {
             weights[(c * channels as usize + c) * taps..][..taps].fill(factor);
         }
-        let conv = Convolution { out_channels: channels, kernel, stride, padding };
+        let conv = Convolution { out_channels: channels, kernel, stride, padding, packed_outputs: u32::MAX };
         Some(Self { conv, weights, bias: vec![0.0; channels as usize] })
     }
 }

@@ -1,4 +1,5 @@
 //! Whole sessions, client and server back to back in memory: what one inference costs both parties together.
+#![allow(clippy::expect_used, reason = "a benchmark has no one to return an error to")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use safenet_core::model::{

@@ -17,7 +17,7 @@
 //! #         name: "one".into(), input: Shape { channels: 1, height: 1, width: 1 }, input_fraction_bits: 8,
 //! #         input_range: [0, 256],
 //! #         nodes: vec![
-//! #             Node { name: "fc".into(), input: 0, op: Op::Convolution(Convolution { out_channels: 1, kernel: [1, 1], stride: [1, 1], padding: [0; 4] }) },
+//! #             Node { name: "fc".into(), input: 0, op: Op::Convolution(Convolution { out_channels: 1, kernel: [1, 1], stride: [1, 1], padding: [0; 4], packed_outputs: u32::MAX }) },
 //! #             Node { name: "output".into(), input: 1, op: Op::Activation(Activation { fraction_bits: 4, channels: vec![Channel { kind: Kind::Linear, bound_bits: 16, shift: 6, back_shift: 0 }] }) },
 //! #         ],
 //! #     },

@@ -52,7 +52,7 @@ impl Builder<'_> {
             height: (self.shape.height + padding[0] + padding[2] - kernel[0]) / stride[0] + 1,
             width: (self.shape.width + padding[1] + padding[3] - kernel[1]) / stride[1] + 1,
         };
-        let conv = Convolution { out_channels: out, kernel, stride, padding };
+        let conv = Convolution { out_channels: out, kernel, stride, padding, packed_outputs: u32::MAX };
         self.add("linear", Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, shape);
     }
 

@@ -160,7 +160,7 @@ pub(crate) fn translate(node: &NodeProto, x: &Value, constants: &Constants) -> R
             if bias.len() as u64 != out {
                 return Err(format!("bias: expected {out} numbers, got {}", bias.len()));
             }
-            let conv = Convolution { out_channels: shape.channels, kernel, stride, padding };
+            let conv = Convolution { out_channels: shape.channels, kernel, stride, padding, packed_outputs: u32::MAX };
             Ok((vec![(Op::Linear(Linear { conv, weights, bias }), shape)], false))
         }
         "Gemm" => {
@@ -260,7 +260,13 @@ fn dense(x: &Value, dims: Vec<u64>, weights: Vec<f64>, transposed: bool) -> Resu
     } else {
         (0..out * inputs).map(|at| weights[at % inputs * out + at / inputs]).collect()
     };
-    let conv = Convolution { out_channels: shape.channels, kernel: [1, 1], stride: [1, 1], padding: [0; 4] };
+    let conv = Convolution {
+        out_channels: shape.channels,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0; 4],
+        packed_outputs: u32::MAX,
+    };
     Ok((Linear { conv, weights, bias: vec![0.0; out] }, shape))
 }
 

@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_key_is_the_known_answer() {
-        // From known_answers.py: index 3, points 01…01 and 02…02 and the shared point the group's generator.
+        // From tests/known-answers/ot.py: index 3, points 01…01 and 02…02 and the shared point the group's generator.
         let generator = RistrettoPoint::mul_base(&Scalar::ONE);
         let key = derive(&test_context(Direction::ServerReceives), 3, &[1; 32], &[2; 32], &generator);
         assert_eq!(key, u128::swap_bytes(0xa696db035119842fac3e05bdfa12128e));

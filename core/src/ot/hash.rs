@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn known_answers() {
-        // From known_answers.py. Its blocks are byte strings, so in hexadecimal the integers here are big-endian.
+        // From tests/known-answers/ot.py. Its blocks are byte strings, so in hexadecimal the integers here are big-endian.
         let context = test_context(Direction::ServerReceives);
         let x = Block::from_le_bytes(core::array::from_fn(|i| i as u8));
         for (tweak, expected) in [

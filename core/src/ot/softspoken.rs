@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn messages_choices_and_keys_are_the_known_answers() {
-        // From known_answers.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
+        // From tests/known-answers/ot.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
         let known = [
             (
                 Depth::Two,

@@ -1,7 +1,7 @@
 """Computes the known answers of the tests in this folder, from the text of the definitions alone: plain integers and
 bit lists, the naive sums, AES and SHA-256 of other libraries (`cryptography` on OpenSSL, `hashlib`).
 
-Run: python3 known_answers.py
+Run: python3 tests/known-answers/ot.py
 """
 
 import hashlib
