@@ -3,10 +3,10 @@
 //! Constant time: no branch and no division depends on a value.
 
 /// p: the largest prime below 2^36 that is 1 modulo 2^20 (hence modulo 2·8192, which gives 8192 slots).
-pub const P: u64 = 0xf_fff0_0001;
+pub(crate) const P: u64 = 0xf_fff0_0001;
 
 /// Bits of an element's encoding.
-pub const P_BITS: u32 = 36;
+pub(crate) const P_BITS: u32 = 36;
 
 /// floor(2^72 / p), for Barrett reduction.
 const MU: u128 = (1 << 72) / P as u128;
@@ -21,21 +21,21 @@ const fn reduce_once(x: u64) -> u64 {
 
 /// a + b mod p.
 #[inline]
-pub const fn add(a: u64, b: u64) -> u64 {
+pub(crate) const fn add(a: u64, b: u64) -> u64 {
     debug_assert!(a < P && b < P);
     reduce_once(a + b)
 }
 
 /// a - b mod p.
 #[inline]
-pub const fn sub(a: u64, b: u64) -> u64 {
+pub(crate) const fn sub(a: u64, b: u64) -> u64 {
     debug_assert!(a < P && b < P);
     reduce_once(a + P - b)
 }
 
 /// a · b mod p, by Barrett reduction (Menezes, van Oorschot, Vanstone, Handbook of Applied Cryptography, algorithm 14.42).
 #[inline]
-pub const fn mul(a: u64, b: u64) -> u64 {
+pub(crate) const fn mul(a: u64, b: u64) -> u64 {
     debug_assert!(a < P && b < P);
     let x = a as u128 * b as u128;
     // x < 2^72: with q = floor(floor(x / 2^35) · MU / 2^37), floor(x / p) - 2 <= q <= floor(x / p).
@@ -46,7 +46,7 @@ pub const fn mul(a: u64, b: u64) -> u64 {
 
 /// The element of a signed integer, |v| < 2^61.
 #[inline]
-pub const fn from_i64(v: i64) -> u64 {
+pub(crate) const fn from_i64(v: i64) -> u64 {
     debug_assert!(v.unsigned_abs() < 1 << 61);
     // v + 2^26·p lies in (0, 2^63); reducing it is mul's work, split so that both factors are below p.
     let x = (v + ((P as i64) << 26)) as u64;

@@ -96,7 +96,13 @@ pub(crate) struct Client {
 
 impl Client {
     /// A group with masks m, fresh masks r of the outputs, shares C and the products' shares wC.
-    pub(crate) fn new(channel: &Channel, masks: Vec<u32>, outputs: Vec<u32>, shares: Vec<u64>, products: Vec<u64>) -> Self {
+    pub(crate) fn new(
+        channel: &Channel,
+        masks: Vec<u32>,
+        outputs: Vec<u32>,
+        shares: Vec<u64>,
+        products: Vec<u64>,
+    ) -> Self {
         let truncation_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         let back_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         Self {
@@ -195,7 +201,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// A group whose element i has the secrets `secrets[i]`, with the products' (u, wS).
-    pub(crate) fn new(channel: &Channel, secrets: impl Iterator<Item = ChannelSecret>, products: Vec<[u64; 2]>) -> Self {
+    pub(crate) fn new(
+        channel: &Channel,
+        secrets: impl Iterator<Item = ChannelSecret>,
+        products: Vec<[u64; 2]>,
+    ) -> Self {
         let secrets: Vec<_> =
             secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative))).collect();
         let count = secrets.len();

@@ -231,9 +231,8 @@ impl Client {
             let flip = request.take(1) as usize;
             let sign = u32::from(self.sign_shares[index]);
             // sC · (V - u) + wC + r, minus tC where the server's sign bit makes sigma = 1.
-            let base = (spread(sign) & difference)
-                .wrapping_add(self.product_shares[index])
-                .wrapping_add(self.outputs[index]);
+            let base =
+                (spread(sign) & difference).wrapping_add(self.product_shares[index]).wrapping_add(self.outputs[index]);
             for choice in 0..2 {
                 let message = base.wrapping_sub(spread(sign ^ choice as u32) & share);
                 reply.put((message ^ self.output_pads[index][choice ^ flip]).into(), 32);

@@ -1,0 +1,247 @@
+//! Each protocol alone, on ideal random OTs and ideal products, against the plain function.
+
+use super::groups::{ClientLayer, ClientSecrets, ServerLayer, groups};
+use crate::field::{self, P};
+use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
+use crate::ot::ideal;
+use crate::prg::{Prg, Seed};
+use crate::wire::bits::{BitReader, BitWriter};
+use alloc::{vec, vec::Vec};
+
+/// Runs a layer over vectors: `values[c]` are the linear outputs of channel c, all channels of one length, `masks` the
+/// linear outputs' masks in the same order (or random ones). Returns the unmasked outputs, channel by channel.
+fn run(
+    activation: &Activation,
+    secrets: &[ChannelSecret],
+    values: &[Vec<i64>],
+    masks: Option<&[u32]>,
+    prg: &mut Prg,
+) -> Vec<Vec<i64>> {
+    let plane = values[0].len();
+    let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
+    let groups = groups(activation, shape);
+    let elements = shape.elements();
+    let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
+    let mine = ClientSecrets::draw(&groups, elements, prg);
+
+    let factors = mine.factors(&groups);
+    let server_products: Vec<[u64; 2]> = factors.iter().map(|_| [prg.below(P), prg.below(P)]).collect();
+    let client_products: Vec<u64> =
+        factors.iter().zip(&server_products).map(|(&f, &[u, w])| field::sub(field::mul(u, f), w)).collect();
+    let signs: usize = groups.iter().map(|g| g.client_rots() * g.elements()).sum();
+    let (sign_keys, signs) = ideal::deal(prg, signs);
+    let sign_choices: Vec<u8> = (0..sign_keys.len()).map(|j| signs.choice_bits(j, 1) as u8).collect();
+
+    let mut client = ClientLayer::new(&groups, &mine, &masks, (&sign_choices, &signs.keys), &client_products, prg);
+    let mut server = ServerLayer::new(&groups, secrets, &sign_keys, &server_products);
+    for (index, group) in groups.iter().enumerate() {
+        // Two parts, to see that elements may come in runs.
+        for count in [group.elements() / 2, group.elements() - group.elements() / 2] {
+            let (sent, received) = ideal::deal(prg, count * group.server_rots());
+            client.absorb(index, count, &sent);
+            server.absorb(index, count, &received);
+        }
+    }
+
+    let masked: Vec<u32> = values.iter().flatten().zip(&masks).map(|(&y, &m)| (y as u32).wrapping_add(m)).collect();
+    server.start(&groups, secrets, &masked);
+    let rounds = groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0);
+    for round in 0..rounds {
+        let bits = groups.iter().filter_map(|g| g.round_bits().get(round).copied());
+        let (down, up) = bits.fold((0, 0), |(d, u), (down, up)| (d + down, u + up));
+        let mut request = BitWriter::default();
+        server.request(&groups, round, &mut request);
+        let request = request.finish();
+        assert_eq!(request.len(), down.div_ceil(8), "request of round {round}");
+        let (mut reader, mut reply) = (BitReader::new(&request), BitWriter::default());
+        client.round(&groups, round, &mut reader, &mut reply);
+        reader.finish().unwrap();
+        let reply = reply.finish();
+        assert_eq!(reply.len(), up.div_ceil(8), "reply of round {round}");
+        let mut reader = BitReader::new(&reply);
+        server.reply(&groups, round, &mut reader);
+        reader.finish().unwrap();
+    }
+    let out = server.finish();
+    let plain: Vec<i64> =
+        out.iter().zip(mine.outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
+    plain.chunks(plane).map(<[i64]>::to_vec).collect()
+}
+
+/// Both roundings of y / 2^f.
+fn truncations(y: i64, f: u8) -> [i64; 2] {
+    let floor = y >> f;
+    [floor, floor + i64::from(y & ((1 << f) - 1) != 0)]
+}
+
+/// Both roundings of a polynomial's value on its way back.
+fn backs(z: i64, g: u8) -> [i64; 2] {
+    [z >> g, (z >> g) + i64::from(g > 0)]
+}
+
+fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
+    let offset = i64::from(secret.offset);
+    let polynomial = |z: fn(i64, i64) -> i64| -> Vec<i64> {
+        let sign = if secret.negative { -1 } else { 1 };
+        let values =
+            truncations(y, channel.shift).into_iter().flat_map(|v| backs(z(v, secret.lambda), channel.back_shift));
+        values.map(|q| sign * q + offset).collect()
+    };
+    match channel.kind {
+        Kind::Relu => truncations(y, channel.shift).iter().map(|&t| t.max(0)).collect(),
+        Kind::Linear => truncations(y, channel.shift).to_vec(),
+        Kind::Square { .. } => polynomial(|v, _| v * v),
+        Kind::Cubic => polynomial(|v, lambda| v * v * v + lambda * v),
+        Kind::Zero => vec![offset],
+    }
+}
+
+fn check(
+    activation: &Activation,
+    secrets: &[ChannelSecret],
+    values: &[Vec<i64>],
+    masks: Option<&[u32]>,
+    prg: &mut Prg,
+) {
+    let out = run(activation, secrets, values, masks, prg);
+    for (c, (channel, secret)) in activation.channels.iter().zip(secrets).enumerate() {
+        for (&y, got) in values[c].iter().zip(&out[c]) {
+            let allowed = allowed(channel, secret, y);
+            assert!(allowed.contains(got), "{channel:?} {secret:?}: y = {y}: got {got}, allowed {allowed:?}");
+        }
+    }
+}
+
+fn single(kind: Kind, b: u8, f: u8, g: u8) -> Activation {
+    Activation { fraction_bits: 0, channels: vec![Channel { kind, bound_bits: b, shift: f, back_shift: g }] }
+}
+
+/// Every y that the bound allows.
+fn all_values(b: u8, f: u8) -> impl Iterator<Item = i64> {
+    let limit = (1i64 << (b - 1)) - (1 << f);
+    1 - limit..limit
+}
+
+/// Every y of a small width under masks that wrap, that do not, and that lie at the edges.
+fn exhaustive(kind: Kind, widths: core::ops::RangeInclusive<u8>, secret: ChannelSecret) {
+    let mut prg = Prg::new(&Seed::from_bytes([3; 32]));
+    for w in widths {
+        for (f, g) in [(0, 0), (1, 1), (3, 2)] {
+            let g = if matches!(kind, Kind::Cubic | Kind::Square { .. }) { g } else { 0 };
+            let b = w + f;
+            let mut values = vec![];
+            let mut masks = vec![];
+            for y in all_values(b, f) {
+                for low in 0..1u32 << f.min(2) {
+                    for high in [0u32, 1 << 31, 1 << 30, 3 << 30, u32::MAX << f, prg.next_u32() << f] {
+                        values.push(y);
+                        masks.push(high.wrapping_add(low).wrapping_sub(y.rem_euclid(2) as u32));
+                    }
+                }
+            }
+            check(&single(kind, b, f, g), &[secret], &[values], Some(&masks), &mut prg);
+        }
+    }
+}
+
+#[test]
+fn relu_exhaustively_over_small_widths() {
+    exhaustive(Kind::Relu, 2..=9, ChannelSecret::default());
+}
+
+#[test]
+fn linear_exhaustively_over_small_widths() {
+    exhaustive(Kind::Linear, 2..=9, ChannelSecret::default());
+}
+
+#[test]
+fn square_exhaustively_over_small_widths() {
+    exhaustive(Kind::Square { secret_sign: false }, 2..=9, ChannelSecret { offset: -5, ..Default::default() });
+    for negative in [false, true] {
+        exhaustive(
+            Kind::Square { secret_sign: true },
+            2..=9,
+            ChannelSecret { offset: 77, negative, ..Default::default() },
+        );
+    }
+}
+
+#[test]
+fn cubic_exhaustively_over_small_widths() {
+    for lambda in [0, 3, -1000] {
+        exhaustive(Kind::Cubic, 2..=9, ChannelSecret { offset: 9, lambda, ..Default::default() });
+    }
+}
+
+/// Random values and the extremes of every channel, in layers that mix all kinds.
+#[test]
+fn mixed_layers_over_full_widths() {
+    let mut prg = Prg::new(&Seed::from_bytes([4; 32]));
+    for _ in 0..60 {
+        let channels: Vec<Channel> = (0..12)
+            .map(|_| {
+                let kind = match prg.below(6) {
+                    0 => Kind::Relu,
+                    1 => Kind::Cubic,
+                    2 => Kind::Square { secret_sign: false },
+                    3 => Kind::Square { secret_sign: true },
+                    4 => Kind::Linear,
+                    _ => return Channel { kind: Kind::Zero, bound_bits: 0, shift: 0, back_shift: 0 },
+                };
+                let widest = match kind {
+                    Kind::Relu => 16,
+                    Kind::Cubic => 11,
+                    Kind::Square { .. } => 17,
+                    _ => 30,
+                };
+                let w = 2 + prg.below(widest - 1) as u8;
+                let f = prg.below(31 - u64::from(w)) as u8;
+                let g = if matches!(kind, Kind::Cubic | Kind::Square { .. }) { prg.below(21) as u8 } else { 0 };
+                Channel { kind, bound_bits: w + f, shift: f, back_shift: g }
+            })
+            .collect();
+        let secrets: Vec<ChannelSecret> = channels
+            .iter()
+            .map(|channel| ChannelSecret {
+                offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) { 0 } else { prg.next_u32() as i32 >> 8 },
+                lambda: if channel.kind == Kind::Cubic { prg.below(1 << 21) as i64 - (1 << 20) } else { 0 },
+                negative: channel.kind == (Kind::Square { secret_sign: true }) && prg.below(2) == 1,
+            })
+            .collect();
+        let values: Vec<Vec<i64>> = channels
+            .iter()
+            .map(|channel| {
+                if channel.kind == Kind::Zero {
+                    return vec![0; 200];
+                }
+                let limit = (1i64 << (channel.bound_bits - 1)) - (1 << channel.shift);
+                let edges = [limit - 1, 1 - limit, 0, -1, 1];
+                let mut random = || prg.below(2 * limit as u64 - 1) as i64 - (limit - 1);
+                edges.into_iter().map(|y| y.clamp(1 - limit, limit - 1)).chain((0..195).map(|_| random())).collect()
+            })
+            .collect();
+        check(&Activation { fraction_bits: 0, channels }, &secrets, &values, None, &mut prg);
+    }
+}
+
+/// The rounding is unbiased: over uniform masks T is y / 2^f on average.
+#[test]
+fn truncation_is_unbiased() {
+    let mut prg = Prg::new(&Seed::from_bytes([5; 32]));
+    let (y, count) = (1234 * 256 + 77, 40_000);
+    let out = run(&single(Kind::Linear, 24, 8, 0), &[ChannelSecret::default()], &[vec![y; count]], None, &mut prg);
+    let mean = out[0].iter().sum::<i64>() as f64 / count as f64;
+    // Standard deviation of the mean: 0.5 / sqrt(40,000) = 0.0025.
+    assert!((mean - y as f64 / 256.0).abs() < 0.015, "{mean}");
+}
+
+/// The way back's bias is below a hundredth of a unit.
+#[test]
+fn the_way_back_is_nearly_unbiased() {
+    let mut prg = Prg::new(&Seed::from_bytes([6; 32]));
+    let (v, count) = (1001i64, 40_000);
+    let kind = Kind::Square { secret_sign: false };
+    let out = run(&single(kind, 16, 0, 10), &[ChannelSecret::default()], &[vec![v; count]], None, &mut prg);
+    let mean = out[0].iter().sum::<i64>() as f64 / count as f64;
+    assert!((mean - (v * v) as f64 / 1024.0).abs() < 0.02, "{mean}");
+}

@@ -20,7 +20,8 @@ pub(crate) fn convolve(
     let (out_rows, out_columns) = (output.height as usize, output.width as usize);
     let channels = input.channels as usize;
     let filters = weights.chunks_exact(channels * kernel_rows * kernel_columns);
-    for ((filter, plane), _) in filters.zip(out.chunks_exact_mut(output.plane())).zip(skip).filter(|(_, skip)| !**skip) {
+    for ((filter, plane), _) in filters.zip(out.chunks_exact_mut(output.plane())).zip(skip).filter(|(_, skip)| !**skip)
+    {
         let kernels = filter.chunks_exact(kernel_rows * kernel_columns);
         for (kernel, image) in kernels.zip(x.chunks_exact(input.plane())) {
             for (k, &weight) in kernel.iter().enumerate() {
@@ -94,7 +95,9 @@ mod tests {
                             for b in 0..kc {
                                 let row = i64::from(i * conv.stride[0] + a) - i64::from(conv.padding[0]);
                                 let column = i64::from(j * conv.stride[1] + b) - i64::from(conv.padding[1]);
-                                if (0..i64::from(input.height)).contains(&row) && (0..i64::from(input.width)).contains(&column) {
+                                if (0..i64::from(input.height)).contains(&row)
+                                    && (0..i64::from(input.width)).contains(&column)
+                                {
                                     let v = x[((c * input.height + row as u32) * input.width + column as u32) as usize];
                                     let w = weights[(((o * input.channels + c) * kr + a) * kc + b) as usize];
                                     sum = sum.wrapping_add(v.wrapping_mul(i32::from(w) as u32));
@@ -119,7 +122,7 @@ mod tests {
             seed in any::<u32>(),
         ) {
             let input = Shape { channels: c, height: h, width: w };
-            let conv = Convolution { out_channels: o, kernel: [kr, kc], stride, padding };
+            let conv = Convolution { out_channels: o, kernel: [kr, kc], stride, padding, packed_outputs: u32::MAX };
             prop_assume!(kr <= h + padding[0] + padding[2] && kc <= w + padding[1] + padding[3]);
             let size = |n: u32, k: u32, s: u32| (n - k) / s + 1;
             let output = Shape {

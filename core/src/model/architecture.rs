@@ -101,6 +101,9 @@ pub struct Convolution {
     pub stride: [u32; 2],
     /// Zero padding (top, left, bottom, right).
     pub padding: [u32; 4],
+    /// Most output channels that share a ciphertext. Their noise adds up, so the compiler lowers this where a layer's
+    /// weights would exceed the noise budget ([`crate::session::fit_noise`]); `u32::MAX` leaves the choice to the packing.
+    pub packed_outputs: u32,
 }
 
 /// Shape of a pooling window.

@@ -6,6 +6,8 @@
 mod architecture;
 mod file;
 mod parameters;
+#[cfg(test)]
+mod tests;
 
 pub use architecture::{Activation, Architecture, Channel, Convolution, Kind, Node, Op, Pool, Shape, TensorId, limits};
 pub use file::{ModelFile, ModelId, PUBLIC_MAGIC, SERVER_MAGIC};

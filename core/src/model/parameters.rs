@@ -62,14 +62,13 @@ impl Parameters {
             let place = |e: Error| e.context(format!("parameters of node {index} ({})", node.name));
             match (&node.op, secret) {
                 (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
-                    let inputs = shapes[node.input as usize].channels as usize;
-                    let expected = (conv.out_channels as usize)
-                        .checked_mul(inputs)
-                        .and_then(|n| n.checked_mul(conv.kernel[0] as usize))
-                        .and_then(|n| n.checked_mul(conv.kernel[1] as usize));
-                    if expected != Some(weights.len()) || bias.len() != conv.out_channels as usize {
+                    let inputs = u128::from(shapes[node.input as usize].channels);
+                    let kernel = u128::from(conv.kernel[0]) * u128::from(conv.kernel[1]);
+                    // The kernel fits the padded input, whose sides the shapes bound: no product overflows.
+                    let expected = u128::from(conv.out_channels) * inputs * kernel;
+                    if expected != weights.len() as u128 || bias.len() != conv.out_channels as usize {
                         return Err(place(malformed(format!(
-                            "expected {expected:?} weights and {} biases, got {} and {}",
+                            "expected {expected} weights and {} biases, got {} and {}",
                             conv.out_channels,
                             weights.len(),
                             bias.len()

@@ -1,7 +1,7 @@
 //! The client: owns the input, learns the output.
 
 use super::drive::Session;
-use super::link::{Driver, Link, Progress, Script, Status};
+use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{Forecast, LinearStep, Schedule, Step};
 use super::{BUNDLE_BYTES, BundleId, Hello, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, invalid_state, nonce};
@@ -135,7 +135,7 @@ struct Party {
 }
 
 /// What an operation leaves: the party, and after an inference its output.
-struct Done {
+pub(super) struct Done {
     party: Box<Party>,
     output: Option<Zeroizing<Vec<i32>>>,
 }
@@ -144,7 +144,7 @@ struct Done {
 pub struct Client {
     public: Arc<Public>,
     options: Options,
-    driver: Driver<Done>,
+    pub(super) driver: Driver<Done>,
     /// The seed of a session that has not begun.
     seed: Option<Seed>,
     party: Option<Box<Party>>,
@@ -274,7 +274,9 @@ impl Session for Client {
 fn spent(bundle: BundleId) -> Error {
     Error::new(
         ErrorKind::BundleSpent,
-        format!("bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"),
+        format!(
+            "bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"
+        ),
     )
 }
 
@@ -369,7 +371,9 @@ impl Masks<'_> {
     fn of(&self, tensor: usize) -> Result<&[u32]> {
         match self.tensors.get(tensor) {
             Some(Some(mask)) => Ok(mask),
-            _ => Err(Error::new(ErrorKind::MalformedModel, format!("tensor {tensor}: expected a mask by now, got none"))),
+            _ => {
+                Err(Error::new(ErrorKind::MalformedModel, format!("tensor {tensor}: expected a mask by now, got none")))
+            }
         }
     }
 }
@@ -424,6 +428,8 @@ impl Party {
                 }
             }
         }
+        #[cfg(test)]
+        link.show(masks.tensors.iter().flatten().map(|mask| &mask[..]));
         Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
     }
 
@@ -454,7 +460,7 @@ impl Party {
             .collect::<Vec<_>>()
             .into();
         if let Some(key) = &self.slot_key {
-            for values in factors.chunks(slots::SLOTS) {
+            for values in factors.chunks(slots::SLOT_COUNT) {
                 link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
             }
         }
@@ -472,7 +478,7 @@ impl Party {
     async fn receive_products(&self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<u64>> {
         let mut shares: SecretVec<u64> = vec![0; self.public.schedule.products(batch)].into();
         if let Some(key) = &self.slot_key {
-            for values in shares.chunks_mut(slots::SLOTS) {
+            for values in shares.chunks_mut(slots::SLOT_COUNT) {
                 let response = link.receive(FrameKind::SlotResponse, slots::slot_response_bytes()).await?;
                 slots::decrypt_slots(key, &response, values)?;
             }
@@ -481,7 +487,12 @@ impl Party {
     }
 
     /// The mask m = W · r + s of a linear layer's output.
-    async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: crate::model::Shape) -> Result<SecretVec<u32>> {
+    async fn receive_linear(
+        &self,
+        link: &Link,
+        step: &LinearStep,
+        shape: crate::model::Shape,
+    ) -> Result<SecretVec<u32>> {
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
         if let Some(packing) = &step.packing {
             for j in 0..packing.response_ciphertexts() {

@@ -25,6 +25,9 @@ struct Channel {
     sent: usize,
     queued: usize,
     meter: Meter,
+    /// What a party holds of every tensor, for tests that put both parties' words together.
+    #[cfg(test)]
+    words: Vec<Vec<u32>>,
 }
 
 impl Channel {
@@ -62,6 +65,12 @@ impl Link {
     /// States where in the protocol the bytes from here on belong.
     pub(crate) fn enter(&self, place: Place) {
         self.0.lock().meter.enter(place);
+    }
+
+    /// Shows a test what this party holds of every tensor.
+    #[cfg(test)]
+    pub(crate) fn show<'a>(&self, words: impl Iterator<Item = &'a [u32]>) {
+        self.0.lock().words = words.map(<[u32]>::to_vec).collect();
     }
 
     /// Sends one frame; suspends while too much is queued.
@@ -158,6 +167,11 @@ impl<T> Driver<T> {
 
     pub(crate) fn link(&self) -> Link {
         Link(self.channel.clone())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shown(&self) -> Vec<Vec<u32>> {
+        self.channel.lock().words.clone()
     }
 
     /// Starts a script; the one before must be done.

@@ -15,13 +15,15 @@ mod link;
 mod meter;
 mod schedule;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
 pub use link::{Progress, Status};
 pub use meter::{Meter, Phase, Place, Traffic};
 pub use schedule::Forecast;
-pub use server::{Server, ServerModel};
+pub use server::{Server, ServerModel, fit_noise};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ModelId;

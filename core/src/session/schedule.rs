@@ -6,7 +6,10 @@ use crate::activation::{Group, groups};
 use crate::error::Result;
 use crate::model::{Architecture, Convolution, Op, Shape};
 use crate::ot::softspoken::{self, Depth};
-use crate::rlwe::{linear::{ConvShape, LinearPacking}, slots};
+use crate::rlwe::{
+    linear::{ConvShape, LinearPacking},
+    slots,
+};
 use crate::wire::{bits::packed_bytes, frame::HEADER_BYTES};
 use alloc::{vec, vec::Vec};
 
@@ -29,6 +32,7 @@ pub(crate) struct Schedule {
 }
 
 /// What a node takes to prepare and to infer.
+#[expect(clippy::large_enum_variant, reason = "one per node, made once and never moved")]
 pub(crate) enum Step {
     Linear(LinearStep),
     /// Local to both parties.
@@ -84,7 +88,8 @@ impl Schedule {
                         + (0..p.response_ciphertexts()).map(|j| p.response_bytes(j)).sum::<usize>()
                 }
                 Step::Activation(step) => {
-                    step.products().div_ceil(slots::SLOTS) * (slots::slot_request_bytes() + slots::slot_response_bytes())
+                    step.products().div_ceil(slots::SLOT_COUNT)
+                        * (slots::slot_request_bytes() + slots::slot_response_bytes())
                 }
                 _ => 0,
             };
@@ -99,7 +104,10 @@ impl Schedule {
     }
 
     /// The activation steps of a batch, with their node indices.
-    pub(crate) fn activations(&self, batch: &core::ops::Range<usize>) -> impl Iterator<Item = (usize, &ActivationStep)> {
+    pub(crate) fn activations(
+        &self,
+        batch: &core::ops::Range<usize>,
+    ) -> impl Iterator<Item = (usize, &ActivationStep)> {
         batch.clone().filter_map(|index| match &self.steps[index] {
             Step::Activation(step) => Some((index, step)),
             _ => None,
@@ -127,7 +135,7 @@ impl Schedule {
         };
         let (mut prepare_sent, mut prepare_received) = (frames(1, super::PREPARE_BYTES), 0);
         for batch in &self.batches {
-            let slot_frames = self.products(batch).div_ceil(slots::SLOTS);
+            let slot_frames = self.products(batch).div_ceil(slots::SLOT_COUNT);
             prepare_sent += frames(slot_frames, slots::slot_request_bytes());
             prepare_received += frames(slot_frames, slots::slot_response_bytes());
             for count in self.client_rots(batch) {
@@ -184,7 +192,7 @@ impl LinearStep {
             None
         } else {
             let [top, left, bottom, right] = conv.padding.map(|p| p as usize);
-            Some(LinearPacking::choose(&ConvShape {
+            let shape = ConvShape {
                 in_channels: inputs.len(),
                 in_height: input.height as usize,
                 in_width: input.width as usize,
@@ -197,7 +205,8 @@ impl LinearStep {
                 pad_left: left,
                 pad_bottom: bottom,
                 pad_right: right,
-            })?)
+            };
+            Some(LinearPacking::choose_quieter(&shape, conv.packed_outputs as usize)?)
         };
         Ok(Self { packing, inputs, outputs, unread })
     }

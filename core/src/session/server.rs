@@ -4,7 +4,7 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
-use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, nonce};
+use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, nonce};
 use crate::activation::ServerLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
@@ -49,7 +49,10 @@ impl ServerModel {
     pub fn new(model: ModelFile) -> Result<Self> {
         let ModelFile { architecture, parameters } = model;
         let parameters = parameters.ok_or_else(|| {
-            Error::new(ErrorKind::MalformedModel, "model: expected the server's file with its secrets, got the public part")
+            Error::new(
+                ErrorKind::MalformedModel,
+                "model: expected the server's file with its secrets, got the public part",
+            )
         })?;
         parameters.check(&architecture)?;
         let schedule = Schedule::new(&architecture)?;
@@ -75,7 +78,7 @@ impl ServerModel {
     /// For each node, the bits by which a convolution's noise may exceed 1, as its weights determine them, and the bits that
     /// the flooding hides; none for other nodes.
     pub fn noise_bits(&self) -> Vec<Option<(u32, u32)>> {
-        let bits = |w: &LinearWeights| (w.noise_bits(), rlwe::linear::NOISE_BUDGET_BITS);
+        let bits = |w: &LinearWeights| (w.noise_bits(), rlwe::noise::LINEAR_NOISE_BITS);
         self.0.weights.iter().map(|w| w.as_ref().map(bits)).collect()
     }
 }
@@ -84,6 +87,11 @@ impl LinearStep {
     /// The weights between live channels, transformed.
     fn transform(&self, weights: &[i16], channels: usize) -> Result<Option<LinearWeights>> {
         let Some(packing) = &self.packing else { return Ok(None) };
+        LinearWeights::new(packing, &self.live_weights(weights, channels)).map(Some)
+    }
+
+    /// The weights between live channels, of all weights of a layer with `channels` input channels.
+    fn live_weights(&self, weights: &[i16], channels: usize) -> Zeroizing<Vec<i16>> {
         let kernel = weights.len() / (channels * self.unread.len());
         let mut live = Zeroizing::new(Vec::with_capacity(self.outputs.len() * self.inputs.len() * kernel));
         for &o in &self.outputs {
@@ -92,8 +100,56 @@ impl LinearStep {
                 live.extend_from_slice(&weights[start..start + kernel]);
             }
         }
-        LinearWeights::new(packing, &live).map(Some)
+        live
     }
+}
+
+/// Lowers each convolution's `packed_outputs` until its noise fits the budget that flooding hides.
+///
+/// For compilers: a model that exceeds the budget is refused by [`ServerModel::new`].
+///
+/// # Errors
+/// [`ErrorKind::UnsupportedModel`] if a layer exceeds it even with one output channel per ciphertext;
+/// [`ErrorKind::MalformedModel`] if the model is none.
+pub fn fit_noise(model: &mut ModelFile) -> Result<()> {
+    let ModelFile { architecture, parameters } = model;
+    let Some(parameters) = parameters else {
+        return Err(Error::new(ErrorKind::MalformedModel, "model: expected its secrets too, got the public part"));
+    };
+    parameters.check(architecture)?;
+    for index in 0..architecture.nodes.len() {
+        loop {
+            let schedule = Schedule::new(architecture)?;
+            let node = &mut architecture.nodes[index];
+            let channels = schedule.shapes[node.input as usize].channels as usize;
+            let (
+                Op::Convolution(conv),
+                NodeSecret::Convolution { weights, .. },
+                Step::Linear(step @ LinearStep { packing: Some(packing), .. }),
+            ) = (&mut node.op, &parameters.nodes[index], &schedule.steps[index])
+            else {
+                break;
+            };
+            let noise = rlwe::linear::linear_noise_bound(packing, &step.live_weights(weights, channels))?;
+            if rlwe::noise::bits(noise) <= rlwe::noise::LINEAR_NOISE_BITS {
+                break;
+            }
+            let together = packing.outputs_per_response() as u32;
+            if together == 1 {
+                return Err(Error::new(
+                    ErrorKind::UnsupportedModel,
+                    format!(
+                        "node {index} ({}): expected a noise of at most {} bits for one output channel, got {}; smaller weights or a smaller fan-in would do",
+                        node.name,
+                        rlwe::noise::LINEAR_NOISE_BITS,
+                        rlwe::noise::bits(noise)
+                    ),
+                ));
+            }
+            conv.packed_outputs = together - 1;
+        }
+    }
+    Ok(())
 }
 
 /// What the server keeps of one prepared inference. Erased when dropped.
@@ -106,7 +162,7 @@ struct Bundle {
 
 /// A server's session with one client over one connection. Cannot be cloned: a mask serves once.
 pub struct Server {
-    driver: Driver<()>,
+    pub(super) driver: Driver<()>,
 }
 
 impl Server {
@@ -205,8 +261,7 @@ async fn accept(link: &Link, private: Arc<Private>, seed: Seed) -> Result<Party>
     let (message, rest) = rest.split_at(base::SENDER_BYTES);
     let (linear_part, slot_part) = rest.split_at(linear_bytes);
     let linear_key = PublicKey::from_bytes(&rlwe::params::LINEAR, linear_part)?;
-    let slot_key =
-        if has_products { Some(PublicKey::from_bytes(&rlwe::params::SLOTS, slot_part)?) } else { None };
+    let slot_key = if has_products { Some(PublicKey::from_bytes(&rlwe::params::SLOTS, slot_part)?) } else { None };
     let mut base_message = [0; base::SENDER_BYTES];
     base_message.copy_from_slice(message);
 
@@ -295,7 +350,8 @@ impl Party {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 match &schedule.steps[index] {
                     Step::Linear(step) => {
-                        masks[index] = self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
+                        masks[index] =
+                            self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
                     }
                     Step::Local => {}
                     Step::Activation(step) => {
@@ -327,11 +383,11 @@ impl Party {
         let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
         let mut responses = vec![];
         if let Some(key) = &self.slot_key {
-            for run in products.chunks_mut(slots::SLOTS) {
+            for run in products.chunks_mut(slots::SLOT_COUNT) {
                 let request = link.receive(FrameKind::SlotRequest, slots::slot_request_bytes()).await?;
-                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOTS].into();
+                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
                 multipliers.iter_mut().for_each(|u| *u = self.prg.below(crate::field::P));
-                let mut shares: SecretVec<u64> = vec![0; slots::SLOTS].into();
+                let mut shares: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
                 responses.push(slots::multiply_slots(key, &request, &multipliers, &mut self.prg, &mut shares)?);
                 for (slot, (&u, &w)) in run.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
                     *slot = [u, w];
@@ -404,7 +460,8 @@ impl Party {
                 (Op::SumPool(pool), ..) => layer::sum_pool(pool, (shape, &tensors[source]), output).into(),
                 (Op::Flatten, ..) => tensors[source].clone(),
                 (_, _, Step::Activation(step)) => {
-                    let mut layer = layers[index].take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))?;
+                    let mut layer =
+                        layers[index].take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))?;
                     let secrets = private.activation_secrets(index)?;
                     layer.start(&step.groups, secrets, &tensors[source]);
                     for round in 0..step.rounds() {
@@ -423,6 +480,8 @@ impl Party {
             };
             tensors.push(computed);
         }
+        #[cfg(test)]
+        link.show(tensors.iter().map(|words| &words[..]));
         link.enter(Place { phase: Phase::Infer, node: None });
         let answer = tensors.last().map_or_else(Vec::new, |words| words.iter().flat_map(|w| w.to_le_bytes()).collect());
         link.send(FrameKind::Output, answer).await

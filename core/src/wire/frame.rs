@@ -58,9 +58,23 @@ pub(crate) enum FrameKind {
 impl FrameKind {
     fn name(code: u8) -> &'static str {
         const NAMES: [&str; 17] = [
-            "error", "client hello", "server hello", "client keys", "server keys", "client corrections", "prepare",
-            "linear request", "slot request", "OT extension", "linear response", "slot response", "infer", "request",
-            "reply", "output", "goodbye",
+            "error",
+            "client hello",
+            "server hello",
+            "client keys",
+            "server keys",
+            "client corrections",
+            "prepare",
+            "linear request",
+            "slot request",
+            "OT extension",
+            "linear response",
+            "slot response",
+            "infer",
+            "request",
+            "reply",
+            "output",
+            "goodbye",
         ];
         NAMES.get(usize::from(code)).copied().unwrap_or("unknown")
     }
@@ -72,7 +86,10 @@ pub(crate) type Expected = (FrameKind, core::ops::RangeInclusive<usize>);
 /// The header of a frame with a payload of `length` bytes.
 pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER_BYTES]> {
     let length = u32::try_from(length).map_err(|_| {
-        Error::new(ErrorKind::UnsupportedModel, format!("{} message: expected less than 4 GiB, got {length} bytes", FrameKind::name(kind as u8)))
+        Error::new(
+            ErrorKind::UnsupportedModel,
+            format!("{} message: expected less than 4 GiB, got {length} bytes", FrameKind::name(kind as u8)),
+        )
     })?;
     let mut out = [0; HEADER_BYTES];
     out[0] = kind as u8;
@@ -98,7 +115,9 @@ pub(crate) fn parse_header(bytes: &[u8], expected: &[Expected]) -> Result<(Frame
         Some((_, lengths)) if lengths.start() == lengths.end() => {
             malformed(format!("{} message: expected {} bytes, got {length}", FrameKind::name(code), lengths.start()))
         }
-        Some((_, lengths)) => malformed(format!("{} message: expected {lengths:?} bytes, got {length}", FrameKind::name(code))),
+        Some((_, lengths)) => {
+            malformed(format!("{} message: expected {lengths:?} bytes, got {length}", FrameKind::name(code)))
+        }
         None => {
             let names: Vec<_> = expected.iter().map(|(kind, _)| FrameKind::name(*kind as u8)).collect();
             malformed(format!("expected a message {}, got {} (kind {code})", names.join(" or "), FrameKind::name(code)))
@@ -135,13 +154,14 @@ pub(crate) fn peer_error(payload: &[u8]) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn a_header_is_read_back_and_anything_else_is_named() {
         let expected = [(FrameKind::Infer, 4..=4), (FrameKind::Goodbye, 0..=0)];
         let good = header(FrameKind::Infer, 4).unwrap();
         assert_eq!(parse_header(&good, &expected).unwrap(), (FrameKind::Infer, 4));
-        let text = |bytes: &[u8]| parse_header(bytes, &expected).unwrap_err().message().to_owned();
+        let text = |bytes: &[u8]| parse_header(bytes, &expected).unwrap_err().message().to_string();
         assert_eq!(text(&header(FrameKind::Infer, 5).unwrap()), "infer message: expected 4 bytes, got 5");
         assert_eq!(
             text(&header(FrameKind::Reply, 4).unwrap()),

@@ -1,0 +1,167 @@
+//! Model files: what is written is read back, and nothing else is taken.
+
+use super::*;
+use crate::error::ErrorKind;
+use alloc::{string::ToString, vec, vec::Vec};
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+
+fn small() -> ModelFile {
+    let channel = |kind, bound_bits, shift, back_shift| Channel { kind, bound_bits, shift, back_shift };
+    let conv =
+        Convolution { out_channels: 3, kernel: [2, 2], stride: [1, 1], padding: [0; 4], packed_outputs: u32::MAX };
+    let channels = vec![
+        channel(Kind::Relu, 16, 2, 0),
+        channel(Kind::Zero, 0, 0, 0),
+        channel(Kind::Square { secret_sign: true }, 16, 3, 4),
+    ];
+    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    ModelFile {
+        architecture: Architecture {
+            name: "small".into(),
+            input: Shape { channels: 1, height: 4, width: 4 },
+            input_fraction_bits: 8,
+            input_range: [0, 256],
+            nodes: vec![
+                node("conv", 0, Op::Convolution(conv)),
+                node("act", 1, Op::Activation(Activation { fraction_bits: 5, channels })),
+            ],
+        },
+        parameters: Some(Parameters {
+            nodes: vec![
+                NodeSecret::Convolution { weights: (0..12).map(|i| i * 40 - 220).collect(), bias: vec![1, -2, 3] },
+                NodeSecret::Activation(vec![
+                    ChannelSecret::default(),
+                    ChannelSecret { offset: 7, ..Default::default() },
+                    ChannelSecret { offset: -7, negative: true, ..Default::default() },
+                ]),
+            ],
+        }),
+    }
+}
+
+/// Puts the right hash behind changed contents, so that what reads them is reached.
+fn rehash(mut bytes: Vec<u8>) -> Vec<u8> {
+    let contents = bytes.len().saturating_sub(32);
+    bytes.truncate(contents);
+    let hash = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&hash);
+    bytes
+}
+
+#[test]
+fn both_files_are_read_back() {
+    let model = small();
+    let server = ModelFile::read(&model.server_bytes().unwrap()).unwrap();
+    assert_eq!(server.architecture, model.architecture);
+    assert_eq!(*server.server_bytes().unwrap(), *model.server_bytes().unwrap());
+    let public = ModelFile::read(&model.public_bytes().unwrap()).unwrap();
+    assert_eq!(public.architecture.id().unwrap(), model.architecture.id().unwrap());
+    assert!(public.parameters.is_none());
+    assert!(public.server_bytes().is_err());
+}
+
+#[test]
+fn liveness_follows_degree_zero_channels() {
+    let model = small();
+    let shapes = model.architecture.shapes().unwrap();
+    assert_eq!(shapes[2], Shape { channels: 3, height: 3, width: 3 });
+    assert_eq!(model.architecture.unread_outputs(0, &shapes), [false, true, false]);
+    assert_eq!(model.architecture.constant_channels(&shapes)[2], [false, true, false]);
+}
+
+#[test]
+fn what_the_protocol_cannot_do_is_refused_by_name() {
+    let refused = |change: &dyn Fn(&mut Architecture), kind, text: &str| {
+        let mut architecture = small().architecture;
+        change(&mut architecture);
+        let error = architecture.shapes().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    fn channels(architecture: &mut Architecture) -> &mut Vec<Channel> {
+        match &mut architecture.nodes[1].op {
+            Op::Activation(activation) => &mut activation.channels,
+            _ => panic!(),
+        }
+    }
+    fn conv(architecture: &mut Architecture) -> &mut Convolution {
+        match &mut architecture.nodes[0].op {
+            Op::Convolution(conv) => conv,
+            _ => panic!(),
+        }
+    }
+    use ErrorKind::{MalformedModel, UnsupportedModel};
+    refused(&|a| channels(a)[0].bound_bits = 31, MalformedModel, "channel 0 (relu): expected a bound of 2 to 30 bits");
+    refused(&|a| channels(a)[0].shift = 15, MalformedModel, "shift at least 2 below it, got bound 16, shift 15");
+    refused(&|a| channels(a)[0].bound_bits = 19, UnsupportedModel, "at most 16 bits, got 17");
+    refused(&|a| channels(a)[1].shift = 1, MalformedModel, "channel 1 (zero)");
+    refused(&|a| channels(a)[2].back_shift = 21, MalformedModel, "back shift of at most 20, got 21");
+    refused(&|a| channels(a).truncate(2), MalformedModel, "expected 3 activations, got 2");
+    refused(&|a| a.nodes[1].input = 2, MalformedModel, "node 1 (act): input: expected tensor 0 to 1, got 2");
+    refused(&|a| a.nodes.truncate(1), MalformedModel, "last node: expected an activation layer");
+    refused(&|a| a.nodes.clear(), MalformedModel, "nodes: expected 1 to 4096, got 0");
+    refused(&|a| a.input.channels = u32::MAX, MalformedModel, "input: shape");
+    refused(&|a| conv(a).kernel = [9, 2], MalformedModel, "got kernel 9, stride 1, padded size 4");
+    refused(&|a| conv(a).stride = [0, 1], MalformedModel, "stride of at least 1");
+    refused(&|a| conv(a).padding = [u32::MAX; 4], MalformedModel, "node 0 (conv)");
+    refused(&|a| conv(a).out_channels = 1 << 20, MalformedModel, "node 0 (conv): shape");
+    refused(
+        &|a| {
+            let first = a.nodes[0].clone();
+            a.nodes.insert(1, Node { input: 1, ..first });
+        },
+        MalformedModel,
+        "expected an activation layer between two linear layers",
+    );
+}
+
+#[test]
+fn parameters_of_another_architecture_are_refused() {
+    let refused = |change: &dyn Fn(&mut Vec<NodeSecret>), text: &str| {
+        let mut model = small();
+        change(&mut model.parameters.as_mut().unwrap().nodes);
+        let error = model.server_bytes().unwrap_err();
+        assert!(error.to_string().contains(text), "{error}");
+    };
+    let weights = |nodes: &mut Vec<NodeSecret>, change: &dyn Fn(&mut Vec<i16>)| match &mut nodes[0] {
+        NodeSecret::Convolution { weights, .. } => change(weights),
+        _ => panic!(),
+    };
+    refused(&|n| weights(n, &|w| w[0] = 256), "expected weights of at most 255, got 256");
+    refused(&|n| weights(n, &|w| w[0] = i16::MIN), "got -32768");
+    refused(&|n| weights(n, &|w| w.truncate(11)), "expected 12 weights and 3 biases, got 11 and 3");
+    refused(&|n| drop(n.pop()), "expected 2 nodes, got 1");
+    refused(&|n| n.swap(0, 1), "got those of another");
+}
+
+proptest! {
+    #[test]
+    fn cut_or_changed_files_are_refused_without_a_panic(at in 0usize..400, bit in 0u8..8, cut in any::<bool>(), fix in any::<bool>()) {
+        for good in [small().server_bytes().unwrap().to_vec(), small().public_bytes().unwrap()] {
+            let mut bytes = good.clone();
+            let at = at % bytes.len();
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << bit;
+            }
+            match ModelFile::read(&if fix { rehash(bytes.clone()) } else { bytes.clone() }) {
+                // With the hash put right, a change may be another valid model; without, nothing is.
+                Ok(_) => prop_assert!(fix),
+                Err(error) => prop_assert!(error.message().starts_with("model file") || fix, "{}", error),
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), public in any::<bool>()) {
+        let mut file = if public { PUBLIC_MAGIC } else { SERVER_MAGIC }.to_vec();
+        file.extend_from_slice(&1u32.to_le_bytes());
+        file.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        file.extend_from_slice(&bytes);
+        file.extend_from_slice(&[0; 32]);
+        prop_assert!(ModelFile::read(&rehash(file)).is_err());
+        prop_assert!(ModelFile::read(&bytes).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the server does to the sum of products before it may send it.
+//!
+//! The client knows s, the uniform halves it sent and the errors in them. So of a bare sum of products the uniform half would
+//! tell the weights (W·a, with a known), and the noise of the other half would (W·e, with e known). A fresh encryption of zero
+//! makes the uniform half a fresh RLWE sample, and flooding drowns the noise. [`hide`] is the only way to an answer.
+
+use super::keys::{PublicKey, open_seal};
+use super::params::RingParams;
+use super::poly::{Coefficients, Factors, Poly, Values};
+use super::sample;
+use crate::error::Result;
+use crate::prg::Prg;
+
+/// A ciphertext (c0, c1) modulo q: c0 + c1·s = round(q·m/t) + noise.
+pub(super) struct Ciphertext<Form> {
+    pub(super) c0: Poly<Form>,
+    pub(super) c1: Poly<Form>,
+}
+
+impl Ciphertext<Values> {
+    pub(super) fn zero(params: &'static RingParams) -> Self {
+        Self { c0: Poly::zero(params), c1: Poly::zero(params) }
+    }
+
+    /// Reads a client's symmetric encryption.
+    pub(super) fn read(params: &'static RingParams, bytes: &[u8]) -> Result<Self> {
+        open_seal(params, bytes).map(|(c0, c1)| Self { c0, c1 })
+    }
+
+    /// self + request·w for a plaintext polynomial w.
+    pub(super) fn add_product(&mut self, request: &Self, w: &Poly<Factors>) {
+        self.c0.add_product(&request.c0, w);
+        self.c1.add_product(&request.c1, w);
+    }
+
+    pub(super) fn into_coefficients(self) -> Ciphertext<Coefficients> {
+        Ciphertext { c0: self.c0.into_coefficients(), c1: self.c1.into_coefficients() }
+    }
+
+    /// Adds a fresh public-key encryption of zero, (b·u + e0, a·u + e1) with u ternary.
+    pub(super) fn add_zero_encryption(mut self, key: &PublicKey, prg: &mut Prg) -> Ciphertext<Coefficients> {
+        let params = self.c0.params;
+        let u = Poly::from_small(params, &sample::ternary(params.degree, prg)).into_values();
+        self.c0.add_product(&u, &key.b);
+        self.c1.add_product(&u, &key.a);
+        let mut out = self.into_coefficients();
+        out.c0.add_small(&sample::errors(params.degree, prg));
+        out.c1.add_small(&sample::errors(params.degree, prg));
+        out
+    }
+}
+
+impl Ciphertext<Coefficients> {
+    /// Adds noise uniform in [-2^f, 2^f), f the ring's flooding bits, to the coefficients of c0 that will be sent.
+    pub(super) fn add_flooding(&mut self, sent: impl Iterator<Item = usize>, prg: &mut Prg) {
+        let params = self.c0.params;
+        let mut half = [0; 4];
+        for (half, prime) in half.iter_mut().zip(params.primes) {
+            *half = prime.modulus.reduce_wide(1 << params.flooding_bits);
+        }
+        for position in sent {
+            let noise = sample::uniform_bits(params.flooding_bits + 1, prg);
+            self.c0.add_at(position, |i, q| q.sub(q.reduce_wide(noise), half[i]));
+        }
+    }
+}
+
+/// Makes a sum of products fit to be switched and sent: adds an encryption of zero, the server's mask and flooding, modulo q.
+///
+/// `add_mask` adds the encoded mask to c0; `sent` are the coefficients of c0 that will be sent, each with its mask.
+pub(super) fn hide(
+    sum: Ciphertext<Values>,
+    key: &PublicKey,
+    sent: impl Iterator<Item = usize>,
+    add_mask: impl FnOnce(&mut Poly<Coefficients>, &mut Prg),
+    prg: &mut Prg,
+) -> Ciphertext<Coefficients> {
+    let mut out = sum.add_zero_encryption(key, prg);
+    add_mask(&mut out.c0, prg);
+    out.add_flooding(sent, prg);
+    out
+}

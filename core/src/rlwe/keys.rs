@@ -1,0 +1,141 @@
+//! The client's secret key and the public key that the server hides its answers with.
+
+use super::params::RingParams;
+use super::poly::{Coefficients, Factors, Poly, Values, check_length};
+use super::sample;
+use crate::error::{Error, ErrorKind, Result};
+use crate::prg::{Prg, SEED_BYTES};
+use crate::wire::bits::BitWriter;
+use alloc::vec::Vec;
+
+/// A secret s of R_q with coefficients uniform in {-1, 0, 1}. The client holds it, one per ring; wiped when dropped.
+pub struct SecretKey {
+    pub(super) s: Poly<Factors>,
+}
+
+/// A pair (a, b = e - a·s) of R_q² with a uniform and e a fresh error: an encryption of zero under s.
+///
+/// The client makes it and the server hides its answers with it (Lyubashevsky, Peikert and Regev, Eurocrypt 2010).
+pub struct PublicKey {
+    pub(super) a: Poly<Factors>,
+    pub(super) b: Poly<Factors>,
+}
+
+impl SecretKey {
+    /// Draws a key for a ring.
+    pub fn generate(params: &'static RingParams, prg: &mut Prg) -> Self {
+        let s = sample::ternary(params.degree, prg);
+        Self { s: Poly::from_small(params, &s).into_values().into_factors() }
+    }
+
+    /// The ring of this key.
+    pub fn params(&self) -> &'static RingParams {
+        self.s.params
+    }
+
+    /// A fresh public key of this key, [`PublicKey::bytes`] long: the seed that a expands from, then the values of b.
+    pub fn public_key(&self, prg: &mut Prg) -> Vec<u8> {
+        self.seal(Poly::zero(self.params()), prg)
+    }
+
+    /// A fresh symmetric encryption of an already scaled message: a seed for a, then the values of message + e - a·s.
+    ///
+    /// The seed is output of `prg`, so it says nothing about what else comes from there.
+    pub(super) fn seal(&self, mut message: Poly<Coefficients>, prg: &mut Prg) -> Vec<u8> {
+        let params = self.params();
+        let seed = prg.array::<SEED_BYTES>();
+        message.add_small(&sample::errors(params.degree, prg));
+        let mut c0 = message.into_values();
+        c0.sub_product(&Poly::uniform(params, &seed), &self.s);
+        let mut out = BitWriter::with_capacity(sealed_bytes(params));
+        for chunk in seed.as_chunks::<8>().0 {
+            out.put(u64::from_le_bytes(*chunk), 64);
+        }
+        c0.write(&mut out);
+        out.finish()
+    }
+
+    /// Refuses a key of another ring.
+    pub(super) fn expect(&self, params: &'static RingParams) -> Result<()> {
+        expect_ring("secret key", self.params(), params)
+    }
+}
+
+impl PublicKey {
+    /// Bytes of a public key on the wire.
+    pub fn bytes(params: &RingParams) -> usize {
+        sealed_bytes(params)
+    }
+
+    /// Reads what [`SecretKey::public_key`] wrote.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedMessage`] if the length differs or a residue is not below its prime.
+    pub fn from_bytes(params: &'static RingParams, bytes: &[u8]) -> Result<Self> {
+        let (b, a) = open_seal(params, bytes).map_err(|e| e.context("public key"))?;
+        Ok(Self { a: a.into_factors(), b: b.into_factors() })
+    }
+
+    /// Refuses a key of another ring.
+    pub(super) fn expect(&self, params: &'static RingParams) -> Result<()> {
+        expect_ring("public key", self.a.params, params)
+    }
+}
+
+/// Bytes of what [`SecretKey::seal`] writes.
+pub(super) fn sealed_bytes(params: &RingParams) -> usize {
+    SEED_BYTES + Poly::<Values>::wire_bytes(params)
+}
+
+/// Reads what [`SecretKey::seal`] wrote, as (c0, c1): the second half as sent, then the expanded uniform half.
+pub(super) fn open_seal(params: &'static RingParams, bytes: &[u8]) -> Result<(Poly<Values>, Poly<Values>)> {
+    check_length("ciphertext", sealed_bytes(params), bytes)?;
+    let (seed, rest) = bytes.split_at(SEED_BYTES);
+    let mut expand = [0; SEED_BYTES];
+    expand.copy_from_slice(seed);
+    Ok((Poly::read(params, rest)?, Poly::uniform(params, &expand)))
+}
+
+fn expect_ring(what: &str, got: &'static RingParams, expected: &'static RingParams) -> Result<()> {
+    if core::ptr::eq(got, expected) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        alloc::format!("{what}: expected one of the ring of {}, got one of the ring of {}", expected.name, got.name),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prg::Seed;
+    use crate::rlwe::params::{LINEAR, SLOTS};
+
+    #[test]
+    fn public_keys_are_read_back_and_malformed_ones_refused() {
+        for params in [&LINEAR, &SLOTS] {
+            let mut prg = Prg::new(&Seed::from_bytes([3; 32]));
+            let key = SecretKey::generate(params, &mut prg);
+            let bytes = key.public_key(&mut prg);
+            assert_eq!(bytes.len(), PublicKey::bytes(params));
+            assert!(PublicKey::from_bytes(params, &bytes).is_ok());
+            let mut long = bytes.clone();
+            long.push(0);
+            let mut above = bytes.clone();
+            above[SEED_BYTES..SEED_BYTES + 4].fill(0xff);
+            for bad in [&[][..], &bytes[..31], &bytes[..bytes.len() - 1], &long, &above] {
+                let error = PublicKey::from_bytes(params, bad).err().unwrap();
+                assert_eq!(error.kind(), ErrorKind::MalformedMessage);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_other_ring_is_refused() {
+        let mut prg = Prg::new(&Seed::from_bytes([3; 32]));
+        let key = SecretKey::generate(&SLOTS, &mut prg);
+        assert_eq!(key.expect(&LINEAR).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert!(key.expect(&SLOTS).is_ok());
+    }
+}

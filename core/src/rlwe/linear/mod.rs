@@ -1,0 +1,95 @@
+//! Linear layers on encrypted masks: the client's mask r goes in, W·r + s comes out, s the server's fresh uniform mask.
+//!
+//! The client sends [`encrypt_request`] for each request ciphertext. The server feeds them to a [`LinearResponder`] and sends its
+//! answers. The client's [`decrypt_response`] gives m = W·r + s modulo 2^32, exactly.
+
+mod packing;
+mod server;
+
+pub use packing::{ConvShape, LinearPacking};
+pub use server::{LinearResponder, LinearWeights, MAX_WEIGHT, linear_noise_bound};
+
+use super::encode::{Word, decode_word};
+use super::keys::SecretKey;
+use super::params::LINEAR;
+use super::poly::Poly;
+use super::switch::Switched;
+use crate::error::{Error, ErrorKind, Result};
+use crate::prg::Prg;
+use alloc::vec::Vec;
+
+/// Client: request `index` of a layer, an encryption of M channels of the mask r of the layer's input.
+///
+/// `input_mask` is the whole of r, channel by channel. [`LinearPacking::request_bytes`] long.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] if there is no such request, the mask has not the input's length or the key is of another ring.
+pub fn encrypt_request(
+    key: &SecretKey,
+    packing: &LinearPacking,
+    input_mask: &[u32],
+    index: usize,
+    prg: &mut Prg,
+) -> Result<Vec<u8>> {
+    key.expect(&LINEAR)?;
+    check_index("request", index, packing.request_ciphertexts())?;
+    if input_mask.len() != packing.inputs() {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            alloc::format!("input mask: expected {} values, got {}", packing.inputs(), input_mask.len()),
+        ));
+    }
+    let mut message = Poly::zero(&LINEAR);
+    for (place, input) in packing.input_places(index) {
+        let encoded = Word::new(input_mask[input]);
+        message.add_at(place, |prime, q| encoded.residue(prime, q));
+    }
+    Ok(key.seal(message, prg))
+}
+
+/// Client: decrypts answer `index` to its part of m = W·r + s.
+///
+/// `output_mask` is the whole of m; the answer's part, [`LinearPacking::response_outputs`], is written.
+///
+/// # Errors
+/// [`ErrorKind::MalformedMessage`] if the answer is not [`LinearPacking::response_bytes`] long; [`ErrorKind::InvalidArgument`] if
+/// there is no such answer, `output_mask` has not the output's length or the key is of another ring. Nothing is written then.
+pub fn decrypt_response(
+    key: &SecretKey,
+    packing: &LinearPacking,
+    index: usize,
+    bytes: &[u8],
+    output_mask: &mut [u32],
+) -> Result<()> {
+    key.expect(&LINEAR)?;
+    check_index("answer", index, packing.response_ciphertexts())?;
+    check_outputs(packing, output_mask)?;
+    let outputs = packing.response_outputs(index);
+    let answer =
+        Switched::read(&LINEAR, outputs.len(), bytes).map_err(|e| e.context(format_args!("answer {index}")))?;
+    let decrypted = answer.decrypt(&key.s, packing.output_places(index));
+    for (m, &v) in output_mask[outputs].iter_mut().zip(decrypted.iter()) {
+        *m = decode_word(v);
+    }
+    Ok(())
+}
+
+fn check_index(what: &str, index: usize, count: usize) -> Result<()> {
+    if index < count {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::InvalidArgument, alloc::format!("{what}: expected one of {count}, got number {index}")))
+}
+
+fn check_outputs(packing: &LinearPacking, outputs: &[u32]) -> Result<()> {
+    if outputs.len() == packing.outputs() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::InvalidArgument,
+        alloc::format!("output mask: expected {} values, got {}", packing.outputs(), outputs.len()),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Elements of R_q as residues: structure of arrays, one array of N residues per prime, wiped when dropped.
+
+use super::modulus::Modulus;
+use super::ntt::RnsPrime;
+use super::params::RingParams;
+use super::sample;
+use crate::error::{Error, ErrorKind, Result};
+use crate::prg::SecretVec;
+use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
+use alloc::vec;
+use core::marker::PhantomData;
+use zeroize::Zeroizing;
+
+/// Bits of a residue on the wire.
+const RESIDUE_BITS: u32 = 31;
+
+/// The residues are coefficients.
+pub(super) enum Coefficients {}
+/// The residues are values at the roots of X^N + 1, in the order of [`super::ntt`].
+pub(super) enum Values {}
+/// The residues are values times 2^32 (Montgomery), ready to be multiplied by.
+pub(super) enum Factors {}
+
+/// An element of R_q. `Form` says what its residues, always in [0, q_i), stand for.
+pub(super) struct Poly<Form> {
+    pub(super) params: &'static RingParams,
+    residues: SecretVec<u32>,
+    form: PhantomData<fn() -> Form>,
+}
+
+impl<Form> Poly<Form> {
+    pub(super) fn zero(params: &'static RingParams) -> Self {
+        let residues = Zeroizing::new(vec![0; params.degree * params.primes.len()]);
+        Self { params, residues, form: PhantomData }
+    }
+
+    /// Each prime with its N residues.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static RnsPrime, &[u32])> {
+        self.params.primes.iter().zip(self.residues.chunks_exact(self.params.degree))
+    }
+
+    /// Each prime with its N residues, to be changed.
+    pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = (&'static RnsPrime, &mut [u32])> {
+        self.params.primes.iter().zip(self.residues.chunks_exact_mut(self.params.degree))
+    }
+
+    fn map(mut self, f: impl Fn(&'static RnsPrime, &mut [u32])) -> Self {
+        for (prime, part) in self.parts_mut() {
+            f(prime, part);
+        }
+        self
+    }
+
+    fn into_form<Other>(self) -> Poly<Other> {
+        Poly { params: self.params, residues: self.residues, form: PhantomData }
+    }
+}
+
+impl Poly<Coefficients> {
+    /// The polynomial of N small signed coefficients.
+    pub(super) fn from_small(params: &'static RingParams, small: &[i8]) -> Self {
+        let mut out = Self::zero(params);
+        out.add_small(small);
+        out
+    }
+
+    /// Adds N small signed coefficients.
+    pub(super) fn add_small(&mut self, small: &[i8]) {
+        for (prime, part) in self.parts_mut() {
+            for (x, &e) in part.iter_mut().zip(small) {
+                *x = prime.modulus.add(*x, prime.modulus.residue(i32::from(e)));
+            }
+        }
+    }
+
+    /// Adds at coefficient `position` the integer whose residues `residue` gives.
+    pub(super) fn add_at(&mut self, position: usize, residue: impl Fn(usize, Modulus) -> u32) {
+        for (i, (prime, part)) in self.parts_mut().enumerate() {
+            part[position] = prime.modulus.add(part[position], residue(i, prime.modulus));
+        }
+    }
+
+    pub(super) fn into_values(self) -> Poly<Values> {
+        self.map(|prime, part| prime.forward(part)).into_form()
+    }
+}
+
+impl Poly<Values> {
+    pub(super) fn into_coefficients(self) -> Poly<Coefficients> {
+        self.map(|prime, part| prime.inverse(part)).into_form()
+    }
+
+    pub(super) fn into_factors(self) -> Poly<Factors> {
+        self.map(|prime, part| {
+            for x in part {
+                *x = prime.modulus.to_montgomery(*x);
+            }
+        })
+        .into_form()
+    }
+
+    /// self + x·y.
+    pub(super) fn add_product(&mut self, x: &Self, y: &Poly<Factors>) {
+        for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
+            multiply_accumulate(prime.modulus, sum, x, y);
+        }
+    }
+
+    /// self - x·y.
+    pub(super) fn sub_product(&mut self, x: &Self, y: &Poly<Factors>) {
+        for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
+            let q = prime.modulus;
+            for ((sum, &x), &y) in sum.iter_mut().zip(x).zip(y) {
+                *sum = q.sub(*sum, q.montgomery_mul(x, y));
+            }
+        }
+    }
+
+    /// The uniform element that a public seed expands to. A uniform element has uniform values, so these are drawn directly.
+    pub(super) fn uniform(params: &'static RingParams, seed: &[u8; 32]) -> Self {
+        let mut prg = sample::public_prg(seed);
+        let mut out = Self::zero(params);
+        for (prime, part) in out.parts_mut() {
+            sample::uniform_residues_vartime(prime.value(), part, &mut prg);
+        }
+        out
+    }
+
+    /// Bytes of an element on the wire.
+    pub(super) fn wire_bytes(params: &RingParams) -> usize {
+        packed_bytes(params.degree * params.primes.len(), RESIDUE_BITS)
+    }
+
+    /// Writes the values of all primes, 31 bits each.
+    pub(super) fn write(&self, out: &mut BitWriter) {
+        for &x in self.residues.iter() {
+            out.put(u64::from(x), RESIDUE_BITS);
+        }
+    }
+
+    /// Reads what [`Self::write`] wrote and nothing else.
+    pub(super) fn read(params: &'static RingParams, bytes: &[u8]) -> Result<Self> {
+        check_length("ring element", Self::wire_bytes(params), bytes)?;
+        let mut reader = BitReader::new(bytes);
+        let mut out = Self::zero(params);
+        for (prime, part) in out.parts_mut() {
+            let mut all_below = true;
+            for x in part {
+                *x = reader.take(RESIDUE_BITS) as u32;
+                all_below &= *x < prime.value();
+            }
+            if !all_below {
+                return Err(Error::new(
+                    ErrorKind::MalformedMessage,
+                    alloc::format!("ring element: expected residues below {}, got others", prime.value()),
+                ));
+            }
+        }
+        reader.finish()?;
+        Ok(out)
+    }
+}
+
+/// sum + x·y·2^-32 on residues of one prime.
+#[inline]
+fn multiply_accumulate(q: Modulus, sum: &mut [u32], x: &[u32], y: &[u32]) {
+    for ((sum, &x), &y) in sum.iter_mut().zip(x).zip(y) {
+        *sum = q.add(*sum, q.montgomery_mul(x, y));
+    }
+}
+
+/// Refuses a message that is not `expected` bytes long.
+pub(super) fn check_length(what: &str, expected: usize, bytes: &[u8]) -> Result<()> {
+    if bytes.len() == expected {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::MalformedMessage,
+        alloc::format!("{what}: expected {expected} bytes, got {}", bytes.len()),
+    ))
+}

@@ -1,0 +1,168 @@
+//! From modulus q to a power of two q', and decryption there.
+
+use super::modulus::{Factor, Modulus};
+use super::params::RingParams;
+use super::poly::{Coefficients, Factors, Poly, check_length};
+use crate::error::Result;
+use crate::prg::SecretVec;
+use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
+use alloc::vec;
+use alloc::vec::Vec;
+use zeroize::Zeroizing;
+
+/// A ciphertext modulo q' as it is sent: all N coefficients of c1, then the coefficients of c0 at the positions asked for.
+pub(super) struct Switched {
+    c1: SecretVec<u64>,
+    c0: SecretVec<u64>,
+}
+
+/// Bytes of a switched ciphertext with `sent` coefficients of c0.
+pub(super) fn switched_bytes(params: &RingParams, sent: usize) -> usize {
+    packed_bytes(params.degree + sent, params.switched_bits)
+}
+
+/// round(x·q'/q) mod q' for every coefficient x.
+///
+/// x/q modulo 1 is the sum over the primes of y_i/q_i with y_i = x_i·(q/q_i)^-1 mod q_i, here in units of 2^-64. With R_i =
+/// floor(2^96/q_i) = high·2^32 + low, y_i·2^64/q_i is taken as y_i·high + floor(y_i·low/2^32): too small by less than y_i/2^32
+/// for R_i's rounding (at most 1/2, as y_i < 2^31) plus 1 for the last floor. Over at most four primes the fraction is too
+/// small by less than 6·2^-64, so the result is within 1/2 + 6·q'/2^64 < 1/2 + 2^-14 of x·q'/q.
+pub(super) fn round_to_switched(x: &Poly<Coefficients>) -> SecretVec<u64> {
+    let params = x.params;
+    let mut fractions = Zeroizing::new(vec![0u64; params.degree]);
+    for ((prime, part), crt) in x.parts().zip(params.crt) {
+        let (high, low) = crt.fraction;
+        for (fraction, &x) in fractions.iter_mut().zip(part) {
+            let y = u64::from(prime.modulus.mul(x, crt.cofactor));
+            // y < 2^31 and high < 2^34: each term is below 2^64; the sum wraps at 1, as it should.
+            *fraction = fraction.wrapping_add(y * high + ((y * u64::from(low)) >> 32));
+        }
+    }
+    let drop = 64 - params.switched_bits;
+    for fraction in fractions.iter_mut() {
+        *fraction = fraction.wrapping_add(1 << (drop - 1)) >> drop;
+    }
+    fractions
+}
+
+/// Writes (c0, c1) switched to q'.
+pub(super) fn write(c0: &Poly<Coefficients>, c1: &Poly<Coefficients>, sent: impl Iterator<Item = usize>) -> Vec<u8> {
+    let params = c1.params;
+    let width = params.switched_bits;
+    let mut out = BitWriter::with_capacity(switched_bytes(params, params.degree));
+    for &x in round_to_switched(c1).iter() {
+        out.put(x, width);
+    }
+    let c0 = round_to_switched(c0);
+    for position in sent {
+        out.put(c0[position], width);
+    }
+    out.finish()
+}
+
+impl Switched {
+    /// Reads a ciphertext with `sent` coefficients of c0.
+    pub(super) fn read(params: &RingParams, sent: usize, bytes: &[u8]) -> Result<Self> {
+        check_length("answer", switched_bytes(params, sent), bytes)?;
+        let mut reader = BitReader::new(bytes);
+        let c1 = (0..params.degree).map(|_| reader.take(params.switched_bits)).collect();
+        let c0 = (0..sent).map(|_| reader.take(params.switched_bits)).collect();
+        reader.finish()?;
+        Ok(Self { c1: Zeroizing::new(c1), c0: Zeroizing::new(c0) })
+    }
+
+    /// c0 + c1·s mod q' at the positions that were sent, in their order.
+    ///
+    /// c1, centred, is at most q'/2 and s ternary, so |c1·s| <= N·q'/2: 2^52 in the ring of linear layers and 2^59 in that
+    /// of the slots, which the first two primes, with product above 2^61.9, represent.
+    pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
+        let width = s.params.switched_bits;
+        let mut residues: [SecretVec<u32>; 2] = [Zeroizing::default(), Zeroizing::default()];
+        for ((prime, s), product) in s.parts().zip(&mut residues) {
+            let centred = |x: u64| ((x << (64 - width)) as i64) >> (64 - width);
+            *product = Zeroizing::new(self.c1.iter().map(|&x| prime.modulus.residue_wide(centred(x))).collect());
+            prime.forward(product);
+            for (x, &s) in product.iter_mut().zip(s) {
+                *x = prime.modulus.montgomery_mul(*x, s);
+            }
+            prime.inverse(product);
+        }
+        let [low, high] = &residues;
+        let pair = CrtPair::new(s.params.primes[0].modulus, s.params.primes[1].modulus);
+        let keep = u64::MAX >> (64 - width);
+        let sums = sent.zip(self.c0.iter());
+        Zeroizing::new(
+            sums.map(|(i, &c0)| c0.wrapping_add(pair.lift(low[i], high[i]) as u64) & keep).collect::<Vec<u64>>(),
+        )
+    }
+}
+
+/// The Chinese remainder map from two primes to centred integers.
+struct CrtPair {
+    first: Modulus,
+    second: Modulus,
+    /// first^-1 modulo second.
+    inverse: Factor,
+}
+
+impl CrtPair {
+    fn new(first: Modulus, second: Modulus) -> Self {
+        let inverse = second.factor(second.invert_vartime(first.value() % second.value()));
+        Self { first, second, inverse }
+    }
+
+    /// The x of least magnitude that is `a` modulo the first prime and `b` modulo the second.
+    #[inline]
+    fn lift(&self, a: u32, b: u32) -> i64 {
+        let (p, q) = (u64::from(self.first.value()), u64::from(self.second.value()));
+        // a is below the first prime, which is below twice the second.
+        let digit = self.second.mul(self.second.sub(b, self.second.reduce_once(a)), self.inverse);
+        let x = (u64::from(a) + p * u64::from(digit)) as i64;
+        // x is in [0, p·q), below 2^62; the mask is all ones where x exceeds half of it.
+        let above = ((p * q / 2) as i64 - x) >> 63;
+        x - ((p * q) as i64 & above)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rlwe::params::{LINEAR, SLOTS};
+    use proptest::prelude::*;
+
+    fn from_integer(params: &'static RingParams, x: u128) -> Poly<Coefficients> {
+        let mut poly = Poly::zero(params);
+        poly.add_at(0, |_, q| (x % u128::from(q.value())) as u32);
+        poly
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn switching_rounds_as_stated(x: u128, ring in 0usize..2) {
+            let params = [&LINEAR, &SLOTS][ring];
+            let q = params.primes.iter().map(|p| u128::from(p.value())).product::<u128>();
+            let x = x % q;
+            let y = u128::from(round_to_switched(&from_integer(params, x))[0]);
+            let bits = params.switched_bits;
+            // |y - x·q'/q| <= 1/2 + 2^-14 modulo q', times q/2^20 to stay within 128 bits: x·q' in two steps.
+            let (mut quotient, mut rest) = (0u128, x);
+            for _ in 0..bits {
+                rest *= 2;
+                quotient = 2 * quotient + u128::from(rest >= q);
+                rest -= q * u128::from(rest >= q);
+            }
+            // x·q' = quotient·q + rest.
+            let up = (quotient + 1) % (1 << bits);
+            let slack = q >> 14;
+            prop_assert!((y == quotient && rest <= q / 2 + slack) || (y == up && rest >= q / 2 - slack));
+        }
+
+        #[test]
+        fn lifting_inverts_reduction(x in -(1i64 << 60)..1i64 << 60) {
+            let [first, second] = [LINEAR.primes[0].modulus, LINEAR.primes[1].modulus];
+            let pair = CrtPair::new(first, second);
+            prop_assert_eq!(pair.lift(first.residue_wide(x), second.residue_wide(x)), x);
+        }
+    }
+}

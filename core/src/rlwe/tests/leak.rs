@@ -1,0 +1,155 @@
+//! What the client could learn of the weights, tried out: with its secret key, its uniform halves and its errors, and on
+//! answers before they are switched, which tell more than what is sent.
+//!
+//! Each attack succeeds on an answer that was put together here from the same steps with one left out, so it can tell.
+
+use super::*;
+use crate::rlwe::poly::Values;
+
+/// Reads the polynomial w off c1 = w·a by division in the transformed domain, as integers of least magnitude.
+fn divide_by_uniform_half(c1: Poly<Values>, request: &[u8]) -> Vec<i128> {
+    let a = Ciphertext::read(&LINEAR, request).unwrap().c1;
+    let mut quotient = c1;
+    for ((prime, x), (_, a)) in quotient.parts_mut().zip(a.parts()) {
+        let q = prime.modulus;
+        for (x, &a) in x.iter_mut().zip(a) {
+            let inverse = q.invert_vartime(a);
+            *x = q.montgomery_mul(q.to_montgomery(*x), inverse);
+        }
+    }
+    lift(&quotient.into_coefficients())
+}
+
+/// The weights a polynomial holds at their places.
+fn weights_in(packing: &LinearPacking, polynomial: &[i128]) -> Vec<i128> {
+    let mut weights = alloc::vec![0; packing.weights()];
+    for (place, number) in packing.weight_places(0, 0) {
+        weights[number] = polynomial[place];
+    }
+    weights
+}
+
+#[test]
+fn the_uniform_half_tells_no_weights() {
+    let packing = LinearPacking::choose(&layer(2, 20, 3, 3)).unwrap();
+    assert_eq!((packing.request_ciphertexts(), packing.response_ciphertexts()), (1, 1));
+    let mut prg = prg(11);
+    let w: Vec<i16> = (0..packing.weights()).map(|_| prg.below(511) as i16 - 255).collect();
+    let weights = LinearWeights::new(&packing, &w).unwrap();
+    let (key, public) = keys(&LINEAR, &mut prg);
+    let r: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
+    let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
+    let mut s = alloc::vec![0; packing.outputs()];
+    let absorbed = || {
+        let mut responder = LinearResponder::new(&weights);
+        responder.absorb(0, &request).unwrap();
+        responder
+    };
+
+    // Without the zero encryption (mask and flooding do not touch c1): every weight is read.
+    let bare = absorbed().take_sum(0).unwrap();
+    let read = weights_in(&packing, &divide_by_uniform_half(bare.c1, &request));
+    assert!(read.iter().zip(&w).all(|(&read, &w)| read == i128::from(w)));
+
+    // The true answer: what is read is as large as q, and no weight among it.
+    let hidden = absorbed().hidden(0, &public, &mut prg, &mut s).unwrap();
+    let read = divide_by_uniform_half(hidden.c1.into_values(), &request);
+    let small = read.iter().filter(|x| x.abs() < 1 << 80).count();
+    assert!(small < 8, "{small}");
+    let right = weights_in(&packing, &read).iter().zip(&w).filter(|&(&read, &w)| read == i128::from(w)).count();
+    assert_eq!(right, 0);
+}
+
+#[test]
+fn no_candidate_weight_explains_a_sent_uniform_half() {
+    // One weight of 511 candidates, on the bytes as sent: the client computes the switched w·a for each.
+    let packing = LinearPacking::choose(&layer(1, 4, 1, 1)).unwrap();
+    let weights = LinearWeights::new(&packing, &[-173]).unwrap();
+    let mut prg = prg(12);
+    let (key, public) = keys(&LINEAR, &mut prg);
+    let r: Vec<u32> = (0..16).map(|_| prg.next_u32()).collect();
+    let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
+    let mut responder = LinearResponder::new(&weights);
+    responder.absorb(0, &request).unwrap();
+    let mut s = alloc::vec![0; 16];
+    let sent = responder.respond(0, &public, &mut prg, &mut s).unwrap();
+    let mut responder = LinearResponder::new(&weights);
+    responder.absorb(0, &request).unwrap();
+    let mut bare = responder.take_sum(0).unwrap().into_coefficients();
+    bare.add_flooding(packing.output_places(0), &mut prg);
+    let unprotected = switch::write(&bare.c0, &bare.c1, packing.output_places(0));
+
+    // N·41 bits of the uniform half come first.
+    let half = LINEAR.degree * 41 / 8;
+    let a = lift(&Ciphertext::read(&LINEAR, &request).unwrap().c1.into_coefficients());
+    let explains = |w: i128, bytes: &[u8]| {
+        let mut wa = Poly::<Coefficients>::zero(&LINEAR);
+        for (i, a) in a.iter().enumerate() {
+            wa.add_at(i, |_, q| (a * w).rem_euclid(i128::from(q.value())) as u32);
+        }
+        switch::write(&wa, &wa, 0..0)[..half] == bytes[..half]
+    };
+    let candidates = |bytes: &[u8]| (-255..=255).filter(|&w| explains(w, bytes)).collect::<Vec<i128>>();
+    assert_eq!(candidates(&unprotected), [-173]);
+    assert_eq!(candidates(&sent), []);
+}
+
+/// Estimates the weights by least squares from the noise of answers and the known errors of requests: for each weight, at place p of the
+/// weight polynomial, the correlation of noise[k] with errors[k - p]. Returns the estimates in units of 1/1000.
+fn correlate(packing: &LinearPacking, observed: &[(Vec<i128>, Vec<i128>)]) -> Vec<i128> {
+    let n = LINEAR.degree;
+    let outputs: Vec<usize> = packing.output_places(0).collect();
+    let mut estimates = alloc::vec![0; packing.weights()];
+    for (place, number) in packing.weight_places(0, 0) {
+        let (mut product, mut square) = (0i128, 0i128);
+        for (noise, errors) in observed {
+            for (&k, &noise) in outputs.iter().zip(noise) {
+                let error = if k >= place { errors[k - place] } else { -errors[n + k - place] };
+                product += noise * error;
+                square += error * error;
+            }
+        }
+        estimates[number] = product * 1000 / square;
+    }
+    estimates
+}
+
+#[test]
+fn the_noise_tells_no_weights() {
+    let packing = LinearPacking::choose(&layer(1, 64, 1, 3)).unwrap();
+    let w: [i16; 9] = [3, -255, 17, 0, 100, -1, 42, 255, -77];
+    let weights = LinearWeights::new(&packing, &w).unwrap();
+    let mut prg = prg(13);
+    let (key, public) = keys(&LINEAR, &mut prg);
+    let places: Vec<usize> = packing.output_places(0).collect();
+    let (mut bare, mut flooded) = (Vec::new(), Vec::new());
+    for _ in 0..48 {
+        // r = 0 is the client's choice here: the product is zero and there is no rounding of encodings.
+        let r = alloc::vec![0; packing.inputs()];
+        let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
+        let errors = request_errors(&key, &packing, &request, 0, &r);
+        let mut s = alloc::vec![0; packing.outputs()];
+        let absorbed = || {
+            let mut responder = LinearResponder::new(&weights);
+            responder.absorb(0, &request).unwrap();
+            responder
+        };
+        // Without flooding: the zero encryption's own noise, deviation 240, is all that stands before W·e.
+        let sum = absorbed().take_sum(0).unwrap().add_zero_encryption(&public, &mut prg);
+        bare.push((noise_at(phase(&key, sum), &places, &s), errors.clone()));
+        let hidden = absorbed().hidden(0, &public, &mut prg, &mut s).unwrap();
+        flooded.push((noise_at(phase(&key, hidden), &places, &s), errors));
+    }
+    // 48 answers of 3844 outputs: the standard deviation of an estimate is about 0.2 + 0.8 by the other weights' noise.
+    let worst = |estimates: &[i128]| estimates.iter().zip(&w).map(|(x, &w)| (x - 1000 * i128::from(w)).abs()).max();
+    let estimates = correlate(&packing, &bare);
+    assert!(worst(&estimates).unwrap() < 6000, "{estimates:?}");
+    let signs =
+        |estimates: &[i128]| estimates.iter().zip(&w).filter(|&(&x, &w)| w.abs() > 10 && (x > 0) == (w > 0)).count();
+    assert_eq!(signs(&estimates), 6);
+    // With flooding: estimates are of the flooding's size, 2^58/sqrt(3) over 3.24·sqrt(48·3844), whatever the weights are.
+    let estimates = correlate(&packing, &flooded);
+    assert!(estimates.iter().all(|x| x.abs() > 1 << 40), "{estimates:?}");
+    let deviation = (1i128 << 58) * 1000 / 2_400;
+    assert!(estimates.iter().all(|x| x.abs() < 6 * deviation), "{estimates:?}");
+}

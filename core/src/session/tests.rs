@@ -1,0 +1,542 @@
+//! Client and server back to back in memory.
+
+use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{
+    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
+    Pool, Shape,
+};
+use crate::ot::softspoken::Depth;
+use crate::prg::{Prg, Seed};
+use alloc::{format, string::String, vec, vec::Vec};
+
+/// Both parties and the bytes under way between them.
+struct Pipe {
+    client: Client,
+    server: Server,
+    up: Vec<u8>,
+    down: Vec<u8>,
+    /// Most bytes moved by one call.
+    chunk: usize,
+}
+
+impl Pipe {
+    fn new(client: &ClientModel, server: &ServerModel, chunk: usize, seed: u8) -> Self {
+        let options = Options::default();
+        Self {
+            client: Client::new(client, options, Seed::from_bytes([seed; 32])),
+            server: Server::new(server, options, Seed::from_bytes([seed ^ 0xff; 32])),
+            up: vec![],
+            down: vec![],
+            chunk,
+        }
+    }
+
+    /// One call of each party.
+    fn step(&mut self) -> Result<(Status, Status)> {
+        let client = turn(&mut self.client, &mut self.down, &mut self.up, self.chunk)?;
+        let server = turn(&mut self.server, &mut self.up, &mut self.down, self.chunk)?;
+        Ok((client, server))
+    }
+
+    /// Runs until the client is idle and its last bytes have reached the server.
+    fn run(&mut self) -> Result<()> {
+        loop {
+            let (client, _) = self.step()?;
+            if client == Status::Idle && self.up.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn infer(&mut self, input: &[i32]) -> Result<Vec<i32>> {
+        self.client.infer(self.client.bundles()[0], input)?;
+        self.run()?;
+        Ok(self.client.output().unwrap().to_vec())
+    }
+}
+
+fn turn(session: &mut impl Session, input: &mut Vec<u8>, output: &mut Vec<u8>, chunk: usize) -> Result<Status> {
+    let mut buffer = vec![0; chunk.min(1 << 20)];
+    let progress = session.advance(&input[..input.len().min(chunk)], &mut buffer)?;
+    input.drain(..progress.consumed);
+    output.extend_from_slice(&buffer[..progress.produced]);
+    Ok(progress.status)
+}
+
+/// A network with every kind of channel in both activation layers before the output: convolution with stride and padding,
+/// pooling, flattening, dense layers.
+fn network(prg: &mut Prg) -> ModelFile {
+    let channel = |kind, bound_bits, shift, back_shift| Channel { kind, bound_bits, shift, back_shift };
+    let zero = channel(Kind::Zero, 0, 0, 0);
+    let kinds = |relu: u8, poly: u8, cubic: u8| {
+        vec![
+            channel(Kind::Relu, relu + 6, 6, 0),
+            channel(Kind::Square { secret_sign: false }, poly + 4, 4, 8),
+            channel(Kind::Cubic, cubic + 8, 8, 10),
+            zero,
+            channel(Kind::Linear, 20, 5, 0),
+            channel(Kind::Relu, relu + 6, 6, 0),
+            channel(Kind::Square { secret_sign: true }, poly + 4, 4, 7),
+            channel(Kind::Linear, 20, 0, 0),
+        ]
+    };
+    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    let conv = |out_channels, kernel, stride, padding| {
+        Op::Convolution(Convolution {
+            out_channels,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding,
+            packed_outputs: u32::MAX,
+        })
+    };
+    let nodes = vec![
+        node("conv", 0, conv(8, 3, 1, [1, 1, 1, 0])),
+        node("act", 1, Op::Activation(Activation { fraction_bits: 6, channels: kinds(14, 16, 11) })),
+        node("pool", 2, Op::SumPool(Pool { kernel: [2, 2], stride: [2, 2] })),
+        node("conv2", 3, conv(8, 2, 2, [0; 4])),
+        node("act2", 4, Op::Activation(Activation { fraction_bits: 6, channels: kinds(15, 16, 11) })),
+        node("flatten", 5, Op::Flatten),
+        node("dense", 6, conv(5, 1, 1, [0; 4])),
+        node(
+            "output",
+            7,
+            Op::Activation(Activation { fraction_bits: 4, channels: vec![channel(Kind::Linear, 28, 6, 0); 5] }),
+        ),
+    ];
+    let architecture = Architecture {
+        name: "test".into(),
+        input: Shape { channels: 2, height: 8, width: 7 },
+        input_fraction_bits: 6,
+        input_range: [-64, 64],
+        nodes,
+    };
+    let shapes = architecture.shapes().unwrap();
+    let parameters = architecture.nodes.iter().map(|node| match &node.op {
+        Op::Convolution(conv) => {
+            let fan_in = shapes[node.input as usize].channels * conv.kernel[0] * conv.kernel[1];
+            // Small enough for the bounds above, whatever the input.
+            let limit = if node.name == "conv" { 40 } else { 3 };
+            let mut weight = || prg.below(2 * limit + 1) as i16 - limit as i16;
+            let weights = (0..conv.out_channels * fan_in).map(|_| weight()).collect();
+            NodeSecret::Convolution { weights, bias: (0..conv.out_channels).map(|_| i32::from(weight()) * 3).collect() }
+        }
+        Op::Activation(activation) => NodeSecret::Activation(
+            activation
+                .channels
+                .iter()
+                .map(|channel| ChannelSecret {
+                    offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) {
+                        0
+                    } else {
+                        prg.below(100) as i32 - 50
+                    },
+                    lambda: if channel.kind == Kind::Cubic { prg.below(2000) as i64 - 1000 } else { 0 },
+                    negative: channel.kind == (Kind::Square { secret_sign: true }),
+                })
+                .collect(),
+        ),
+        _ => NodeSecret::None,
+    });
+    let parameters = Some(Parameters { nodes: parameters.collect() });
+    ModelFile { architecture, parameters }
+}
+
+fn models() -> (ModelFile, ClientModel, ServerModel) {
+    let mut prg = Prg::new(&Seed::from_bytes([9; 32]));
+    let file = network(&mut prg);
+    let bytes = file.server_bytes().unwrap();
+    let client = ClientModel::read(&file.public_bytes().unwrap()).unwrap();
+    (file, client, ServerModel::read(&bytes).unwrap())
+}
+
+/// Both roundings that a channel allows for a linear output y, as the sorted set of results.
+fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
+    if channel.kind == Kind::Zero {
+        return vec![secret.offset.into()];
+    }
+    let limit = (1i64 << (channel.bound_bits - 1)) - (1 << channel.shift);
+    assert!(y.abs() < limit, "the test's network keeps its bounds: |{y}| < {limit}");
+    let unit = 1i64 << channel.shift;
+    let truncated = [y.div_euclid(unit), -(-y).div_euclid(unit)];
+    let back = |z: i64| {
+        let floor = z.div_euclid(1 << channel.back_shift);
+        [floor, floor + i64::from(channel.back_shift > 0)]
+    };
+    let sign = if secret.negative { -1 } else { 1 };
+    match channel.kind {
+        Kind::Relu => truncated.iter().map(|&v| v.max(0)).collect(),
+        Kind::Linear => truncated.to_vec(),
+        Kind::Square { .. } => {
+            truncated.iter().flat_map(|&v| back(v * v)).map(|q| sign * q + i64::from(secret.offset)).collect()
+        }
+        _ => {
+            let z = |v: i64| v * v * v + secret.lambda * v;
+            truncated.iter().flat_map(|&v| back(z(v))).map(|q| q + i64::from(secret.offset)).collect()
+        }
+    }
+}
+
+/// Checks every value of every tensor against the values it was computed from.
+fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
+    let shapes = file.architecture.shapes().unwrap();
+    let secrets = &file.parameters.as_ref().unwrap().nodes;
+    for (index, node) in file.architecture.nodes.iter().enumerate() {
+        let (x, got) = (&tensors[node.input as usize], &tensors[index + 1]);
+        let (input, output) = (shapes[node.input as usize], shapes[index + 1]);
+        match (&node.op, &secrets[index]) {
+            (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
+                let unread = file.architecture.unread_outputs(index, &shapes);
+                let kernel = (conv.kernel[0] * conv.kernel[1]) as usize;
+                for (place, &value) in got.iter().enumerate() {
+                    let (o, i, j) = (
+                        place / output.plane(),
+                        place % output.plane() / output.width as usize,
+                        place % output.width as usize,
+                    );
+                    let mut sum = i64::from(bias[o]);
+                    for c in 0..input.channels as usize {
+                        for k in 0..kernel {
+                            let row = (i * conv.stride[0] as usize + k / conv.kernel[1] as usize)
+                                .wrapping_sub(conv.padding[0] as usize);
+                            let column = (j * conv.stride[1] as usize + k % conv.kernel[1] as usize)
+                                .wrapping_sub(conv.padding[1] as usize);
+                            if row < input.height as usize && column < input.width as usize {
+                                let weight = weights[(o * input.channels as usize + c) * kernel + k];
+                                sum += i64::from(weight)
+                                    * x[(c * input.height as usize + row) * input.width as usize + column];
+                            }
+                        }
+                    }
+                    assert_eq!(value, if unread[o] { 0 } else { sum }, "{} at {place}", node.name);
+                }
+            }
+            (Op::SumPool(_), _) => {
+                for (place, &value) in got.iter().enumerate() {
+                    let (c, i, j) = (
+                        place / output.plane(),
+                        place % output.plane() / output.width as usize,
+                        place % output.width as usize,
+                    );
+                    let at = |a: usize, b: usize| {
+                        x[(c * input.height as usize + 2 * i + a) * input.width as usize + 2 * j + b]
+                    };
+                    assert_eq!(value, at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1), "{} at {place}", node.name);
+                }
+            }
+            (Op::Flatten, _) => assert_eq!(got, x),
+            (Op::Activation(activation), NodeSecret::Activation(channels)) => {
+                for (place, (&value, &y)) in got.iter().zip(x).enumerate() {
+                    let c = place / output.plane();
+                    let allowed = allowed(&activation.channels[c], &channels[c], y);
+                    assert!(
+                        allowed.contains(&value),
+                        "{} at {place}: y = {y}, got {value}, allowed {allowed:?}",
+                        node.name
+                    );
+                }
+            }
+            _ => panic!("parameters of another kind"),
+        }
+    }
+}
+
+/// With both parties' words put together, every value after every layer is an allowed rounding of the layer's actual
+/// inputs: 1,000 random inputs, extreme ones among them, no exception.
+#[test]
+fn every_value_of_every_layer_is_an_allowed_rounding() {
+    let (file, client, server) = models();
+    let mut prg = Prg::new(&Seed::from_bytes([1; 32]));
+    let inputs = client.inputs();
+    for session in 0..50u8 {
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, session);
+        for run in 0..20 {
+            pipe.client.prepare(1).unwrap();
+            pipe.run().unwrap();
+            let input: Vec<i32> = (0..inputs)
+                .map(|_| match run {
+                    0 => 64,
+                    1 => -64,
+                    2 => 0,
+                    3 => [-64, 64][prg.below(2) as usize],
+                    _ => prg.below(129) as i32 - 64,
+                })
+                .collect();
+            let output = pipe.infer(&input).unwrap();
+            let masks = pipe.client.driver.shown();
+            let words = pipe.server.driver.shown();
+            let tensors: Vec<Vec<i64>> = words
+                .iter()
+                .zip(&masks)
+                .map(|(x, r)| x.iter().zip(r).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect())
+                .collect();
+            assert_eq!(tensors.len(), file.architecture.nodes.len() + 1);
+            assert!(tensors[0].iter().zip(&input).all(|(&a, &b)| a == i64::from(b)));
+            assert!(tensors[tensors.len() - 1].iter().zip(&output).all(|(&a, &b)| a == i64::from(b)));
+            check_tensors(&file, &tensors);
+        }
+    }
+}
+
+#[test]
+fn the_answer_does_not_depend_on_how_bytes_are_cut() {
+    let (_, client, server) = models();
+    let input: Vec<i32> = (0..client.inputs() as i32).map(|i| i * 7 % 129 - 64).collect();
+    let run = |chunk| {
+        let mut pipe = Pipe::new(&client, &server, chunk, 42);
+        pipe.client.prepare(2).unwrap();
+        pipe.run().unwrap();
+        assert_eq!(pipe.client.bundles().len(), 2);
+        let outputs = [pipe.infer(&input).unwrap(), pipe.infer(&input).unwrap()];
+        assert!(pipe.client.bundles().is_empty());
+        pipe.client.close().unwrap();
+        pipe.run().unwrap();
+        let progress = pipe.server.advance(&[], &mut []).unwrap();
+        assert_eq!(progress.status, Status::Closed);
+        outputs
+    };
+    let whole = run(usize::MAX);
+    for chunk in [1, 7, 4096] {
+        assert_eq!(run(chunk), whole, "chunks of {chunk}");
+    }
+}
+
+#[test]
+fn every_depth_of_the_extension_works_and_costs_what_was_forecast() {
+    let (_, client, server) = models();
+    let input = vec![1; client.inputs()];
+    for depth in [Depth::Two, Depth::Four, Depth::Eight] {
+        let options = Options { ot_depth: depth, ..Options::default() };
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, 5);
+        pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
+        pipe.client.prepare(1).unwrap();
+        pipe.run().unwrap();
+        pipe.infer(&input).unwrap();
+        let forecast = client.forecast(&options);
+        let meter = pipe.client.meter();
+        for (place, expected) in forecast.traffic {
+            let actual = meter.traffic().into_iter().find(|(p, _)| *p == place).map(|(_, t)| t).unwrap_or_default();
+            assert_eq!(actual, expected, "{place:?} at {depth:?}");
+        }
+        assert_eq!(meter.rounds(Phase::Prepare), forecast.prepare_rounds);
+        assert_eq!(meter.rounds(Phase::Infer), forecast.infer_rounds);
+        // Both parties count the same bytes.
+        for phase in [Phase::Setup, Phase::Prepare, Phase::Infer] {
+            let sum = |m: &super::Meter| m.traffic().iter().map(|(_, t)| t.sent + t.received).sum::<u64>();
+            assert_eq!(sum(&meter), sum(&pipe.server.meter()), "{phase:?}");
+        }
+    }
+}
+
+fn error_of<T>(result: Result<T>) -> Error {
+    match result {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_spent_bundle_is_refused_by_both_sides_before_any_online_byte() {
+    let (_, client, server) = models();
+    let input = vec![0; client.inputs()];
+    let mut pipe = Pipe::new(&client, &server, usize::MAX, 7);
+    pipe.client.prepare(2).unwrap();
+    pipe.run().unwrap();
+    let first = pipe.client.bundles()[0];
+    pipe.infer(&input).unwrap();
+    // The client refuses, sends nothing, and goes on.
+    let before = pipe.client.meter().phase(Phase::Infer);
+    assert_eq!(error_of(pipe.client.infer(first, &input)).kind(), ErrorKind::BundleSpent);
+    assert_eq!(pipe.client.meter().phase(Phase::Infer), before);
+    assert_eq!(pipe.client.bundles().len(), 1);
+    pipe.infer(&input).unwrap();
+
+    // A client that asks all the same is refused by the server: its only answer is the error, and the session is over.
+    let mut message =
+        crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + 4 * input.len()).unwrap().to_vec();
+    message.extend_from_slice(&first.to_bytes());
+    message.extend(vec![0; 4 * input.len()]);
+    let mut answer = vec![0; 4096];
+    let progress = pipe.server.advance(&message, &mut answer).unwrap();
+    assert_eq!((progress.consumed, answer[0]), (message.len(), 0));
+    assert!(String::from_utf8_lossy(&answer[9..progress.produced]).contains("used, erased or unknown"));
+    let error = error_of(pipe.server.advance(&[], &mut []));
+    assert_eq!(error.kind(), ErrorKind::BundleSpent);
+    // And the client whose connection carries that answer learns why.
+    pipe.client.prepare(1).unwrap();
+    pipe.down.extend_from_slice(&answer[..progress.produced]);
+    let error = loop {
+        if let Err(error) = turn(&mut pipe.client, &mut pipe.down, &mut pipe.up, usize::MAX) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::BundleSpent);
+}
+
+#[test]
+fn a_cut_connection_erases_every_bundle_on_both_sides() {
+    let (_, client, server) = models();
+    let input = vec![3; client.inputs()];
+    let mut pipe = Pipe::new(&client, &server, 1000, 8);
+    pipe.client.prepare(3).unwrap();
+    pipe.run().unwrap();
+    let bundles = pipe.client.bundles();
+    // Cut in the middle of an inference.
+    pipe.client.infer(bundles[0], &input).unwrap();
+    for _ in 0..3 {
+        pipe.step().unwrap();
+    }
+    pipe.client.input_ended();
+    pipe.server.input_ended();
+    assert!(pipe.client.bundles().is_empty());
+    assert!(pipe.client.output().is_none());
+    for bundle in &bundles {
+        assert_eq!(error_of(pipe.client.infer(*bundle, &input)).kind(), ErrorKind::Aborted);
+    }
+    assert_eq!(error_of(pipe.client.prepare(1)).kind(), ErrorKind::Aborted);
+    assert_eq!(error_of(pipe.server.advance(&[], &mut [0; 64])).kind(), ErrorKind::Aborted);
+
+    // A new session knows none of them, even with the client's own seed again.
+    let mut again = Pipe::new(&client, &server, 1 << 20, 8);
+    again.server = Server::new(&server, Options::default(), Seed::from_bytes([99; 32]));
+    again.client.prepare(1).unwrap();
+    again.run().unwrap();
+    for bundle in bundles {
+        assert_eq!(error_of(again.client.infer(bundle, &input)).kind(), ErrorKind::BundleSpent);
+    }
+    again.infer(&input).unwrap();
+}
+
+#[test]
+fn inputs_that_do_not_fit_cost_nothing() {
+    let (_, client, server) = models();
+    let mut pipe = Pipe::new(&client, &server, usize::MAX, 10);
+    pipe.client.prepare(1).unwrap();
+    pipe.run().unwrap();
+    let bundle = pipe.client.bundles()[0];
+    let short = error_of(pipe.client.infer(bundle, &[0; 3]));
+    assert_eq!(short.message(), "input: expected 112 values (2x8x7), got 3");
+    let mut outside = vec![0; 112];
+    outside[5] = 65;
+    let error = error_of(pipe.client.infer(bundle, &outside));
+    assert_eq!(error.message(), "input value 5: expected -1 to 1, got one outside that range");
+    assert!(client.encode(&[f32::NAN; 112]).is_err());
+    assert_eq!(client.encode(&[0.5; 112]).unwrap()[0], 32);
+    assert_eq!(pipe.client.bundles(), [bundle]);
+    assert!(pipe.client.infer(BundleId::from_bytes([0; 24]), &[0; 112]).is_err());
+    pipe.infer(&[0; 112]).unwrap();
+}
+
+#[test]
+fn a_server_holds_no_more_bundles_than_it_was_told() {
+    let (_, client, server) = models();
+    let mut pipe = Pipe::new(&client, &server, usize::MAX, 11);
+    pipe.client.prepare(65).unwrap();
+    let error = loop {
+        if let Err(error) = pipe.step() {
+            break error;
+        }
+    };
+    assert!(error.message().contains("at most 64 prepared inferences"), "{error}");
+}
+
+#[test]
+fn another_version_another_model_and_strangers_are_told_so() {
+    let (file, client, server) = models();
+    let mut other = ModelFile::read(&file.server_bytes().unwrap()).unwrap();
+    other.architecture.name = "other".into();
+    let other = ClientModel::new(other.architecture).unwrap();
+    let mut pipe = Pipe::new(&other, &server, usize::MAX, 12);
+    pipe.client.prepare(1).unwrap();
+    let server_error = loop {
+        match pipe.step() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(server_error.kind(), ErrorKind::Mismatch);
+    assert!(server_error.message().contains("model id: expected"), "{server_error}");
+
+    let opening = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut hello = Client::new(&client, Options::default(), Seed::from_bytes([1; 32]));
+        hello.prepare(1).unwrap();
+        let mut bytes = vec![0; 1000];
+        let produced = hello.advance(&[], &mut bytes).unwrap().produced;
+        bytes.truncate(produced);
+        change(&mut bytes);
+        let mut server = Server::new(&server, Options::default(), Seed::from_bytes([2; 32]));
+        let mut answer = vec![0; 1000];
+        let _ = server.advance(&bytes, &mut answer).unwrap();
+        error_of(server.advance(&[], &mut []))
+    };
+    let version = opening(&|bytes| bytes[16] = 2);
+    assert_eq!(version.message(), "protocol version: expected 1, got 2");
+    assert!(opening(&|bytes| bytes[8] = b'X').message().contains("something else"));
+    assert!(opening(&|bytes| bytes[18] = 9).message().contains("parameter set: expected 1, got 9"));
+    assert!(opening(&|bytes| bytes[19] = 3).message().contains("expected 2, 4 or 8, got 3"));
+}
+
+/// Whatever a peer sends instead of the truth, a party ends with an error or goes on; it neither panics nor takes more
+/// memory than the message it expects.
+#[test]
+fn damaged_messages_end_in_errors() {
+    let (_, client, server) = models();
+    let input = vec![1; client.inputs()];
+    let mut prg = Prg::new(&Seed::from_bytes([13; 32]));
+    let mut failures = 0;
+    for round in 0..300 {
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, 14);
+        let mut at = prg.below(if round % 2 == 0 { 2_000 } else { 400_000 }) as usize;
+        let (to_server, kind) = (prg.below(2) == 0, prg.below(3));
+        let mut started = false;
+        pipe.client.prepare(1).unwrap();
+        for _ in 0..2000 {
+            let Ok(status) = turn(&mut pipe.client, &mut pipe.down, &mut pipe.up, 1 << 16) else {
+                failures += 1;
+                break;
+            };
+            if status == Status::Idle && pipe.up.is_empty() {
+                if core::mem::replace(&mut started, true) {
+                    break;
+                }
+                pipe.client.infer(pipe.client.bundles()[0], &input).unwrap();
+            }
+            damage(&mut pipe.up, to_server, &mut at, kind, &mut prg);
+            if turn(&mut pipe.server, &mut pipe.up, &mut pipe.down, 1 << 16).is_err() {
+                failures += 1;
+                break;
+            }
+            damage(&mut pipe.down, !to_server, &mut at, kind, &mut prg);
+        }
+    }
+    assert!(failures > 50, "{failures}");
+}
+
+/// Once `at` bytes of a direction have gone by, flips a bit, drops a byte or inserts one.
+fn damage(bytes: &mut Vec<u8>, here: bool, at: &mut usize, kind: u64, prg: &mut Prg) {
+    if !here || *at == usize::MAX {
+        return;
+    }
+    if bytes.len() <= *at {
+        *at -= bytes.len();
+        return;
+    }
+    match kind {
+        0 => bytes[*at] ^= 1 << prg.below(8),
+        1 => drop(bytes.remove(*at)),
+        _ => bytes.insert(*at, prg.next_u32() as u8),
+    }
+    *at = usize::MAX;
+}
+
+#[test]
+fn announced_lengths_are_checked_before_anything_is_stored() {
+    let (_, _, server) = models();
+    let mut server = Server::new(&server, Options::default(), Seed::from_bytes([15; 32]));
+    let error = {
+        let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
+        error_of(server.advance(&[], &mut []))
+    };
+    assert_eq!(error.message(), format!("client hello message: expected 0..=152 bytes, got {}", u32::MAX));
+}
