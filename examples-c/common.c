@@ -185,21 +185,40 @@ void format_address(int fd, int other_end, char *text, size_t size)
 
 ptrdiff_t read_socket(void *context, uint8_t *buffer, size_t size)
 {
+    struct connection *connection = context;
     ssize_t count;
     do {
-        count = recv(*(const int *)context, buffer, size, 0);
+        count = recv(connection->fd, buffer, size, 0);
     } while (count < 0 && errno == EINTR);
+    connection->error_number = count < 0 ? errno : 0;
     return count;
 }
 
 ptrdiff_t write_socket(void *context, const uint8_t *buffer, size_t size)
 {
+    struct connection *connection = context;
     ssize_t count;
     do {
         /* Without a signal: a peer that is gone is an error of this call, not the end of the program. */
-        count = send(*(const int *)context, buffer, size, MSG_NOSIGNAL);
+        count = send(connection->fd, buffer, size, MSG_NOSIGNAL);
     } while (count < 0 && errno == EINTR);
+    connection->error_number = count < 0 ? errno : 0;
     return count;
+}
+
+const char *connection_error(const struct connection *connection)
+{
+    switch (connection->error_number) {
+    case 0:
+        return "";
+    case EAGAIN:
+        return ": the other side was silent for too long";
+    case ECONNRESET:
+    case EPIPE:
+        return ": the other side is gone";
+    default:
+        return ": the system reports an error of the connection";
+    }
 }
 
 double now_ms(void)

@@ -29,9 +29,18 @@ void send_at_once(int fd);
 /* Writes an address as "ADDR:PORT" for people: this end of a socket, or the other. */
 void format_address(int fd, int other_end, char *text, size_t size);
 
-/* SAFENet's callbacks over a socket; `context` points to its descriptor. */
+/* What SAFENet's callbacks need: a connected socket, and room for why one of them failed. */
+struct connection {
+    int fd;
+    int error_number;
+};
+
+/* SAFENet's callbacks; `context` points to a struct connection. */
 ptrdiff_t read_socket(void *context, uint8_t *buffer, size_t size);
 ptrdiff_t write_socket(void *context, const uint8_t *buffer, size_t size);
+
+/* Why a callback failed, for people; "" if none did. */
+const char *connection_error(const struct connection *connection);
 
 /* Milliseconds of a clock that only goes forward. */
 double now_ms(void);

@@ -32,34 +32,37 @@ static const char usage[] =
     "  --timeout S     seconds after which a silent client is let go; 0 means never (600)\n"
     "  --help          this text\n";
 
-/* Everything the sessions share. */
-static struct {
-    safenet_server_model *model;
-    safenet_options options;
-    pthread_mutex_t lock;
-    pthread_cond_t ended;
-    struct session *first;
-    long active;
-} server = {.lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
-
-/* One client's connection; sessions that run form a list, so that they can be told to stop. */
+/* One client's connection and the thread that serves it. The list of them is the main thread's alone. */
 struct session {
-    int fd;
+    struct connection connection;
+    pthread_t thread;
+    struct session *next;
+    int done; /* under the lock */
     int failed;
-    struct session *previous, *next;
 };
 
-/* Written to by signal handlers, read by the loop that accepts clients. */
-static int stop_pipe[2];
+/* What the sessions share. */
+static safenet_server_model *model;
+static safenet_options options;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Wakes the main thread: 's' from a signal handler that wants it to stop, 'e' from a session that has ended. */
+static int wake_pipe[2];
+
+static void wake(char why)
+{
+    int saved = errno;
+    ssize_t count;
+    do {
+        count = write(wake_pipe[1], &why, 1);
+    } while (count < 0 && errno == EINTR);
+    errno = saved;
+}
 
 static void on_signal(int number)
 {
     (void)number;
-    int saved = errno;
-    if (write(stop_pipe[1], "", 1) < 0) {
-        /* The pipe is full: the loop has been told. */
-    }
-    errno = saved;
+    wake('s');
 }
 
 /* Closes a connection so that the client still gets what was sent last, such as the text of an error. */
@@ -78,20 +81,20 @@ static void serve(struct session *session)
 {
     char address[320], error[512] = "";
     double start = now_ms();
-    safenet_server *handle = NULL;
+    safenet_server *server = NULL;
     safenet_stats stats;
     memset(&stats, 0, sizeof stats);
     stats.size = sizeof stats;
-    format_address(session->fd, 1, address, sizeof address);
+    format_address(session->connection.fd, 1, address, sizeof address);
 
-    safenet_status status = safenet_server_new(server.model, &server.options, &handle, error, sizeof error);
+    safenet_status status = safenet_server_new(model, &options, &server, error, sizeof error);
     if (status == SAFENET_OK) {
-        status = safenet_server_run(handle, read_socket, write_socket, &session->fd);
+        status = safenet_server_run(server, read_socket, write_socket, &session->connection);
         if (status != SAFENET_OK) {
-            snprintf(error, sizeof error, "%s", safenet_server_error(handle));
+            snprintf(error, sizeof error, "%s%s", safenet_server_error(server), connection_error(&session->connection));
         }
-        safenet_server_stats(handle, &stats);
-        safenet_server_free(handle);
+        safenet_server_stats(server, &stats);
+        safenet_server_free(server);
     }
     uint64_t received = stats.setup.received + stats.prepare.received + stats.infer.received;
     uint64_t sent = stats.setup.sent + stats.prepare.sent + stats.infer.sent;
@@ -100,84 +103,57 @@ static void serve(struct session *session)
            (unsigned long long)stats.inferences, (unsigned long long)received, (unsigned long long)sent,
            (now_ms() - start) / 1e3, session->failed ? ", error: " : "",
            session->failed ? safenet_status_text(status) : "", session->failed ? ": " : "", error);
-    hang_up(session->fd);
+    hang_up(session->connection.fd);
 }
 
 static void *session_thread(void *argument)
 {
     struct session *session = argument;
     serve(session);
-    pthread_mutex_lock(&server.lock);
-    if (session->previous) {
-        session->previous->next = session->next;
-    } else {
-        server.first = session->next;
-    }
-    if (session->next) {
-        session->next->previous = session->previous;
-    }
-    /* Closed under the lock: whoever stops the server must not shut down a descriptor that serves another purpose by now. */
-    close(session->fd);
-    server.active--;
-    pthread_cond_signal(&server.ended);
-    pthread_mutex_unlock(&server.lock);
-    free(session);
+    pthread_mutex_lock(&lock);
+    session->done = 1;
+    pthread_mutex_unlock(&lock);
+    wake('e');
     return NULL;
 }
 
-/* Starts a thread for a client; on failure the client is let go and the server goes on. */
-static void start_session(int fd)
+/* A session for a connection, in a thread of its own; NULL, after a complaint, if that fails: the client is let go. */
+static struct session *start_session(int fd)
 {
-    pthread_t thread;
-    pthread_attr_t attributes;
     struct session *session = calloc(1, sizeof *session);
-    if (!session) {
-        complain("memory for a session: expected some, got none; the client is let go");
-        close(fd);
-        return;
+    int code = ENOMEM;
+    if (session) {
+        session->connection.fd = fd;
+        code = pthread_create(&session->thread, NULL, session_thread, session);
     }
-    session->fd = fd;
-    pthread_mutex_lock(&server.lock);
-    session->next = server.first;
-    if (server.first) {
-        server.first->previous = session;
-    }
-    server.first = session;
-    server.active++;
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    int code = pthread_create(&thread, &attributes, session_thread, session);
-    pthread_attr_destroy(&attributes);
     if (code) {
-        complain("thread for a session: expected one, got: %s; the client is let go", strerror(code));
-        server.first = session->next;
-        if (server.first) {
-            server.first->previous = NULL;
-        }
-        server.active--;
+        complain("session: expected memory and a thread for it, got: %s; the client is let go", strerror(code));
         free(session);
         close(fd);
+        return NULL;
     }
-    pthread_mutex_unlock(&server.lock);
+    return session;
 }
 
-static void wait_for_fewer_than(long sessions)
+/* Takes the sessions that have ended off the list, and waits for the others too if told to. Counts those that failed. */
+static void collect(struct session **list, int all, long *active, long *failed)
 {
-    pthread_mutex_lock(&server.lock);
-    while (server.active >= sessions) {
-        pthread_cond_wait(&server.ended, &server.lock);
+    while (*list) {
+        struct session *session = *list;
+        pthread_mutex_lock(&lock);
+        int done = session->done;
+        pthread_mutex_unlock(&lock);
+        if (!done && !all) {
+            list = &session->next;
+            continue;
+        }
+        pthread_join(session->thread, NULL);
+        *list = session->next;
+        *active -= 1;
+        *failed += session->failed;
+        close(session->connection.fd);
+        free(session);
     }
-    pthread_mutex_unlock(&server.lock);
-}
-
-static void stop_sessions(void)
-{
-    pthread_mutex_lock(&server.lock);
-    for (struct session *session = server.first; session; session = session->next) {
-        shutdown(session->fd, SHUT_RDWR);
-    }
-    pthread_mutex_unlock(&server.lock);
-    wait_for_fewer_than(1);
 }
 
 /* Whether an error of accept() concerns one client or a moment, and not the listening socket. */
@@ -187,45 +163,63 @@ static int passing(int code)
            code == ENOMEM || code == EAGAIN || code == EPROTO;
 }
 
-/* Accepts clients until a signal comes, or the first session ends with --once. Returns the program's exit status. */
-static int accept_clients(int listener, int once, long sessions, long timeout)
+/* Accepts clients until a signal comes, or the first session has ended with --once. Returns the program's exit status. */
+static int accept_clients(int listener, int once, long most, long timeout)
 {
-    struct pollfd watched[2] = {{.fd = listener, .events = POLLIN}, {.fd = stop_pipe[0], .events = POLLIN}};
-    for (;;) {
-        if (poll(watched, 2, -1) < 0 && errno != EINTR) {
-            complain("waiting for clients: expected one, got: %s", strerror(errno));
-            return 1;
-        }
-        if (watched[1].revents) {
-            stop_sessions();
-            return 0;
-        }
-        if (!(watched[0].revents & POLLIN)) {
-            continue;
-        }
-        int fd = accept(listener, NULL, NULL);
-        if (fd < 0) {
-            if (!passing(errno)) {
-                complain("accepting a client: expected a connection, got: %s", strerror(errno));
-                return 1;
+    struct session *list = NULL;
+    long active = 0, failed = 0, accepted = 0;
+    int result = 0;
+    while (!(once && accepted && !active)) {
+        int full = active >= most || (once && accepted);
+        struct pollfd watched[2] = {{.fd = wake_pipe[0], .events = POLLIN},
+                                    {.fd = full ? -1 : listener, .events = POLLIN}};
+        if (poll(watched, 2, -1) < 0) {
+            if (errno == EINTR) {
+                continue;
             }
-            /* Short of descriptors or memory: sessions that end will give some back. */
-            poll(&watched[1], 1, 100);
-            continue;
+            complain("waiting for clients: expected one, got: %s", strerror(errno));
+            result = 1;
+            break;
         }
-        struct timeval patience = {.tv_sec = timeout, .tv_usec = 0};
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-        send_at_once(fd);
-        if (once) {
-            struct session session = {.fd = fd};
-            serve(&session);
-            close(fd);
-            return session.failed;
+        if (watched[0].revents) {
+            char reasons[64];
+            ssize_t count = read(wake_pipe[0], reasons, sizeof reasons);
+            if (count > 0 && memchr(reasons, 's', (size_t)count)) {
+                break;
+            }
+            collect(&list, 0, &active, &failed);
         }
-        start_session(fd);
-        wait_for_fewer_than(sessions);
+        if (watched[1].revents & POLLIN) {
+            int fd = accept(listener, NULL, NULL);
+            if (fd < 0 && !passing(errno)) {
+                complain("accepting a client: expected a connection, got: %s", strerror(errno));
+                result = 1;
+                break;
+            }
+            if (fd < 0) {
+                /* Short of descriptors or memory: sessions that end will give some back. */
+                poll(watched, 1, 100);
+                continue;
+            }
+            struct timeval patience = {.tv_sec = timeout, .tv_usec = 0};
+            setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+            setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+            send_at_once(fd);
+            struct session *session = start_session(fd);
+            if (session) {
+                session->next = list;
+                list = session;
+                active++;
+                accepted++;
+            }
+        }
     }
+    /* A session that waits for its client now finds the connection ended. */
+    for (struct session *session = list; session; session = session->next) {
+        shutdown(session->connection.fd, SHUT_RDWR);
+    }
+    collect(&list, 1, &active, &failed);
+    return result || (once && failed);
 }
 
 int main(int argc, char **argv)
@@ -281,18 +275,18 @@ int main(int argc, char **argv)
     if (!contents) {
         return 1;
     }
-    safenet_status status = safenet_server_model_load(contents, size, &server.model, error, sizeof error);
+    safenet_status status = safenet_server_model_load(contents, size, &model, error, sizeof error);
     free(contents);
     if (status != SAFENET_OK) {
         complain("%s: %s", path, error);
         return 1;
     }
-    server.options.size = sizeof server.options;
-    server.options.max_bundles = (uint32_t)prepared;
+    options.size = sizeof options;
+    options.max_bundles = (uint32_t)prepared;
 
     int result = 1;
     int listener = listen_on(address, port);
-    if (listener >= 0 && pipe(stop_pipe) == 0) {
+    if (listener >= 0 && pipe(wake_pipe) == 0) {
         struct sigaction action;
         memset(&action, 0, sizeof action);
         action.sa_handler = on_signal;
@@ -304,13 +298,12 @@ int main(int argc, char **argv)
         format_address(listener, 0, text, sizeof text);
         printf("listening on %s\n", text);
         result = accept_clients(listener, once, sessions, timeout);
-        wait_for_fewer_than(1);
-        close(stop_pipe[0]);
-        close(stop_pipe[1]);
+        close(wake_pipe[0]);
+        close(wake_pipe[1]);
     }
     if (listener >= 0) {
         close(listener);
     }
-    safenet_server_model_free(server.model);
+    safenet_server_model_free(model);
     return result;
 }

@@ -1,0 +1,48 @@
+# Builds and installs the C library. Rust programs and the other packages of this repository are built with cargo.
+#
+#   make                                   build libsafenet.a and libsafenet.so
+#   make install [PREFIX=/usr/local] [DESTDIR=]
+#   make uninstall [PREFIX=/usr/local] [DESTDIR=]
+#   make clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+RUSTC   ?= rustc
+INSTALL ?= install
+STRIP   ?= strip
+
+# Named by version: programs ask for libsafenet.so.$(ABI) at run time, and for libsafenet.so when they are linked.
+ABI     := $(shell sed -n 's/^\#define SAFENET_ABI_VERSION //p' include/safenet.h)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+BUILT  := target/release
+TARGET := $(DESTDIR)$(PREFIX)
+
+.PHONY: build install uninstall clean
+
+build:
+	CARGO_TARGET_DIR=target $(CARGO) build --release --locked --package safenet-ffi
+
+# What the static library takes from the system is what Rust's own does: nothing else in it links to anything.
+install: build
+	$(INSTALL) -d "$(TARGET)/include" "$(TARGET)/lib/pkgconfig"
+	$(INSTALL) -m 644 include/safenet.h "$(TARGET)/include/safenet.h"
+	$(INSTALL) -m 644 $(BUILT)/libsafenet.a "$(TARGET)/lib/libsafenet.a"
+	$(STRIP) --strip-debug "$(TARGET)/lib/libsafenet.a"
+	$(INSTALL) -m 755 $(BUILT)/libsafenet.so "$(TARGET)/lib/libsafenet.so.$(VERSION)"
+	$(STRIP) --strip-unneeded "$(TARGET)/lib/libsafenet.so.$(VERSION)"
+	ln -sf libsafenet.so.$(VERSION) "$(TARGET)/lib/libsafenet.so.$(ABI)"
+	ln -sf libsafenet.so.$(ABI) "$(TARGET)/lib/libsafenet.so"
+	libraries=$$($(RUSTC) --crate-type staticlib --print native-static-libs -o /dev/null - </dev/null 2>&1 \
+	    | sed -n 's/.*native-static-libs: //p') && test -n "$$libraries" && \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e "s|@LIBS_PRIVATE@|$$libraries|" \
+	    ffi/safenet.pc.in > "$(TARGET)/lib/pkgconfig/safenet.pc"
+
+uninstall:
+	rm -f "$(TARGET)/include/safenet.h" "$(TARGET)/lib/libsafenet.a" "$(TARGET)/lib/libsafenet.so" \
+	    "$(TARGET)/lib/libsafenet.so.$(ABI)" "$(TARGET)/lib/libsafenet.so.$(VERSION)" "$(TARGET)/lib/pkgconfig/safenet.pc"
+
+clean:
+	CARGO_TARGET_DIR=target $(CARGO) clean
+	$(MAKE) -C examples-c clean
