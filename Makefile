@@ -21,8 +21,9 @@ TARGET := $(DESTDIR)$(PREFIX)
 
 .PHONY: build install uninstall clean
 
+# The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
-	CARGO_TARGET_DIR=target $(CARGO) build --release --locked --package safenet-ffi
+	CARGO_TARGET_DIR=target $(CARGO) rustc --release --locked --package safenet-ffi --lib --crate-type staticlib,cdylib
 
 # What the static library takes from the system is what Rust's own does: nothing else in it links to anything.
 install: build
