@@ -2,8 +2,8 @@
 //!
 //! Constant time: no branch and no division depends on a value.
 
-/// p: the largest prime below 2^36 that is 1 modulo 2^20 (hence modulo 2·8192, which gives 8192 slots).
-pub(crate) const P: u64 = 0xf_fff0_0001;
+/// p: the plaintext prime of the slots, just below 2^36.
+pub(crate) const P: u64 = crate::rlwe::SLOT_PRIME;
 
 /// Bits of an element's encoding.
 pub(crate) const P_BITS: u32 = 36;

@@ -2,9 +2,9 @@
 //! (Chou and Orlandi, LATINCRYPT 2015, figure 1), used with semi-honest parties.
 //!
 //! With G the group's generator: the sender sends A = a·G; the receiver answers B_i = b_i·G + c_i·A for its choice c_i;
-//! the keys are k_i0 = H(a·B_i), k_i1 = H(a·(B_i − A)), and the receiver knows k_ic = H(b_i·A). B_i is uniform whatever c_i
-//! is; knowing both keys takes solving a Diffie-Hellman problem. H is SHA-256 bound to the session, the direction, the index and all
-//! points of the OT, cut to 128 bits.
+//! the keys are k_i0 = H(a·B_i), k_i1 = H(a·(B_i − A)), and the receiver knows k_ic = H(b_i·A). B_i is uniform whatever
+//! c_i is; knowing both keys takes solving a Diffie-Hellman problem. H is SHA-256 bound to the session, the direction,
+//! the index and all points of the OT, cut to 128 bits.
 
 use super::{BASE_OTS, Block, Context, Label, first_half};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +29,8 @@ pub type SenderKeys = Zeroizing<[[Block; 2]; BASE_OTS]>;
 /// The chosen key of each base OT. Used once, by the setup of the extension.
 pub type ReceiverKeys = Zeroizing<[Block; BASE_OTS]>;
 
-/// The sender between its message and the reply: holds the secret a. The party that will receive the random OTs plays it.
+/// The sender between its message and the reply: holds the secret a. The party that will receive the random OTs plays
+/// it.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct BaseSender {
     a: Scalar,
@@ -50,8 +51,9 @@ impl BaseSender {
     /// Derives both keys of every OT from the receiver's reply. Consumes and wipes a.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedMessage`] if the reply has another length than [`RECEIVER_BYTES`], or a point in it is no valid encoding,
-    /// or one that makes a key known to everyone (the identity, or A); an honest receiver meets the latter with probability 2^-245.
+    /// [`ErrorKind::MalformedMessage`] if the reply has another length than [`RECEIVER_BYTES`], or a point in it is no
+    /// valid encoding, or one that makes a key known to everyone (the identity, or A); an honest receiver meets the
+    /// latter with probability 2^-245.
     pub fn finish(self, reply: &[u8]) -> Result<SenderKeys> {
         if reply.len() != RECEIVER_BYTES {
             return Err(Error::new(
@@ -81,7 +83,8 @@ impl BaseSender {
 }
 
 /// The receiver's whole part: from its choices (bit i is bit i % 8 of byte i / 8) and the sender's message, the reply
-/// ([`RECEIVER_BYTES`]) and the chosen keys. The party that will send the random OTs plays it, with its secret Δ as the choices.
+/// ([`RECEIVER_BYTES`]) and the chosen keys. The party that will send the random OTs plays it, with its secret Δ as the
+/// choices.
 ///
 /// # Errors
 /// [`ErrorKind::MalformedMessage`] if the sender's message is no valid encoding of a point or encodes the identity.
@@ -167,6 +170,14 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 3 * BASE_OTS);
+    }
+
+    #[test]
+    fn a_key_is_the_known_answer() {
+        // From tests/known-answers/ot.py: index 3, points 01…01 and 02…02 and the shared point the group's generator.
+        let generator = RistrettoPoint::mul_base(&Scalar::ONE);
+        let key = derive(&test_context(Direction::ServerReceives), 3, &[1; 32], &[2; 32], &generator);
+        assert_eq!(key, u128::swap_bytes(0xa696db035119842fac3e05bdfa12128e));
     }
 
     #[test]

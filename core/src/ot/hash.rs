@@ -1,9 +1,10 @@
 //! The hash that turns correlated rows of the extension into independent keys.
 //!
-//! TMMO of Guo, Katz, Wang and Yu, "Efficient and Secure Multiparty Computation from Fixed-Key Block Ciphers" (IEEE S&P 2020,
-//! section 7.4): H(x, i) = π(π(x) ⊕ i) ⊕ π(x). With π an ideal permutation it is tweakable circular correlation robust: for a secret Δ,
-//! H(x ⊕ Δ, i) is uniform to one who knows x and i. An attack with p evaluations of π against q hashes under one key succeeds with
-//! probability in the order of p·q / 2^128, so π is AES-128 under a key of the session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
+//! TMMO of Guo, Katz, Wang and Yu, "Efficient and Secure Multiparty Computation from Fixed-Key Block Ciphers" (IEEE S&P
+//! 2020, section 7.4): H(x, i) = π(π(x) ⊕ i) ⊕ π(x). With π an ideal permutation it is tweakable circular correlation
+//! robust: for a secret Δ, H(x ⊕ Δ, i) is uniform to one who knows x and i. An attack with p evaluations of π against q
+//! hashes under one key succeeds with probability in the order of p·q / 2^128, so π is AES-128 under a key of the
+//! session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
 
 use super::{Block, Bytes, Context, Label, encrypt, first_half, xor_into};
 use aes::Aes128Enc;
@@ -13,7 +14,8 @@ use zeroize::{Zeroize, Zeroizing};
 /// OTs hashed under one AES key, as a power of two.
 const EPOCH_BITS: u32 = 20;
 
-/// Blocks that pass through AES together: enough to fill the widest unit (64 blocks in the `aes` crate's AVX-512 code) twice.
+/// Blocks that pass through AES together: enough to fill the widest unit (64 blocks in the `aes` crate's AVX-512 code)
+/// twice.
 const BATCH: usize = 128;
 
 /// The hash of one direction of a session. Both parties hold one; its AES keys are known to both.
@@ -99,6 +101,20 @@ mod tests {
         let mut value = [x];
         Hasher::new(context).hash(tweak, &mut value);
         value[0]
+    }
+
+    #[test]
+    fn known_answers() {
+        // From tests/known-answers/ot.py. Its blocks are byte strings, so in hexadecimal the integers here are big-endian.
+        let context = test_context(Direction::ServerReceives);
+        let x = Block::from_le_bytes(core::array::from_fn(|i| i as u8));
+        for (tweak, expected) in [
+            (0, 0xfddd98229ca927324b95cd20e368250d),
+            (5, 0x342a4583f340a84098d9d06c0bb31ba5),
+            ((1 << 20) + 5, 0xf8dc004649e59149ed1bb4068633be3e),
+        ] {
+            assert_eq!(hash_one(&context, x, tweak), u128::swap_bytes(expected), "tweak {tweak}");
+        }
     }
 
     #[test]

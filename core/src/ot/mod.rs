@@ -1,7 +1,7 @@
 //! Oblivious transfer (OT): base OTs, the extension that multiplies them, and the tables built from random OTs.
 //!
-//! A *random OT* gives its sender two uniform keys (k_0, k_1) and its receiver a uniform bit c and the key k_c. The sender
-//! learns nothing of c, the receiver nothing of k_(1-c). Security is semi-honest throughout.
+//! A *random OT* gives its sender two uniform keys (k_0, k_1) and its receiver a uniform bit c and the key k_c. The
+//! sender learns nothing of c, the receiver nothing of k_(1-c). Security is semi-honest throughout.
 //!
 //! One direction of a session runs, in this order (R is the receiver of the random OTs, S their sender):
 //!
@@ -38,7 +38,8 @@ pub const BASE_OTS: usize = 128;
 /// instructions at hand; XORs of `u128` they split over two general registers.
 type Bytes = [u8; 16];
 
-/// Which party receives the random OTs: part of every hash's domain, so that nothing of one direction is of use in the other.
+/// Which party receives the random OTs: part of every hash's domain, so that nothing of one direction is of use in the
+/// other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The server chooses, the client holds both keys.
@@ -74,8 +75,8 @@ enum Label {
 impl Context {
     /// SHA-256 of a fixed prefix, the label, the context and the parts.
     ///
-    /// Everything in front of the parts has a fixed length, and each label always takes parts of the same lengths, so no two
-    /// different inputs give the same string.
+    /// Everything in front of the parts has a fixed length, and each label always takes parts of the same lengths, so
+    /// no two different inputs give the same string.
     fn digest(&self, label: Label, parts: &[&[u8]]) -> [u8; 32] {
         let direction = match self.direction {
             Direction::ServerReceives => 0u8,
@@ -103,6 +104,12 @@ fn first_half(digest: &[u8; 32]) -> Bytes {
 /// Encrypts blocks in place, as many side by side as the processor's AES unit takes.
 fn encrypt(cipher: &aes::Aes128Enc, blocks: &mut [Bytes]) {
     cipher.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
+}
+
+/// Encrypts `from` to `to`. Both have the same length.
+fn encrypt_into(cipher: &aes::Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
+    let result = cipher.encrypt_blocks_b2b(Array::cast_slice_from_core(from), Array::cast_slice_from_core_mut(to));
+    debug_assert!(result.is_ok());
 }
 
 /// XORs `b` into `a`, as far as both reach.

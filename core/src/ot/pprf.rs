@@ -1,10 +1,10 @@
-//! Puncturable pseudo-random functions: trees of Goldreich, Goldwasser and Micali, of which one party knows all 2^k leaves and the
-//! other all but the one at its secret point.
+//! Puncturable pseudo-random functions: trees of Goldreich, Goldwasser and Micali, of which one party knows all 2^k
+//! leaves and the other all but the one at its secret point.
 //!
-//! The tree is handed over by k base OTs as in SoftSpokenOT (Roy, CRYPTO 2022, section 5, after Boyle et al., CCS 2019): at each level
-//! the punctured party chooses the side away from its path and gets the XOR of all nodes on that side, from which it
-//! recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's keys
-//! themselves, so a tree of depth k costs k − 1 corrections.
+//! The tree is handed over by k base OTs as in SoftSpokenOT (Roy, CRYPTO 2022, after Boyle et al., CCS 2019): at each
+//! level the punctured party chooses the side away from its path and gets the XOR of all nodes on that side, from which
+//! it recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's
+//! keys themselves, so a tree of depth k costs k − 1 corrections.
 
 use super::{BASE_OTS, Block, Bytes, Context, Label, encrypt, mask};
 use crate::prg::SecretVec;
@@ -22,8 +22,9 @@ pub(super) const fn correction_bytes(depth: usize) -> usize {
     BASE_OTS / depth * (depth - 1) * CORRECTION_BYTES
 }
 
-/// Doubles a node: children π_0(s) ⊕ s and π_1(s) ⊕ s with two AES keys of the session's own. That is the permutation-based correlation-robust hash of
-/// Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7.2), here only asked to be a pseudo-random generator.
+/// Doubles a node: children π_0(s) ⊕ s and π_1(s) ⊕ s with two AES keys of the session's own. That is the
+/// permutation-based correlation-robust hash of Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7), here only asked to
+/// be a pseudo-random generator.
 pub(super) struct Expander([Aes128Enc; 2]);
 
 impl Expander {
@@ -47,7 +48,8 @@ impl Expander {
     }
 }
 
-/// The full tree over the base OTs `keys` (one for each bit of the point, lowest bit first): its 2^k leaves in order. Appends the k − 1 corrections.
+/// The full tree over the base OTs `keys` (one for each bit of the point, lowest bit first): its 2^k leaves in order.
+/// Appends the k − 1 corrections.
 ///
 /// Level k − 1 − i of the tree belongs to bit i of a leaf's index and to base OT i.
 pub(super) fn full_tree(expander: &Expander, keys: &[[Block; 2]], corrections: &mut Vec<u8>) -> SecretVec<Block> {
@@ -67,8 +69,8 @@ pub(super) fn full_tree(expander: &Expander, keys: &[[Block; 2]], corrections: &
     nodes
 }
 
-/// The punctured tree of one who holds `keys[i]`, the key of base OT i for its choice, bit i of `point`: entry y is leaf y ⊕ `point`, and
-/// entry 0, the unknown leaf, is zero.
+/// The punctured tree of one who holds `keys[i]`, the key of base OT i for its choice, bit i of `point`: entry y is
+/// leaf y ⊕ `point`, and entry 0, the unknown leaf, is zero.
 ///
 /// Numbering nodes by their XOR with the path keeps the point out of every index: the unknown node is number 0 on each
 /// level, and only the order of a node's two children depends on the point, which a masked swap settles.

@@ -1,18 +1,21 @@
-//! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt Model", CRYPTO 2022),
-//! semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k − 1 bits of traffic each.
+//! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt
+//! Model", CRYPTO 2022), semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k −
+//! 1 bits of traffic each.
 //!
-//! For each of 128/k trees of depth k (see [`super::pprf`]) and each OT j: the receiver of the random OTs expands all 2^k leaves into one bit r_x each and takes
-//! u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in
-//! which the missing leaf has weight zero. So w_b = v_b ⊕ δ_b·u: the "small-field VOLE" of the paper's section 3.1, over GF(2^k) as
-//! k bits. The receiver makes all trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the trees,
-//! the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
+//! For each of 128/k trees of depth k (module `pprf`) and each OT j: the receiver of the random OTs expands all 2^k
+//! leaves into one bit r_x each and takes u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are
+//! XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in which the missing leaf has
+//! weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE (figure 7), over GF(2^k) as k bits. The receiver makes
+//! all
+//! trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the
+//! trees, the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
 //!
 //! More depth means less traffic and more work: 2^k/k leaves are expanded for each bit of a row.
 
 use super::hash::Hasher;
 use super::pprf::{self, Expander, full_tree, punctured_tree};
 use super::transpose::{Tile, transpose};
-use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt};
+use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt_into};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
@@ -25,8 +28,8 @@ use zeroize::Zeroizing;
 /// OTs come in groups of this many: one AES block of each leaf.
 pub const GROUP: usize = 128;
 
-/// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units; the matrix of
-/// 128 columns then takes 128 KiB, which second-level caches hold.
+/// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units;
+/// the matrix of 128 columns then takes 128 KiB, which second-level caches hold.
 const CHUNK: usize = 64;
 
 /// Groups transposed together: a cache line of a column.
@@ -94,7 +97,8 @@ pub struct RotBatchReceived {
 }
 
 impl RotBatchReceived {
-    /// The choices of `count` (at most 32) consecutive OTs, that of the first one lowest. Those past the end read as zero.
+    /// The choices of `count` (at most 32) consecutive OTs, that of the first one lowest. Those past the end read as
+    /// zero.
     #[inline]
     pub fn choice_bits(&self, first: usize, count: u32) -> u32 {
         debug_assert!(count <= 32);
@@ -107,13 +111,18 @@ impl RotBatchReceived {
     }
 }
 
-/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the session's own, which keeps
-/// tables made in advance from serving against more than one session.
+/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
+/// session's own, which keeps tables made in advance from serving against more than one session.
 struct Leaf(Aes128Enc);
 
 impl Leaf {
     fn new(seed: Block) -> Self {
         Self(Aes128Enc::new(&seed.to_le_bytes().into()))
+    }
+
+    /// The encrypted counter blocks. `blocks` is as long as `counters`.
+    fn expand(&self, counters: &[Bytes], blocks: &mut [Bytes]) {
+        encrypt_into(&self.0, counters, blocks);
     }
 }
 
@@ -131,18 +140,27 @@ struct Forest {
 
 /// Working memory of [`Forest::fold`]: secret, wiped when dropped.
 struct Scratch {
+    /// The counter blocks: public.
+    counters: Vec<Bytes>,
     /// The expansion of four leaves.
     quad: [SecretVec<Bytes>; 4],
     /// The sum of the subtree just completed.
     carry: SecretVec<Bytes>,
-    /// Sums of left subtrees that wait for their right neighbours, by height − 2. The last one is that of the whole tree.
+    /// Sums of left subtrees that wait for their right neighbours, by height − 2. The last one is that of the whole
+    /// tree.
     waiting: Vec<SecretVec<Bytes>>,
 }
 
 impl Scratch {
     fn new(depth: Depth, groups: usize) -> Self {
         let lane = || Zeroizing::new(vec![[0; 16]; groups]);
-        Self { quad: [(); 4].map(|()| lane()), carry: lane(), waiting: (1..depth.bits()).map(|_| lane()).collect() }
+        let counters = vec![[0; 16]; groups];
+        Self {
+            counters,
+            quad: [(); 4].map(|()| lane()),
+            carry: lane(),
+            waiting: (1..depth.bits()).map(|_| lane()).collect(),
+        }
     }
 
     /// The sum of all leaves of the tree folded last: u.
@@ -163,11 +181,11 @@ impl Forest {
         self.leaves.extend(leaves.iter().map(|&seed| Leaf::new(seed)));
     }
 
-    /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ x_b·r_x over all known leaves x,
-    /// and [`Scratch::total`] Σ r_x.
+    /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ
+    /// x_b·r_x over all known leaves x, and [`Scratch::total`] Σ r_x.
     ///
-    /// Takes two XORs for each leaf whatever k is: subtrees are summed from the leaves upward, and column b gets the sum
-    /// of each right subtree that hangs at height b.
+    /// Takes two XORs for each leaf whatever k is: subtrees are summed from the leaves upward, and column b gets the
+    /// sum of each right subtree that hangs at height b.
     fn fold(&self, tree: usize, columns: &mut [Bytes], scratch: &mut Scratch) {
         let k = self.depth.bits();
         let groups = columns.len() / k;
@@ -175,13 +193,13 @@ impl Forest {
         let (low, high) = columns.split_at_mut(2 * groups);
         let (column_0, column_1) = low.split_at_mut(groups);
         let leaves = self.leaves.chunks_exact(1 << k).nth(tree).unwrap_or(&[]);
+        self.count(&mut scratch.counters[..groups]);
         for (n, four) in leaves.chunks_exact(4).enumerate() {
             for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate() {
-                let lane = &mut lane[..groups];
                 if 4 * n + x < self.first {
                     lane.fill([0; 16]);
                 } else {
-                    self.expand(leaf, lane);
+                    leaf.expand(&scratch.counters[..groups], &mut lane[..groups]);
                 }
             }
             add_quad(&scratch.quad, column_0, column_1, &mut scratch.carry);
@@ -196,14 +214,13 @@ impl Forest {
         }
     }
 
-    /// The next groups' blocks of one leaf.
-    fn expand(&self, leaf: &Leaf, lane: &mut [Bytes]) {
-        for (block, group) in lane.iter_mut().zip(self.group..) {
+    /// The counter blocks of the next groups, the same for all leaves.
+    fn count(&self, counters: &mut [Bytes]) {
+        for (block, group) in counters.iter_mut().zip(self.group..) {
             let (counter, salt) = block.split_at_mut(8);
             counter.copy_from_slice(&group.to_le_bytes());
             salt.copy_from_slice(&self.salt);
         }
-        encrypt(&leaf.0, lane);
     }
 }
 
@@ -231,7 +248,8 @@ fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
     }
 }
 
-/// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)` gets the n-th group's rows.
+/// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)`
+/// gets the n-th group's rows.
 fn for_each_group(columns: &[Bytes], tiles: &mut [Tile; STRIPE], mut rows: impl FnMut(usize, &Tile)) {
     let groups = columns.len() / BASE_OTS;
     for first in (0..groups).step_by(STRIPE) {
@@ -261,7 +279,8 @@ pub struct RotReceiver {
 }
 
 impl RotReceiver {
-    /// Builds the trees over the base OTs' keys and gives the corrections ([`setup_bytes`]) from which the sender builds its own.
+    /// Builds the trees over the base OTs' keys and gives the corrections ([`setup_bytes`]) from which the sender
+    /// builds its own.
     pub fn setup(context: &Context, depth: Depth, base_keys: base::SenderKeys) -> (Self, Vec<u8>) {
         let expander = Expander::new(context);
         let mut forest = Forest::new(context, depth, 0);
@@ -272,10 +291,11 @@ impl RotReceiver {
         (Self { forest, hasher: Hasher::new(context) }, corrections)
     }
 
-    /// Makes the next `count` random OTs: the message to the sender ([`extension_bytes`]), and this party's choices and keys.
+    /// Makes the next `count` random OTs (fastest in multiples of 8192): the message to the sender
+    /// ([`extension_bytes`]), and this party's choices and keys.
     ///
-    /// The message has, for each group of 128 OTs, 16 bytes for each tree but the first. It does not depend on how OTs are
-    /// divided among calls.
+    /// The message has, for each group of 128 OTs, 16 bytes for each tree but the first. It does not depend on how OTs
+    /// are divided among calls.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`].
@@ -328,7 +348,8 @@ pub struct RotSender {
 }
 
 impl RotSender {
-    /// Builds the punctured trees from Δ (bit i is bit i % 8 of byte i / 8), the base OTs' keys for the choices Δ, and the receiver's corrections.
+    /// Builds the punctured trees from Δ (bit i is bit i % 8 of byte i / 8), the base OTs' keys for the choices Δ, and
+    /// the receiver's corrections.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedMessage`] if there are not [`setup_bytes`] bytes of corrections.
@@ -356,8 +377,8 @@ impl RotSender {
     /// Makes the next `count` random OTs from the receiver's message: both keys of each.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`]; [`ErrorKind::MalformedMessage`] if the message has not
-    /// [`extension_bytes`] bytes. Neither changes the state.
+    /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`]; [`ErrorKind::MalformedMessage`] if the
+    /// message has not [`extension_bytes`] bytes. Neither changes the state.
     pub fn extend(&mut self, count: usize, message: &[u8]) -> Result<SecretVec<[Block; 2]>> {
         check_count(count)?;
         let depth = self.forest.depth;
@@ -447,6 +468,8 @@ mod tests {
     use super::super::{Direction, test_context, xor_into};
     use super::*;
     use crate::prg::{Prg, Seed};
+    use alloc::string::String;
+    use sha2::{Digest, Sha256};
 
     const DEPTHS: [Depth; 3] = [Depth::Two, Depth::Four, Depth::Eight];
 
@@ -491,6 +514,51 @@ mod tests {
             seen.sort_unstable();
             seen.dedup();
             assert_eq!(seen.len(), 2 * total);
+        }
+    }
+
+    #[test]
+    fn messages_choices_and_keys_are_the_known_answers() {
+        // From tests/known-answers/ot.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
+        let known = [
+            (
+                Depth::Two,
+                [
+                    "65b6df0d98e85e3a621ad9c8b916b33633808916963336b9ca550913818de8aa",
+                    "37a8574369dc0848e58afe239f4290a93642e11929b97fc852127c1098d0a68f",
+                    "6e93316ea56ff3b6e9c884adeafee22cad99d1451257235a3a6e0d1a448a4890",
+                    "eb3a1926543a4555789f97fa4cf8e39ee4a8b68d13b399f1c8be8ff2304d830f",
+                ],
+            ),
+            (
+                Depth::Four,
+                [
+                    "4e6f8adc980e14b9cbb22692b62562912395f611593cd777d37e9710157675ee",
+                    "3aa38bfea9dd9131c46d57ed2daf5d14f815746305fbe08d8704308f5c5aae15",
+                    "4b031fec80ff2b5def3de9905dc6d75140f15026466eacd7d65aacad10511372",
+                    "bd7f9e3ab0992160dfc48326b55ecf14a89868ee9971453178c91bbcf4dac817",
+                ],
+            ),
+            (
+                Depth::Eight,
+                [
+                    "95ca4fcede815f0857d9af1b7a10d2bea934f83e687768979e3cd02105d55515",
+                    "60ac1fa334eef8651396e436e74f4dbd166bf4f2972520d3b9b415f8774667b6",
+                    "d69701e9ffc3f2f82337a792a6c16997387d5e7475ebcc82e8a4f35658b0494e",
+                    "110382d54fcdb8350f3825cabd4412f9741e84a6d9f697c5f44258a388491afc",
+                ],
+            ),
+        ];
+        let context = test_context(Direction::ServerReceives);
+        for (depth, expected) in known {
+            let base_keys = core::array::from_fn(|i| [0, 1].map(|b| Block::from_le_bytes([(2 * i + b) as u8; 16])));
+            let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
+            let (message, got) = receiver.extend(640).unwrap();
+            let keys: Vec<u8> = got.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+            for (bytes, expected) in [&corrections, &message, &*got.choices, &keys].into_iter().zip(expected) {
+                let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+                assert_eq!(hex, expected, "{depth:?}");
+            }
         }
     }
 
@@ -559,11 +627,13 @@ mod tests {
                 let mut columns = vec![[0xaa; 16]; k * groups];
                 let mut scratch = Scratch::new(depth, groups + 2);
                 forest.fold(1, &mut columns, &mut scratch);
+                let mut counters = vec![[0; 16]; groups];
+                forest.count(&mut counters);
                 let mut expected = vec![[0; 16]; k * groups];
                 let mut total = vec![[0; 16]; groups];
                 for x in first..1 << k {
                     let mut lane = vec![[0; 16]; groups];
-                    forest.expand(&forest.leaves[(1 << k) + x], &mut lane);
+                    forest.leaves[(1 << k) + x].expand(&counters, &mut lane);
                     xor_into(&mut total, &lane);
                     for b in 0..k {
                         if x >> b & 1 == 1 {

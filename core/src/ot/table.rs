@@ -1,16 +1,18 @@
 //! Random 1-out-of-2^j OTs: tables of one-time pads made from j random OTs each.
 //!
 //! The sender holds the pad of every entry, the receiver a random index c and the pad of entry c, which c's bits, the
-//! choices of the j random OTs, give it. Online the receiver sends d = c ⊕ (the index it wants), the sender moves entry i to place i ⊕ d and
-//! XORs the pads in: one masked word whatever the size of the table.
+//! choices of the j random OTs, give it. Online the receiver sends d = c ⊕ (the index it wants), the sender moves entry
+//! i to place i ⊕ d and XORs the pads in: one masked word whatever the size of the table.
 //!
-//! The pad of entry i is the XOR over the bits k of a *segment* of key (k, i_k): the one with number rank_k(i), which is
-//! i with bit k replaced by its top bit and the top bit dropped. For either value of i_k that is a bijection from the entries with that bit to the 2^(j−1) segments
-//! of a key. So each segment serves one entry, and the receiver, who lacks at least one of the keys in the pad of every
-//! entry but its own, sees all other pads as uniform: were one segment to serve two entries, XORs of entries could show.
+//! The pad of entry i is the XOR over the bits k of a *segment* of key (k, i_k): the one with number rank_k(i), which
+//! is i with bit k replaced by its top bit and the top bit dropped. For either value of i_k that is a bijection from
+//! the entries with that bit to the 2^(j−1) segments of a key. So each segment serves one entry, and the pad of every
+//! entry but the receiver's own has at least one segment that the receiver lacks and that no other pad has: together
+//! those pads are uniform to it. Were one segment to serve two entries, XORs of entries could show.
 //!
-//! (Naor and Pinkas, "Computationally Secure Oblivious Transfer", Journal of Cryptology 18, 2005, section 3, apply a pseudo-random function to each key for
-//! each entry instead; with tables this small, segments of the key are enough and cost no cipher call.)
+//! (Naor and Pinkas, "Computationally Secure Oblivious Transfer", Journal of Cryptology 18, 2005, apply a pseudo-random
+//! function to each key for each entry instead; with tables this small, segments of the key are enough and cost no
+//! cipher call.)
 
 use super::Block;
 
@@ -31,7 +33,8 @@ const LOW: [u128; 7] = [
     0x0000_0000_0000_0000_ffff_ffff_ffff_ffff,
 ];
 
-/// Refuses tables whose pads would have to use a segment twice. A mistake of the calling code, as both figures are public constants of it.
+/// Refuses tables whose pads would have to use a segment twice. A mistake of the calling code, as both figures are
+/// public constants of it.
 fn check_planes(j: usize, planes: usize) {
     assert!(
         (1..=MAX_INDEX_BITS).contains(&j) && (1..=2).contains(&planes),
@@ -40,28 +43,61 @@ fn check_planes(j: usize, planes: usize) {
     const { assert!(2 << (MAX_INDEX_BITS - 1) <= Block::BITS) };
 }
 
-/// The sender's pads of a bit table with 2^j entries of `planes` bits, from the keys of j random OTs (that of index bit 0 first).
+/// The sender's pads of a bit table with 2^j entries of `planes` bits, from the keys of j random OTs (that of index bit
+/// 0 first).
 ///
-/// Bit i of word p is the pad of plane p of entry i. Plane p takes bits p·2^(j−1) up to (p+1)·2^(j−1) of each key; bits of the words past 2^j, and words
-/// past `planes`, are zero.
+/// Bit i of word p is the pad of plane p of entry i. Plane p takes bits p·2^(j−1) up to (p+1)·2^(j−1) of each key; bits
+/// of the words past 2^j, and words past `planes`, are zero.
 ///
 /// # Panics
 /// Unless 1 ≤ j ≤ 7 and `planes` is 1 or 2.
 #[inline]
 pub fn sender_planes(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
-    let j = keys.len();
-    check_planes(j, planes);
-    let (top, half) = (j - 1, 1 << (j - 1));
+    check_planes(keys.len(), planes);
+    match keys.len() {
+        1 => small_planes::<1>(keys, planes),
+        2 => small_planes::<2>(keys, planes),
+        3 => small_planes::<3>(keys, planes),
+        4 => small_planes::<4>(keys, planes),
+        5 => small_planes::<5>(keys, planes),
+        6 => large_planes::<6>(keys, planes),
+        _ => large_planes::<7>(keys, planes),
+    }
+}
+
+/// [`sender_planes`] for J = 6 and 7, plane by plane.
+fn large_planes<const J: usize>(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
+    let (top, half) = (J - 1, 1 << (J - 1));
     let segments = LOW[6] >> (64 - half);
     let mut words = [0; 2];
     for (p, word) in words.iter_mut().enumerate().take(planes) {
-        for (k, [key_0, key_1]) in keys.iter().enumerate() {
-            // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and j − 1 puts them in order.
+        for (k, [key_0, key_1]) in keys.iter().enumerate().take(J) {
+            // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and J − 1 puts them in order.
             let ranked = ((key_0 >> (p * half)) & segments) | ((key_1 >> (p * half)) & segments) << half;
             *word ^= if k == top { ranked } else { swap_index_bits(ranked, k, top) };
         }
     }
     words
+}
+
+/// [`sender_planes`] for J up to 5, both planes side by side in 64 bits.
+fn small_planes<const J: usize>(keys: &[[Block; 2]], planes: usize) -> [u128; 2] {
+    let (top, half) = (J - 1, 1 << (J - 1));
+    let segments = (LOW[6] as u64) >> (64 - half);
+    let spread = |key: u64| (key & segments) | ((key >> half) & segments) << 32;
+    let mut both = 0;
+    for (k, [key_0, key_1]) in keys.iter().enumerate().take(J) {
+        let ranked = spread(*key_0 as u64) | spread(*key_1 as u64) << half;
+        both ^= if k == top {
+            ranked
+        } else {
+            let distance = half - (1 << k);
+            let differ = ((ranked >> distance) ^ ranked) & !LOW[k] as u64 & LOW[top] as u64;
+            ranked ^ differ ^ differ << distance
+        };
+    }
+    let second = 0u64.wrapping_sub(u64::from(planes == 2));
+    [u128::from(both as u32), u128::from((both >> 32) & second)]
 }
 
 /// Moves the bit at each position to the position with index bits `low` < `high` exchanged.
@@ -72,8 +108,8 @@ fn swap_index_bits(word: u128, low: usize, high: usize) -> u128 {
     word ^ differ ^ differ << distance
 }
 
-/// The receiver's pad bits of its entry: bit p is that of plane p. `choice` holds the choices of the j random OTs, which are its index c, and `keys` the
-/// chosen keys.
+/// The receiver's pad bits of its entry: bit p is that of plane p. `choice` holds the choices of the j random OTs,
+/// which are its index c, and `keys` the chosen keys.
 ///
 /// # Panics
 /// Unless 1 ≤ j ≤ 7 and `planes` is 1 or 2.
@@ -95,8 +131,8 @@ pub fn receiver_planes(choice: u32, keys: &[Block], planes: usize) -> u32 {
     bits
 }
 
-/// Bit `index` (below 64, secret) of a word. One 32-bit shift, which takes the same time for every distance; a 64-bit one would not on all
-/// 32-bit processors.
+/// Bit `index` (below 64, secret) of a word. One 32-bit shift, which takes the same time for every distance; a 64-bit
+/// one would not on all 32-bit processors.
 #[inline]
 fn select_bit(word: u64, index: u32) -> u32 {
     let upper = 0u32.wrapping_sub(index >> 5 & 1);
@@ -104,7 +140,8 @@ fn select_bit(word: u64, index: u32) -> u32 {
     ((low ^ ((low ^ high) & upper)) >> (index & 31)) & 1
 }
 
-/// The word with bit i moved to bit i ⊕ d, for each i < 2^j. Bits from 2^j on must be zero. `j` is at most 7, d below 2^j and may be secret.
+/// The word with bit i moved to bit i ⊕ d, for each i < 2^j. Bits from 2^j on must be zero. `j` is at most 7, d below
+/// 2^j and may be secret.
 #[inline]
 pub fn permute(mut word: u128, d: u32, j: u32) -> u128 {
     for (s, low) in LOW.iter().enumerate().take(j as usize) {
@@ -126,7 +163,8 @@ pub fn permute_u32(mut word: u32, d: u32, j: u32) -> u32 {
     word
 }
 
-/// The sender's pads of a word table with 2^j entries (j is 1 or 2) of up to 64 bits each, from the keys of j random OTs. Words past 2^j are zero.
+/// The sender's pads of a word table with 2^j entries (j is 1 or 2) of up to 64 bits each, from the keys of j random
+/// OTs. Words past 2^j are zero.
 ///
 /// # Panics
 /// Unless j is 1 or 2.
@@ -307,7 +345,8 @@ mod tests {
         }
     }
 
-    /// Over many tables: every unchosen pad bit is balanced, given the receiver's own pad and given its unchosen neighbour.
+    /// Over many tables: every unchosen pad bit is balanced, given the receiver's own pad and given its unchosen
+    /// neighbour.
     #[test]
     fn unchosen_pads_are_balanced_and_uncorrelated() {
         const TABLES: u32 = 20_000;

@@ -5,7 +5,8 @@ pub(super) type Tile = [[u64; 2]; 128];
 
 /// Transposes in place: bit c of row r becomes bit r of row c.
 ///
-/// The classical recursion (Warren, *Hacker's Delight*, section 7-3): swap the two off-diagonal quarters, then the off-diagonal quarters of each quarter, and so on.
+/// The classical recursion (Warren, *Hacker's Delight*, section 7-3): swap the two off-diagonal quarters, then the
+/// off-diagonal quarters of each quarter, and so on.
 pub(super) fn transpose(tile: &mut Tile) {
     let (top, bottom) = tile.split_at_mut(64);
     for (a, b) in top.iter_mut().zip(bottom) {
@@ -19,7 +20,8 @@ pub(super) fn transpose(tile: &mut Tile) {
     step::<1>(tile, 0x5555_5555_5555_5555);
 }
 
-/// Swaps, in each block of 2S × 2S bits, the upper right quarter with the lower left one. `low` has the columns of the left halves.
+/// Swaps, in each block of 2S × 2S bits, the upper right quarter with the lower left one. `low` has the columns of the
+/// left halves.
 #[inline]
 fn step<const S: usize>(tile: &mut Tile, low: u64) {
     for rows in tile.chunks_exact_mut(2 * S) {

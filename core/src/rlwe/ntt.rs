@@ -31,6 +31,16 @@ struct Table {
     quotients: [u32; MAX_DEGREE],
 }
 
+/// Blocks of this length are transformed to the end one after the other: loops of fixed length.
+const TAIL: usize = 8;
+
+impl Table {
+    #[inline(always)]
+    fn factor(&self, index: usize) -> Factor {
+        Factor { value: self.values[index], quotient: self.quotients[index] }
+    }
+}
+
 static TABLES: [Table; 4] = [table(PRIMES[0]), table(PRIMES[1]), table(PRIMES[2]), table(PRIMES[3])];
 
 const fn table(prime: u32) -> Table {
@@ -85,7 +95,7 @@ impl RnsPrime {
         let table = self.table;
         let (mut blocks, mut half) = (1, self.degree / 2);
         // Between stages values are in [0, 2q).
-        while half >= 1 {
+        while half >= TAIL {
             let roots = table.values[blocks..2 * blocks].iter().zip(&table.quotients[blocks..2 * blocks]);
             for (block, (&value, &quotient)) in a.chunks_exact_mut(2 * half).zip(roots) {
                 let w = Factor { value, quotient };
@@ -97,8 +107,19 @@ impl RnsPrime {
             blocks *= 2;
             half /= 2;
         }
-        for x in a {
-            *x = q.reduce_once(*x);
+        for (i, tile) in a.as_chunks_mut::<TAIL>().0.iter_mut().enumerate() {
+            let (mut inner, mut half) = (1, TAIL / 2);
+            while half >= 1 {
+                for j in 0..inner {
+                    let w = table.factor((blocks + i) * inner + j);
+                    for k in 2 * j * half..(2 * j + 1) * half {
+                        (tile[k], tile[k + half]) = forward_butterfly(q, tile[k], tile[k + half], w);
+                    }
+                }
+                inner *= 2;
+                half /= 2;
+            }
+            *tile = tile.map(|x| q.reduce_once(x));
         }
     }
 
@@ -110,8 +131,23 @@ impl RnsPrime {
         assert_eq!(a.len(), self.degree);
         let q = self.modulus;
         let table = self.table;
-        let (mut blocks, mut half) = (self.degree / 2, 1);
+        let (mut blocks, mut half) = (self.degree / (2 * TAIL), TAIL);
         // Between stages values are in [0, q).
+        for (i, tile) in a.as_chunks_mut::<TAIL>().0.iter_mut().enumerate() {
+            let (mut inner, mut half) = (TAIL / 2, 1);
+            while inner >= 1 {
+                // Entry m + i of the inverse roots stands, negated, at 2m - 1 - i.
+                let last = (4 * blocks - 1 - i) * inner + inner - 1;
+                for j in 0..inner {
+                    let w = table.factor(last - j);
+                    for k in 2 * j * half..(2 * j + 1) * half {
+                        (tile[k], tile[k + half]) = inverse_butterfly(q, tile[k], tile[k + half], w);
+                    }
+                }
+                inner /= 2;
+                half *= 2;
+            }
+        }
         while blocks >= 1 {
             let roots = table.values[blocks..2 * blocks].iter().zip(&table.quotients[blocks..2 * blocks]).rev();
             for (block, (&value, &quotient)) in a.chunks_exact_mut(2 * half).zip(roots) {

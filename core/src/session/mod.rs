@@ -119,15 +119,14 @@ impl Hello {
         let mismatch = |what: &str, expected: &dyn fmt::Display, got: &dyn fmt::Display| {
             Err(Error::new(ErrorKind::Mismatch, format!("{what}: expected {expected}, got {got}")))
         };
-        let Some((magic, rest)) = bytes.split_first_chunk::<8>().filter(|(magic, _)| **magic == MAGIC) else {
+        let Some((_, rest)) = bytes.split_first_chunk::<8>().filter(|(magic, _)| **magic == MAGIC) else {
             return mismatch("opening", &"a SAFENet client", &"something else");
         };
-        debug_assert_eq!(magic.len(), MAGIC.len());
-        let version = rest.first_chunk::<2>().map_or(0, |v| u16::from_le_bytes(*v));
+        let (version, fields) = rest.split_first_chunk::<2>().map_or((0, rest), |(v, f)| (u16::from_le_bytes(*v), f));
         if version != PROTOCOL_VERSION {
             return mismatch("protocol version", &PROTOCOL_VERSION, &version);
         }
-        let Ok(fields) = <&[u8; HELLO_BYTES - 10]>::try_from(&rest[2..]) else {
+        let Ok(fields) = <&[u8; HELLO_BYTES - 10]>::try_from(fields) else {
             return mismatch("opening's length", &HELLO_BYTES, &bytes.len());
         };
         if fields[0] != PARAMETER_SET {
@@ -139,10 +138,9 @@ impl Hello {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
             return mismatch("model id", &hex(model), &hex(theirs));
         }
-        let (mut hello_nonce, mut id) = ([0; NONCE_BYTES], [0; 32]);
-        hello_nonce.copy_from_slice(nonce);
-        id.copy_from_slice(theirs);
-        Ok(Self { depth, model: id, nonce: hello_nonce })
+        let mut hello = Self { depth, model: *model, nonce: [0; NONCE_BYTES] };
+        hello.nonce.copy_from_slice(nonce);
+        Ok(hello)
     }
 }
 
@@ -166,7 +164,7 @@ fn invalid_state(message: &str) -> Error {
     Error::new(ErrorKind::InvalidState, message)
 }
 
-/// Two independent streams of a party: one for what it alone must know, one for nonces, which it shows.
+/// A fresh nonce, from a generator of its own: what it shows says nothing about the party's other random values.
 fn nonce(prg: &mut Prg) -> [u8; NONCE_BYTES] {
     prg.fork().array()
 }

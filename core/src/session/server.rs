@@ -12,7 +12,7 @@ use crate::model::{Architecture, ModelFile, ModelId, NodeSecret, Op, Parameters}
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{Block, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed};
-use crate::rlwe::linear::{LinearResponder, LinearWeights};
+use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
@@ -104,7 +104,7 @@ impl LinearStep {
     }
 }
 
-/// Lowers each convolution's `packed_outputs` until its noise fits the budget that flooding hides.
+/// Sets each convolution's `packed_outputs` to the most whose noise fits the budget that flooding hides.
 ///
 /// For compilers: a model that exceeds the budget is refused by [`ServerModel::new`].
 ///
@@ -117,36 +117,18 @@ pub fn fit_noise(model: &mut ModelFile) -> Result<()> {
         return Err(Error::new(ErrorKind::MalformedModel, "model: expected its secrets too, got the public part"));
     };
     parameters.check(architecture)?;
-    for index in 0..architecture.nodes.len() {
-        loop {
-            let schedule = Schedule::new(architecture)?;
-            let node = &mut architecture.nodes[index];
-            let channels = schedule.shapes[node.input as usize].channels as usize;
-            let (
-                Op::Convolution(conv),
-                NodeSecret::Convolution { weights, .. },
-                Step::Linear(step @ LinearStep { packing: Some(packing), .. }),
-            ) = (&mut node.op, &parameters.nodes[index], &schedule.steps[index])
-            else {
-                break;
-            };
-            let noise = rlwe::linear::linear_noise_bound(packing, &step.live_weights(weights, channels))?;
-            if rlwe::noise::bits(noise) <= rlwe::noise::LINEAR_NOISE_BITS {
-                break;
-            }
-            let together = packing.outputs_per_response() as u32;
-            if together == 1 {
-                return Err(Error::new(
-                    ErrorKind::UnsupportedModel,
-                    format!(
-                        "node {index} ({}): expected a noise of at most {} bits for one output channel, got {}; smaller weights or a smaller fan-in would do",
-                        node.name,
-                        rlwe::noise::LINEAR_NOISE_BITS,
-                        rlwe::noise::bits(noise)
-                    ),
-                ));
-            }
-            conv.packed_outputs = together - 1;
+    let schedule = Schedule::new(architecture)?;
+    for (index, node) in architecture.nodes.iter_mut().enumerate() {
+        let channels = schedule.shapes[node.input as usize].channels as usize;
+        if let (
+            Op::Convolution(conv),
+            NodeSecret::Convolution { weights, .. },
+            Step::Linear(step @ LinearStep { packing: Some(packing), .. }),
+        ) = (&mut node.op, &parameters.nodes[index], &schedule.steps[index])
+        {
+            let fitting = linear::choose_within_budget(packing.shape(), &step.live_weights(weights, channels))
+                .map_err(|e| e.context(format!("node {index} ({})", node.name)))?;
+            conv.packed_outputs = fitting.outputs_per_response() as u32;
         }
     }
     Ok(())

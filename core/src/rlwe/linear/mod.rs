@@ -7,7 +7,7 @@ mod packing;
 mod server;
 
 pub use packing::{ConvShape, LinearPacking};
-pub use server::{LinearResponder, LinearWeights, MAX_WEIGHT, linear_noise_bound};
+pub use server::{LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
 
 use super::encode::{Word, decode_word};
 use super::keys::SecretKey;

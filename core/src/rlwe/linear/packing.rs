@@ -1,21 +1,29 @@
 //! Which coefficient holds what: convolutions as products of polynomials, after Cheetah (Huang et al., USENIX Security 2022).
 //!
-//! A request ciphertext holds M input channels, an answer L output channels, M·L·P <= N. Here P = Hp·Wp is the size of
-//! the padded image, reduced to the rows and columns that some window touches. Coefficients:
+//! A request ciphertext holds M input channels, an answer L output channels, M·L·P <= N. Here P = Hp·Wp is what a channel takes: a row
+//! takes its W pixels and then zeros, as many as the larger of the left and the right padding; a channel takes its H rows and
+//! then rows of zeros, as many as the larger of the upper and the lower padding. So the zeros behind a row are also those before the next,
+//! which packs more than whole padded images would. Only pixels that some window touches are counted. Coefficients:
 //!
-//! - input channel m, pixel (i, j): a(m, i, j) = m·P + i·Wp + j;
+//! - input channel m, pixel (y, x): a(m, y, x) = m·P + y·Wp + x;
 //! - weight of output l and input m at (kh, kw): l·M·P + c - a(m, kh, kw), where c = (M-1)·P + (Kh-1)·Wp + (Kw-1);
-//! - output l, window with top left pixel (i, j): l·M·P + c + i·Wp + j.
+//! - output l, window with top left pixel (i, j), which is negative in the padding: l·M·P + c + i·Wp + j.
 //!
-//! **Why no wrong term lands on an output.** The product of the weight of (l', m', kh, kw) and the input a = a(m, i', j') lies at
-//! l'·M·P + c - a(m', kh, kw) + a, less N (and negated) if that is N or more.
+//! **Why no wrong term lands on an output.** Say the padding above and left is (u, v), u < Kh and v < Kw. The product of the weight of
+//! (l', m', kh, kw) and the input at a, 0 <= a < M·P, lies at l'·M·P + c - a(m', kh, kw) + a, less N (and negated) if that is N or more.
 //!
-//! *Not wrapped:* it meets output (l, i, j) if a = a(m', kh + i, kw + j) + (l - l')·M·P. The window is inside the image, so
-//! kh + i < Hp and kw + j < Wp, and both a's are in [0, M·P): l = l', and as m·P + i·Wp + j is a mixed-radix number its digits agree: m = m',
-//! i' = kh + i, j' = kw + j. These are exactly the terms of the convolution.
+//! *Not wrapped:* it meets output (l, i, j) if a = f + (l - l')·M·P, where f = a(m', y, x) with y = kh + i and x = kw + j, so -u <= y < Hp and
+//! -v <= x < Wp. If neither is negative, f is in [0, M·P) as a is: l = l', and as a mixed-radix number a has the digits (m', y, x): the terms of the
+//! convolution, zero in the padding. If x < 0, the last digit of a is Wp + x >= Wp - v; if x >= 0 and y < 0, the middle
+//! digit of a is Hp + y >= Hp - u: at such a the input is zero, as it should be.
 //!
-//! *Wrapped:* positions before wrapping are at most (L-1)·M·P + c + (M·P - 1) < N + c, so after it below c, and
-//! every output is at c or above. *Highest output:* i + Kh - 1 < Hp and j + Kw - 1 < Wp put it at or below L·M·P - 1 < N.
+//! *Wrapped:* then a = f + (l - l')·M·P + N >= f + M·P, so f is negative and a is among the last u·Wp + v places below M·P. These
+//! are zeros: behind the last row of pixels or behind its pixels.
+//!
+//! *Range of outputs:* u < Kh and v < Kw put them at l·M·P + (M-1)·P or above, and i + Kh - 1 < Hp, j + Kw - 1 < Wp below (l+1)·M·P.
+//!
+//! Where a stride exceeds the kernel, the pixels between windows are left out and the padded pixels that are left are counted
+//! like pixels, with u = 0 (v = 0); so too where the padding is as large as the kernel.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::rlwe::keys::sealed_bytes;
@@ -71,7 +79,7 @@ pub struct LinearPacking {
     outputs: usize,
 }
 
-/// One direction of the image: its windows, and the pixels that some window touches, counted without gaps.
+/// One direction of the image: its windows, and the places that a row (or a channel) takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Axis {
     length: usize,
@@ -97,20 +105,41 @@ impl Axis {
         Ok(Self { length, pad: pads[0], kernel, stride, windows: (padded - kernel) / stride + 1 })
     }
 
-    /// Distance of windows among the touched pixels: where strides jump over pixels, these are left out.
+    /// Distance of windows in places: where strides jump over pixels, these are left out.
     fn step(&self) -> usize {
         self.stride.min(self.kernel)
     }
 
-    /// Number of touched pixels.
+    /// Padded pixels up to the last that a window touches, less those left out.
     fn touched(&self) -> usize {
         (self.windows - 1) * self.step() + self.kernel
     }
 
-    /// The pixel of the image that touched pixel `i` is, or none where it is padding.
+    /// Places that the first window lies before the first pixel: the padding before, if it can share its zeros with the padding behind.
+    fn lead(&self) -> usize {
+        if self.stride <= self.kernel && self.pad < self.kernel { self.pad } else { 0 }
+    }
+
+    /// Places taken: pixels, then zeros; not fewer than the kernel has, so that no two weights share a coefficient.
+    fn places(&self) -> usize {
+        match self.lead() {
+            0 => self.touched(),
+            lead => {
+                let end = self.touched() - lead;
+                end.max(end.min(self.length) + lead).max(self.kernel)
+            }
+        }
+    }
+
+    /// The pixel of the image at place `i`, or none where there is a zero.
     fn pixel(&self, i: usize) -> Option<usize> {
-        let padded = if self.stride > self.kernel { i / self.kernel * self.stride + i % self.kernel } else { i };
-        padded.checked_sub(self.pad).filter(|&x| x < self.length)
+        let padded = match self.stride > self.kernel {
+            true => i / self.kernel * self.stride + i % self.kernel,
+            false => i + self.lead(),
+        };
+        // A place behind the last window holds a zero, whether or not the image goes on.
+        let inside = i + self.lead() < self.touched();
+        padded.checked_sub(self.pad).filter(|&x| inside && x < self.length)
     }
 }
 
@@ -166,14 +195,14 @@ impl LinearPacking {
         )?;
         let packing = Self { shape: *shape, rows, columns, inputs, outputs };
         let n = LINEAR.degree();
-        let (height, width) = (rows.touched(), columns.touched());
+        let (height, width) = (rows.places(), columns.places());
         let size = height.saturating_mul(width);
         if size > n {
             return Err(Error::new(
                 ErrorKind::UnsupportedModel,
                 alloc::format!(
-                    "convolution: one padded channel must fit the {n} coefficients of a ciphertext (images are not cut into \
-                     tiles in this version), got {height} x {width} = {size}"
+                    "convolution: one channel with its padding must fit the {n} coefficients of a ciphertext (images are not \
+                     cut into tiles in this version), got {height} x {width} = {size}"
                 ),
             ));
         }
@@ -289,12 +318,12 @@ impl LinearPacking {
 
     /// P.
     fn channel_size(&self) -> usize {
-        self.rows.touched() * self.columns.touched()
+        self.rows.places() * self.columns.places()
     }
 
-    /// a(m, i, j).
+    /// a(m, y, x).
     fn place(&self, m: usize, i: usize, j: usize) -> usize {
-        m * self.channel_size() + i * self.columns.touched() + j
+        m * self.channel_size() + i * self.columns.places() + j
     }
 
     /// c.
@@ -307,9 +336,9 @@ impl LinearPacking {
         let packing = *self;
         let channels = part(self.shape.in_channels, self.inputs, index);
         channels.enumerate().flat_map(move |(m, channel)| {
-            let pixels = (0..packing.rows.touched()).filter_map(move |i| packing.rows.pixel(i).map(|y| (i, y)));
+            let pixels = (0..packing.rows.places()).filter_map(move |i| packing.rows.pixel(i).map(|y| (i, y)));
             pixels.flat_map(move |(i, y)| {
-                let row = (0..packing.columns.touched()).filter_map(move |j| packing.columns.pixel(j).map(|x| (j, x)));
+                let row = (0..packing.columns.places()).filter_map(move |j| packing.columns.pixel(j).map(|x| (j, x)));
                 row.map(move |(j, x)| {
                     let input = (channel * packing.rows.length + y) * packing.columns.length + x;
                     (packing.place(m, i, j), input)
@@ -344,7 +373,9 @@ impl LinearPacking {
         let packing = *self;
         let channels = part(self.shape.out_channels, self.outputs, index).len();
         (0..channels).flat_map(move |l| {
-            let base = l * packing.inputs * packing.channel_size() + packing.base();
+            // base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's sides.
+            let lead = packing.place(0, packing.rows.lead(), packing.columns.lead());
+            let base = l * packing.inputs * packing.channel_size() + packing.base() - lead;
             (0..packing.rows.windows).flat_map(move |i| {
                 (0..packing.columns.windows)
                     .map(move |j| base + packing.place(0, i * packing.rows.step(), j * packing.columns.step()))

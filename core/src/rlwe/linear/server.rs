@@ -1,6 +1,6 @@
 //! The server's side of a linear layer: weights prepared once per model, and one responder per inference.
 
-use super::packing::LinearPacking;
+use super::packing::{ConvShape, LinearPacking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::Prg;
 use crate::rlwe::encode::Word;
@@ -45,6 +45,37 @@ pub fn linear_noise_bound(packing: &LinearPacking, weights: &[i16]) -> Result<u6
     Ok(noise::bound(per_answer.max().unwrap_or(0)))
 }
 
+/// The cheapest packing of [`LinearPacking::choose_quieter`] whose noise flooding hides, for the weights of a layer.
+///
+/// For the compiler: the M and L found go into the model's public part, and [`LinearPacking::new`] makes them a packing again.
+///
+/// # Errors
+/// As [`LinearPacking::choose`], [`linear_noise_bound`]; [`ErrorKind::UnsupportedModel`] if even a single output channel per
+/// answer has too much noise.
+pub fn choose_within_budget(shape: &ConvShape, weights: &[i16]) -> Result<LinearPacking> {
+    let mut packing = LinearPacking::choose(shape)?;
+    loop {
+        let noise = linear_noise_bound(&packing, weights)?;
+        match packing.outputs_per_response() {
+            _ if noise <= 1 << noise::LINEAR_NOISE_BITS => return Ok(packing),
+            1 => return Err(too_noisy(noise, 1)),
+            outputs => packing = LinearPacking::choose_quieter(shape, outputs - 1)?,
+        }
+    }
+}
+
+fn too_noisy(bound: u64, outputs: usize) -> Error {
+    Error::new(
+        ErrorKind::UnsupportedModel,
+        alloc::format!(
+            "weights: expected noise of at most {} (2^{}), which flooding hides, got {bound} with {outputs} output channels \
+             per answer; fewer of them, smaller weights or fewer inputs lower it",
+            1u64 << noise::LINEAR_NOISE_BITS,
+            noise::LINEAR_NOISE_BITS,
+        ),
+    )
+}
+
 impl LinearWeights {
     /// Prepares weights, laid out as \[output channel\]\[input channel\]\[kernel row\]\[kernel column\], each within ±[`MAX_WEIGHT`].
     ///
@@ -60,16 +91,7 @@ impl LinearWeights {
             ));
         }
         if noise_bound > 1 << noise::LINEAR_NOISE_BITS {
-            return Err(Error::new(
-                ErrorKind::UnsupportedModel,
-                alloc::format!(
-                    "weights: expected noise of at most {} (2^{}), which flooding hides, got {noise_bound}; fewer than {} output \
-                     channels per answer, smaller weights or fewer inputs lower it",
-                    1u64 << noise::LINEAR_NOISE_BITS,
-                    noise::LINEAR_NOISE_BITS,
-                    packing.outputs_per_response()
-                ),
-            ));
+            return Err(too_noisy(noise_bound, packing.outputs_per_response()));
         }
         let (requests, responses) = (packing.request_ciphertexts(), packing.response_ciphertexts());
         let pairs = (0..requests).flat_map(|i| (0..responses).map(move |j| (i, j)));

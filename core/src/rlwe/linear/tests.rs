@@ -128,7 +128,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn packed_convolutions_are_convolutions(shape in shapes(), split in prop::array::uniform2(1usize..14), seed: u64) {
         let mut prg = prg(seed);
@@ -230,7 +230,7 @@ fn shapes_that_are_none_or_do_not_fit_are_refused() {
     assert_eq!(kind(ConvShape { in_channels: 1 << 20, out_channels: 1 << 20, ..good }), ErrorKind::InvalidArgument);
     let error = LinearPacking::choose(&square(3, 64, 4, 3, 1, 1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
-    assert!(error.message().contains("66 x 66 = 4356"), "{error}");
+    assert!(error.message().contains("65 x 65 = 4225"), "{error}");
     for (inputs, outputs) in [(0, 1), (1, 0), (4, 1), (1, 5), (usize::MAX, 2)] {
         assert!(LinearPacking::new(&good, inputs, outputs).is_err());
     }
@@ -254,6 +254,51 @@ fn weights_beyond_the_budget_are_refused_with_numbers() {
     assert_eq!(LinearWeights::new(&small, &[0; 8]).err().unwrap().kind(), ErrorKind::InvalidArgument);
     let weights = LinearWeights::new(&small, &[-255; 9]).unwrap();
     assert_eq!((weights.noise_bits(), weights.noise_bound()), (15, noise_of(9 * 255 * 255)));
+}
+
+#[test]
+fn a_layer_too_noisy_for_its_cheapest_packing_gets_a_quieter_one() {
+    let shape = square(64, 8, 64, 3, 1, 1);
+    let cheapest = LinearPacking::choose(&shape).unwrap();
+    let weights = alloc::vec![255; cheapest.weights()];
+    assert!(LinearWeights::new(&cheapest, &weights).is_err());
+    let packing = choose_within_budget(&shape, &weights).unwrap();
+    assert!(packing.outputs_per_response() < cheapest.outputs_per_response());
+    let again = LinearPacking::new(&shape, packing.inputs_per_request(), packing.outputs_per_response()).unwrap();
+    assert_eq!(again, packing);
+    assert!(LinearWeights::new(&packing, &weights).unwrap().noise_bits() <= 18);
+    let quiet = random_weights(cheapest.weights(), 20, &mut prg(5));
+    assert_eq!(choose_within_budget(&shape, &quiet).unwrap(), cheapest);
+    let loud = vec![255; 2 * 512 * 9];
+    let error = choose_within_budget(&square(512, 1, 2, 3, 1, 1), &loud).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
+}
+
+#[test]
+fn prepared_weights_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<LinearWeights>();
+    shared::<PublicKey>();
+    shared::<SecretKey>();
+    shared::<LinearResponder<'static>>();
+}
+
+#[test]
+fn packings_that_fill_a_ciphertext_to_the_last_coefficient_are_convolutions() {
+    // Places of a channel: 16 x 16, 8 x 8, 32 x 32 and 64 x 64. What wraps around lands among the zeros behind the last row.
+    for (shape, inputs, outputs) in [
+        (square(4, 15, 8, 3, 1, 1), 4, 4),
+        (square(8, 7, 8, 3, 2, 1), 8, 8),
+        (square(2, 30, 4, 5, 1, 2), 2, 2),
+        (square(2, 61, 2, 7, 3, 3), 1, 1),
+    ] {
+        let packing = LinearPacking::new(&shape, inputs, outputs).unwrap();
+        assert!(LinearPacking::new(&shape, 1, inputs * outputs + 1).is_err());
+        let mut prg = prg(6);
+        let weights = random_weights(packing.weights(), 255, &mut prg);
+        let x = random_words(packing.inputs(), &mut prg);
+        assert_eq!(convolve_packed(&packing, &weights, &x), convolve(&shape, &weights, &x), "{shape:?}");
+    }
 }
 
 fn noise_of(squares: u64) -> u64 {

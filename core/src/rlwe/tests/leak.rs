@@ -8,7 +8,7 @@ use crate::rlwe::poly::Values;
 
 /// Reads the polynomial w off c1 = w·a by division in the transformed domain, as integers of least magnitude.
 fn divide_by_uniform_half(c1: Poly<Values>, request: &[u8]) -> Vec<i128> {
-    let a = Ciphertext::read(&LINEAR, request).unwrap().c1;
+    let a = Ciphertext::read(c1.params, request).unwrap().c1;
     let mut quotient = c1;
     for ((prime, x), (_, a)) in quotient.parts_mut().zip(a.parts()) {
         let q = prime.modulus;
@@ -94,22 +94,36 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
     assert_eq!(candidates(&sent), []);
 }
 
-/// Estimates the weights by least squares from the noise of answers and the known errors of requests: for each weight, at place p of the
-/// weight polynomial, the correlation of noise[k] with errors[k - p]. Returns the estimates in units of 1/1000.
-fn correlate(packing: &LinearPacking, observed: &[(Vec<i128>, Vec<i128>)]) -> Vec<i128> {
+/// Estimates the weights by least squares from the noise of answers and the known errors of requests. The weight at place p of the weight
+/// polynomial adds w·errors[k - p] to noise[k]; each estimate in turn is corrected by its correlation with what the others leave unexplained.
+fn least_squares(packing: &LinearPacking, observed: &[(Vec<i128>, Vec<i128>)]) -> Vec<f64> {
     let n = LINEAR.degree;
     let outputs: Vec<usize> = packing.output_places(0).collect();
-    let mut estimates = alloc::vec![0; packing.weights()];
-    for (place, number) in packing.weight_places(0, 0) {
-        let (mut product, mut square) = (0i128, 0i128);
-        for (noise, errors) in observed {
-            for (&k, &noise) in outputs.iter().zip(noise) {
-                let error = if k >= place { errors[k - place] } else { -errors[n + k - place] };
-                product += noise * error;
-                square += error * error;
+    let unknowns: Vec<(usize, usize)> = packing.weight_places(0, 0).collect();
+    let error = |errors: &[i128], k: usize, place: usize| match k >= place {
+        true => errors[k - place] as f64,
+        false => -(errors[n + k - place] as f64),
+    };
+    let mut left: Vec<Vec<f64>> = observed.iter().map(|(noise, _)| noise.iter().map(|&x| x as f64).collect()).collect();
+    let mut estimates = alloc::vec![0.0; packing.weights()];
+    for _ in 0..6 {
+        for &(place, number) in &unknowns {
+            let (mut product, mut square) = (0.0, 0.0);
+            for (left, (_, errors)) in left.iter().zip(observed) {
+                for (&k, &noise) in outputs.iter().zip(left) {
+                    let e = error(errors, k, place);
+                    product += noise * e;
+                    square += e * e;
+                }
+            }
+            let change = product / square;
+            estimates[number] += change;
+            for (left, (_, errors)) in left.iter_mut().zip(observed) {
+                for (&k, noise) in outputs.iter().zip(left) {
+                    *noise -= change * error(errors, k, place);
+                }
             }
         }
-        estimates[number] = product * 1000 / square;
     }
     estimates
 }
@@ -123,7 +137,7 @@ fn the_noise_tells_no_weights() {
     let (key, public) = keys(&LINEAR, &mut prg);
     let places: Vec<usize> = packing.output_places(0).collect();
     let (mut bare, mut flooded) = (Vec::new(), Vec::new());
-    for _ in 0..48 {
+    for _ in 0..128 {
         // r = 0 is the client's choice here: the product is zero and there is no rounding of encodings.
         let r = alloc::vec![0; packing.inputs()];
         let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
@@ -140,16 +154,35 @@ fn the_noise_tells_no_weights() {
         let hidden = absorbed().hidden(0, &public, &mut prg, &mut s).unwrap();
         flooded.push((noise_at(phase(&key, hidden), &places, &s), errors));
     }
-    // 48 answers of 3844 outputs: the standard deviation of an estimate is about 0.2 + 0.8 by the other weights' noise.
-    let worst = |estimates: &[i128]| estimates.iter().zip(&w).map(|(x, &w)| (x - 1000 * i128::from(w)).abs()).max();
-    let estimates = correlate(&packing, &bare);
-    assert!(worst(&estimates).unwrap() < 6000, "{estimates:?}");
-    let signs =
-        |estimates: &[i128]| estimates.iter().zip(&w).filter(|&(&x, &w)| w.abs() > 10 && (x > 0) == (w > 0)).count();
-    assert_eq!(signs(&estimates), 6);
-    // With flooding: estimates are of the flooding's size, 2^58/sqrt(3) over 3.24·sqrt(48·3844), whatever the weights are.
-    let estimates = correlate(&packing, &flooded);
-    assert!(estimates.iter().all(|x| x.abs() > 1 << 40), "{estimates:?}");
-    let deviation = (1i128 << 58) * 1000 / 2_400;
-    assert!(estimates.iter().all(|x| x.abs() < 6 * deviation), "{estimates:?}");
+    // Without flooding the deviation of an estimate is 240/(3.24·sqrt(128·3844)) = 0.11: every weight is read exactly.
+    let estimates = least_squares(&packing, &bare);
+    let right = |estimates: &[f64]| estimates.iter().zip(&w).filter(|&(x, &w)| (x - f64::from(w)).abs() < 0.5).count();
+    assert_eq!(right(&estimates), 9, "{estimates:?}");
+    // With flooding it is 2^58/sqrt(3)/(3.24·sqrt(128·3844)) = 2^46: estimates are of that size, whatever the weights are.
+    let estimates = least_squares(&packing, &flooded);
+    assert_eq!(right(&estimates), 0, "{estimates:?}");
+    let deviation = f64::powi(2.0, 58) / 3f64.sqrt() / (3.24 * f64::sqrt(128.0 * 3844.0));
+    let square = estimates.iter().map(|x| (x / deviation) * (x / deviation)).sum::<f64>();
+    // Chi squared of nine degrees of freedom: beyond these with probability 10^-6.
+    assert!((0.1..46.0).contains(&square), "{square}");
+}
+
+#[test]
+fn the_uniform_half_tells_no_slot_multipliers() {
+    let mut prg = prg(14);
+    let (key, public) = keys(&SLOTS, &mut prg);
+    let u: Vec<u64> = (0..SLOTS.degree).map(|_| prg.below(SLOT_PRIME)).collect();
+    let request = encrypt_slots(&key, &u, &mut prg).unwrap();
+    let read = |c1: Poly<Values>| -> Vec<u64> {
+        let quotient = divide_by_uniform_half(c1, &request);
+        let mut slots = quotient.iter().map(|x| x.rem_euclid(i128::from(SLOT_PRIME)) as u64).collect::<Vec<_>>();
+        slots::field::to_slots(&mut slots);
+        slots
+    };
+    let right = |slots: &[u64]| slots.iter().zip(&u).filter(|(a, b)| a == b).count();
+    let bare = slots::products(&request, &u, &mut prg).unwrap();
+    assert_eq!(right(&read(bare.c1)), SLOTS.degree);
+    let mut share = alloc::vec![0; SLOTS.degree];
+    let hidden = slots::hidden_products(&public, &request, &u, &mut prg, &mut share).unwrap();
+    assert_eq!(right(&read(hidden.c1.into_values())), 0);
 }

@@ -1,0 +1,322 @@
+//! Choosing the public numbers of an activation layer: fraction bits by an error model.
+//!
+//! Notation: Y is the integer linear output of a channel at its activation, t = Y / x' its scale, v = T(Y) with scale
+//! τ = t / 2^f, S the scale of the integer result. For each channel
+//!
+//! - t is as large as weights of 255, the bound 2^(b−1) − 2^f and, for polynomials, the field allow;
+//! - S = τ (ReLU, degree 1), τ² / (2^g·c2) (degree 2; negative where c2 is: the sign goes into the next layer's weights) or
+//!   τ³ / (2^g·c3) (degree 3). All of it is undone in the next layer's weights.
+//!
+//! The error of the next layer's outputs, relative to their variance, is modelled as the sum of
+//!
+//! - this layer's weights, each rounded by an error of variance 1/12, times the variance of what they multiply (the mean is
+//!   corrected in the bias);
+//! - T and the way back, each a rounding of variance at most 1/6, times the slope of the activation;
+//! - the next layer's weights, which need t' within 255 and within b' = 30.
+//!
+//! All channels of a kind share (b, f, g), and the three are chosen, kind by kind, so that this sum is smallest. More fraction
+//! bits lessen the second part until the bound of the next layer leaves its weights fewer bits, which raises the third.
+
+use super::form::{CUBIC_WIDTH, Form, SQUARE_WIDTH, Shape, cubic_scale, square_scale};
+use safenet_core::model::{Kind, limits};
+
+/// Variance of a rounding that goes up with probability equal to the fraction: 1/6 for a uniform fraction.
+const ROUNDING: f64 = 1.0 / 6.0;
+/// Integer results stay below this, half of the ring's range, over the range for which a channel is made.
+const RING: f64 = (1u32 << 29) as f64;
+
+/// One channel as the search sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) form: Form,
+    /// Largest |integer weight| and |bias| per unit of t.
+    pub(crate) weight: f64,
+    pub(crate) bias: f64,
+    /// Variance of Y caused by rounding the weights (with the sum over the averaged elements).
+    pub(crate) noise: f64,
+    /// What a variance of the result costs in the next layer, relative to that layer's variance.
+    pub(crate) price: f64,
+}
+
+/// The next linear layer as the search sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Next {
+    /// Per output and per channel of this layer: largest |weight|, per unit of the integer it multiplies.
+    pub(crate) weight: Vec<Vec<f64>>,
+    /// Per channel: variance of the next linear output per S² caused by rounding the next weights.
+    pub(crate) energy: Vec<f64>,
+    /// Per output: the largest t' (of the convolution itself) that 30 bits allow.
+    pub(crate) limit: Vec<f64>,
+    /// Per output: variance on the calibration samples.
+    pub(crate) variance: Vec<f64>,
+    /// Whether all outputs must have the same scale, a power of two.
+    pub(crate) output: bool,
+    /// Elements that are summed between the activation and the next layer.
+    pub(crate) window: f64,
+}
+
+/// The public numbers of the channels of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bits {
+    pub(crate) bound: u8,
+    pub(crate) shift: u8,
+    pub(crate) back: u8,
+}
+
+/// What the search decided for a channel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) bits: Bits,
+    /// t.
+    pub(crate) linear: f64,
+    /// S.
+    pub(crate) result: f64,
+    /// Variance of the result, in real numbers, that this layer adds.
+    pub(crate) noise: f64,
+}
+
+/// Scales of the next layer's convolution for given scales of this layer's results.
+fn next_scales(next: &Next, results: &[f64]) -> Vec<f64> {
+    let scales = next.weight.iter().zip(&next.limit).map(|(weights, &limit)| {
+        let largest = weights.iter().zip(results).map(|(w, s)| w / s.abs()).fold(0.0, f64::max);
+        (255.0 / largest).min(limit)
+    });
+    if next.output {
+        let smallest = scales.fold(f64::INFINITY, f64::min);
+        vec![smallest.log2().floor().exp2(); next.limit.len()]
+    } else {
+        scales.collect()
+    }
+}
+
+/// Relative error of the next layer's outputs that its own weights cause.
+fn next_cost(next: &Next, results: &[f64]) -> f64 {
+    let energy: f64 = next.energy.iter().zip(results).map(|(e, s)| if *e > 0.0 { e * s * s } else { 0.0 }).sum();
+    next_scales(next, results).iter().zip(&next.variance).map(|(t, v)| energy / (t * t * v)).sum()
+}
+
+fn kind_index(shape: &Shape) -> usize {
+    match shape {
+        Shape::Relu => 0,
+        Shape::Cubic { .. } => 1,
+        Shape::Square { .. } => 2,
+        Shape::Linear => 3,
+        Shape::Zero { .. } => 4,
+    }
+}
+
+/// The public kind of a form.
+pub(crate) fn kind(shape: &Shape) -> Kind {
+    match shape {
+        Shape::Relu => Kind::Relu,
+        Shape::Cubic { .. } => Kind::Cubic,
+        // The sign goes into the next layer's weights: a linear layer always follows.
+        Shape::Square { .. } => Kind::Square { secret_sign: false },
+        Shape::Linear => Kind::Linear,
+        Shape::Zero { .. } => Kind::Zero,
+    }
+}
+
+/// What given bits mean for a channel: t, S, and the variance of the result.
+struct Fit {
+    linear: f64,
+    result: f64,
+    noise: f64,
+}
+
+/// The best that given bits allow for one channel; `None` if they do not fit it.
+fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink: f64) -> Option<Fit> {
+    let form = &channel.form;
+    let unit = f64::from(1u32 << shift);
+    let bound = form.bound.max(1e-12);
+    let half = f64::from(1u32 << (width + shift - 1));
+    let mut t = ((half - unit - 1.0) / bound).min(255.0 / channel.weight).min(f64::from(1u32 << 30) / channel.bias);
+    match form.shape {
+        Shape::Square { .. } => t = t.min(square_scale(bound) * unit),
+        Shape::Cubic { linear, .. } => t = t.min(cubic_scale(linear, bound) * unit),
+        _ => {}
+    }
+    t *= match form.shape {
+        Shape::Square { .. } => shrink.sqrt(),
+        Shape::Cubic { .. } => shrink.cbrt(),
+        _ => shrink,
+    } * (1.0 - 1e-6);
+    let tau = t / unit;
+    let step = f64::from(1u32 << back);
+    let (result, offset, leading) = match form.shape {
+        Shape::Square { leading, constant } => (tau * tau / (step * leading), constant, leading),
+        Shape::Cubic { leading, constant, .. } => (tau * tau * tau / (step * leading), constant, leading),
+        _ => (tau, 0.0, 1.0),
+    };
+    let size = result.abs();
+    // The part before the offset and the whole result fit the ring, also when a window of results is summed.
+    let before = (form.result + offset.abs()) * size;
+    if !(size > 0.0 && size.is_finite() && leading != 0.0 && before < RING && form.result * size * window < RING) {
+        return None;
+    }
+    let truncation = if shift > 0 { ROUNDING * (unit / t).powi(2) } else { 0.0 };
+    let linear_noise = channel.noise / (t * t) + truncation;
+    let back_noise = if back > 0 { ROUNDING / (size * size) } else { 0.0 };
+    let noise = form.slope * linear_noise + back_noise + form.change * form.change;
+    Some(Fit { linear: t, result, noise })
+}
+
+/// All bits to try for a kind: (width, shift, back shift).
+fn all_bits(kind: usize, relu_width: u8) -> Vec<(u8, u8, u8)> {
+    let polynomial = |width: u8| {
+        let shifts = 0..=limits::BOUND_BITS - width;
+        shifts.flat_map(move |f| (0..=limits::BACK_SHIFT).map(move |g| (width, f, g))).collect()
+    };
+    let plain = |widths: std::ops::RangeInclusive<u8>| {
+        widths.flat_map(|w| (0..=limits::BOUND_BITS - w).map(move |f| (w, f, 0))).collect()
+    };
+    match kind {
+        0 => plain(4..=relu_width),
+        1 => polynomial(CUBIC_WIDTH),
+        2 => polynomial(SQUARE_WIDTH),
+        _ => plain(4..=18),
+    }
+}
+
+/// One way to choose the bits of a kind, with what it means for each of its channels.
+struct Way {
+    shift: u8,
+    back: u8,
+    fits: Vec<Fit>,
+    cost: f64,
+}
+
+/// Chooses the bits of every kind and the scales of every channel. The error is the channel for which nothing fits.
+pub(crate) fn choose(channels: &[Candidate], next: &Next, relu_width: u8) -> Result<Vec<Choice>, usize> {
+    // A common factor matters only where the next layer's scale is a power of two.
+    let factors: &[f64] =
+        if next.output { &[1.0, 0.93, 0.87, 0.81, 0.76, 0.71, 0.66, 0.62, 0.57, 0.54] } else { &[1.0] };
+    let mut best: Option<(f64, Vec<Choice>)> = None;
+    for &factor in factors {
+        let (cost, choices) = choose_with(channels, next, relu_width, factor)?;
+        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+            best = Some((cost, choices));
+        }
+    }
+    best.map(|(_, choices)| choices).ok_or(0)
+}
+
+fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64) -> Result<(f64, Vec<Choice>), usize> {
+    let members: Vec<Vec<usize>> =
+        (0..4).map(|k| (0..channels.len()).filter(|&c| kind_index(&channels[c].form.shape) == k).collect()).collect();
+    let mut ways: Vec<Vec<Way>> = Vec::new();
+    for (kind, members) in members.iter().enumerate() {
+        let mut list = Vec::new();
+        for (width, shift, back) in all_bits(kind, relu_width) {
+            let fits: Option<Vec<_>> =
+                members.iter().map(|&c| fit(&channels[c], width, shift, back, next.window, shrink)).collect();
+            if let Some(fits) = fits {
+                let cost = members.iter().zip(&fits).map(|(&c, fit)| channels[c].price * fit.noise).sum();
+                list.push(Way { shift, back, fits, cost });
+            }
+        }
+        if list.is_empty() {
+            // Name a channel that no bits fit, or any if they only fail together.
+            let alone = |c: usize| {
+                all_bits(kind, relu_width)
+                    .iter()
+                    .all(|&(w, f, g)| fit(&channels[c], w, f, g, next.window, shrink).is_none())
+            };
+            return Err(members.iter().copied().find(|&c| alone(c)).unwrap_or(members[0]));
+        }
+        ways.push(list);
+    }
+    // Constant channels have no scale of their own yet: infinite, so that they limit no weight of the next layer.
+    let mut results = vec![f64::INFINITY; channels.len()];
+    let mut chosen = [0usize; 4];
+    let set = |results: &mut Vec<f64>, kind: usize, way: &Way| {
+        for (&c, fit) in members[kind].iter().zip(&way.fits) {
+            results[c] = fit.result;
+        }
+    };
+    for kind in 0..4 {
+        let least = (0..ways[kind].len()).min_by(|&a, &b| ways[kind][a].cost.total_cmp(&ways[kind][b].cost));
+        chosen[kind] = least.unwrap_or(0);
+        set(&mut results, kind, &ways[kind][chosen[kind]]);
+    }
+    // Each kind in turn, given the others; three rounds settle it.
+    let mut total = f64::INFINITY;
+    for _ in 0..3 {
+        for kind in (0..4).filter(|&k| !members[k].is_empty()) {
+            let mut least = f64::INFINITY;
+            for (index, way) in ways[kind].iter().enumerate() {
+                // The kind's own part alone is already a lower bound.
+                if way.cost >= least {
+                    continue;
+                }
+                set(&mut results, kind, way);
+                let cost = way.cost + next_cost(next, &results);
+                if cost < least {
+                    (least, chosen[kind]) = (cost, index);
+                }
+            }
+            set(&mut results, kind, &ways[kind][chosen[kind]]);
+            let others: f64 = (0..4).filter(|&k| k != kind).map(|k| ways[k][chosen[k]].cost).sum();
+            total = least + others;
+        }
+    }
+    let nothing = Bits { bound: 0, shift: 0, back: 0 };
+    let mut choices = vec![Choice { bits: nothing, linear: 0.0, result: 1.0, noise: 0.0 }; channels.len()];
+    for kind in 0..4 {
+        let way = &ways[kind][chosen[kind]];
+        // The least bound that holds for all of the kind's channels.
+        let reach = members[kind]
+            .iter()
+            .zip(&way.fits)
+            .map(|(&c, fit)| fit.linear * channels[c].form.bound)
+            .fold(0.0, f64::max);
+        let unit = f64::from(1u32 << way.shift);
+        let bound = (way.shift + 2..=limits::BOUND_BITS)
+            .find(|&b| reach < f64::from(1u32 << (b - 1)) - unit)
+            .unwrap_or(limits::BOUND_BITS);
+        for (&c, &Fit { linear, result, noise }) in members[kind].iter().zip(&way.fits) {
+            choices[c] = Choice { bits: Bits { bound, shift: way.shift, back: way.back }, linear, result, noise };
+        }
+    }
+    constant_channels(channels, next, &results, &mut choices);
+    Ok((total, choices))
+}
+
+/// Scales of constant channels: as small as the next layer's weights of 255 allow, because the error of a weight is multiplied by
+/// the constant's integer.
+fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choices: &mut [Choice]) {
+    let scales = next_scales(next, results);
+    for (c, channel) in channels.iter().enumerate() {
+        let Shape::Zero { constant } = channel.form.shape else { continue };
+        let needed = next.weight.iter().zip(&scales).map(|(weights, t)| weights[c] * t / 255.0);
+        let needed = needed.filter(|s| s.is_finite()).fold(0.0, f64::max) * (1.0 + 1e-6);
+        let largest = RING / next.window / constant.abs().max(1e-12);
+        choices[c].result = if needed > 0.0 { needed.min(largest) } else { largest.min(1.0) };
+    }
+}
+
+/// Bits and scales of the output layer: the same scale 2^F · 2^f for all channels, F as large as `width` bits allow.
+///
+/// Returns (F, choices).
+pub(crate) fn choose_output(channels: &[Candidate], width: u8) -> (u8, Vec<Choice>) {
+    let largest = channels.iter().map(|c| c.form.bound).fold(1e-12, f64::max);
+    let by_weight = channels
+        .iter()
+        .map(|c| (255.0 / c.weight).min(f64::from(1u32 << 30) / c.bias).min(f64::from(1u32 << 29) * 0.99 / largest))
+        .fold(f64::INFINITY, f64::min);
+    let scale_bits = by_weight.min(f64::from(1u32 << 30)).log2().floor().max(0.0) as u8;
+    let value_bits = ((f64::from(1u32 << (width - 1)) - 2.0) / largest).log2().floor().clamp(0.0, 24.0) as u8;
+    let fraction = scale_bits.min(value_bits);
+    let shift = scale_bits - fraction;
+    let (linear, unit) = (f64::from(1u32 << scale_bits), f64::from(1u32 << shift));
+    let bound = (shift + 2..=limits::BOUND_BITS)
+        .find(|&b| linear * largest < f64::from(1u32 << (b - 1)) - unit)
+        .unwrap_or(limits::BOUND_BITS);
+    let choices = channels.iter().map(|channel| {
+        let truncation = if shift > 0 { ROUNDING * (unit / linear).powi(2) } else { 0.0 };
+        let noise = channel.noise / (linear * linear) + truncation;
+        let bits = Bits { bound, shift, back: 0 };
+        Choice { bits, linear, result: f64::from(1u32 << fraction), noise }
+    });
+    (fraction, choices.collect())
+}

@@ -1,0 +1,155 @@
+//! The network in real numbers: a chain of layers, each reading the one before.
+
+use safenet_core::model::{Convolution, Pool, Shape, limits};
+
+/// A trained network as the compiler works on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) name: String,
+    pub(crate) input: Shape,
+    pub(crate) layers: Vec<Layer>,
+}
+
+/// One layer of the chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) name: String,
+    pub(crate) op: Op,
+    /// Shape of its output.
+    pub(crate) shape: Shape,
+}
+
+/// What a layer computes.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Linear(Linear),
+    /// Averages over windows, without padding.
+    Average(Pool),
+    Flatten,
+    Activation(Vec<Function>),
+    /// scale · x + shift, per channel: batch normalisation and its like, before it is folded away.
+    Affine {
+        scale: Vec<f64>,
+        shift: Vec<f64>,
+    },
+}
+
+/// A convolution, or a dense layer as a 1x1 convolution of a flat vector.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    pub(crate) conv: Convolution,
+    /// [out][in][row][column].
+    pub(crate) weights: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
+}
+
+impl Linear {
+    /// Weights of one output channel.
+    pub(crate) fn row(&self, output: usize) -> &[f64] {
+        let length = self.weights.len() / self.bias.len().max(1);
+        &self.weights[output * length..(output + 1) * length]
+    }
+
+    /// Weights between one input and one output channel.
+    pub(crate) fn taps(&self) -> usize {
+        self.conv.kernel[0] as usize * self.conv.kernel[1] as usize
+    }
+
+    /// A linear layer of `channels` channels that multiplies each by a number, over a window.
+    pub(crate) fn diagonal(
+        channels: u32,
+        kernel: [u32; 2],
+        stride: [u32; 2],
+        padding: [u32; 4],
+        factor: f64,
+    ) -> Option<Self> {
+        const LARGEST: usize = 1 << 24;
+        let taps = kernel[0] as usize * kernel[1] as usize;
+        let count = (channels as usize).checked_mul(channels as usize)?.checked_mul(taps)?;
+        if count > LARGEST {
+            return None;
+        }
+        let mut weights = vec![0.0; count];
+        for c in 0..channels as usize {
+            weights[(c * channels as usize + c) * taps..][..taps].fill(factor);
+        }
+        let conv = Convolution { out_channels: channels, kernel, stride, padding, packed_outputs: u32::MAX };
+        Some(Self { conv, weights, bias: vec![0.0; channels as usize] })
+    }
+}
+
+/// The activation of one channel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Function {
+    Relu,
+    /// c0 + c1·x + c2·x² + c3·x³, planned as a polynomial of this degree.
+    Polynomial {
+        degree: u8,
+        c: [f64; 4],
+    },
+}
+
+impl Function {
+    /// x ↦ x.
+    pub(crate) const IDENTITY: Self = Self::Polynomial { degree: 1, c: [0.0, 1.0, 0.0, 0.0] };
+
+    pub(crate) fn at(&self, x: f64) -> f64 {
+        match self {
+            Self::Relu => x.max(0.0),
+            Self::Polynomial { c, .. } => ((c[3] * x + c[2]) * x + c[1]) * x + c[0],
+        }
+    }
+
+    /// Smallest and largest value over an interval.
+    pub(crate) fn range(&self, low: f64, high: f64) -> [f64; 2] {
+        let mut range = [self.at(low).min(self.at(high)), self.at(low).max(self.at(high))];
+        if let Self::Polynomial { c, .. } = self {
+            // Where the slope c1 + 2·c2·x + 3·c3·x² is zero.
+            let (a, b) = (3.0 * c[3], 2.0 * c[2]);
+            let root = (b * b - 4.0 * a * c[1]).sqrt();
+            // Both forms of each root: one of them is exact where the other cancels or divides by zero.
+            for x in
+                [(-b + root) / (2.0 * a), (-b - root) / (2.0 * a), 2.0 * c[1] / (-b + root), 2.0 * c[1] / (-b - root)]
+            {
+                if x.is_finite() && x > low && x < high {
+                    range = [range[0].min(self.at(x)), range[1].max(self.at(x))];
+                }
+            }
+        }
+        range
+    }
+}
+
+/// A shape within the model file's limits.
+pub(crate) fn checked(channels: u64, height: u64, width: u64) -> std::result::Result<Shape, String> {
+    let elements = u128::from(channels) * u128::from(height) * u128::from(width);
+    if elements == 0 || elements > limits::ELEMENTS as u128 || channels > limits::CHANNELS as u64 {
+        return Err(format!(
+            "expected a tensor of 1 to {} elements in 1 to {} channels, got {channels}x{height}x{width}",
+            limits::ELEMENTS,
+            limits::CHANNELS
+        ));
+    }
+    Ok(Shape { channels: channels as u32, height: height as u32, width: width as u32 })
+}
+
+/// Shape of the windows' places over an input: (size + padding − kernel) / stride + 1 per axis, rounded down.
+pub(crate) fn windows(
+    channels: u32,
+    input: Shape,
+    kernel: [u32; 2],
+    stride: [u32; 2],
+    padding: [u32; 4],
+) -> std::result::Result<Shape, String> {
+    let axis = |size: u32, i: usize| {
+        let size = u64::from(size) + u64::from(padding[i]) + u64::from(padding[i + 2]);
+        if kernel[i] == 0 || stride[i] == 0 || u64::from(kernel[i]) > size {
+            return Err(format!(
+                "expected a stride of at least 1 and a kernel of 1 to the padded size, got kernel {}, stride {}, padded size {size}",
+                kernel[i], stride[i]
+            ));
+        }
+        Ok((size - u64::from(kernel[i])) / u64::from(stride[i]) + 1)
+    };
+    checked(channels.into(), axis(input.height, 0)?, axis(input.width, 1)?)
+}

@@ -1,0 +1,82 @@
+"""Computes the known answers of the tests in this folder, from the text of the definitions alone: plain integers and
+bit lists, the naive sums, AES and SHA-256 of other libraries (`cryptography` on OpenSSL, `hashlib`).
+
+Run: python3 tests/known-answers/ot.py
+"""
+
+import hashlib
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+CONTEXT = bytes([7] * 32 + [9] * 32)  # client's nonce, server's nonce
+SERVER_RECEIVES = 0
+BASE_KEY, HASH_KEY, TREE_KEYS, LEAF_SALT = 1, 2, 3, 4
+
+
+def digest(label, *parts):
+    return hashlib.sha256(b"safenet-ot-v1" + bytes([label, SERVER_RECEIVES]) + CONTEXT + b"".join(parts)).digest()
+
+
+def aes(key, block):
+    e = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    return e.update(block) + e.finalize()
+
+
+def xor(*blocks):
+    return bytes(a ^ b for a, b in zip(blocks[0], xor(*blocks[1:]))) if len(blocks) > 1 else blocks[0]
+
+
+def tmmo(x, tweak):
+    key = digest(HASH_KEY, (tweak >> 20).to_bytes(8, "little"))[:16]
+    inner = aes(key, x)
+    return xor(aes(key, xor(inner, tweak.to_bytes(16, "little"))), inner)
+
+
+def tree(keys):
+    """Leaves and corrections of a tree whose base OT for bit i of the index has keys[i]."""
+    expand = digest(TREE_KEYS)
+    corrections = b""
+    top = keys[-1]
+    nodes = [top[1], top[0]]
+    for k0, k1 in reversed(keys[:-1]):
+        nodes = [xor(aes(expand[16 * s : 16 * s + 16], n), n) for n in nodes for s in (0, 1)]
+        corrections += xor(k0, *nodes[1::2]) + xor(k1, *nodes[0::2])
+    return nodes, corrections
+
+
+def receiver(k, groups):
+    """SHA-256 of the corrections, the message, the choices and the keys of 128·groups random OTs."""
+    base = [[bytes([2 * i + b] * 16) for b in (0, 1)] for i in range(128)]
+    trees = [tree(base[i : i + k]) for i in range(0, 128, k)]
+    salt = digest(LEAF_SALT)[:8]
+    message = choices = keys = b""
+    for g in range(groups):
+        counter = g.to_bytes(8, "little") + salt
+        sums, columns = [], []
+        for leaves, _ in trees:
+            r = [int.from_bytes(aes(leaf, counter), "little") for leaf in leaves]
+            total = 0
+            column = [0] * k
+            for x, r_x in enumerate(r):
+                total ^= r_x
+                for b in range(k):
+                    if x >> b & 1:
+                        column[b] ^= r_x
+            sums.append(total)
+            columns += column
+        choices += sums[0].to_bytes(16, "little")
+        for s in sums[1:]:
+            message += (s ^ sums[0]).to_bytes(16, "little")
+        for j in range(128):
+            row = sum((column >> j & 1) << c for c, column in enumerate(columns))
+            keys += tmmo(row.to_bytes(16, "little"), 128 * g + j)
+    return [hashlib.sha256(b).hexdigest() for b in (b"".join(c for _, c in trees), message, choices, keys)]
+
+
+x = bytes(range(16))
+for tweak in (0, 5, (1 << 20) + 5):
+    print("hash", tweak, tmmo(x, tweak).hex())
+generator = bytes.fromhex("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76")
+print("base", digest(BASE_KEY, (3).to_bytes(8, "little"), bytes([1] * 32), bytes([2] * 32), generator)[:16].hex())
+for k in (2, 4, 8):
+    print("extension", k, *receiver(k, 5))
