@@ -352,7 +352,7 @@ fn another_model_is_a_mismatch_on_both_sides() {
     unsafe { safenet_client_model_free(model) };
     assert_eq!(unsafe { safenet_client_prepare(pair.client, 1) }, SAFENET_OK);
     assert_eq!(pair.run(), Err(SAFENET_ERROR_MISMATCH));
-    while let Ok(_) = turn(safenet_client_advance, pair.client, &mut pair.down, &mut pair.up, 1 << 16) {}
+    while turn(safenet_client_advance, pair.client, &mut pair.down, &mut pair.up, 1 << 16).is_ok() {}
     for text in [client_error(pair.client), server_error(pair.server)] {
         assert!(text.contains("model id: expected"), "{text}");
     }

@@ -309,7 +309,7 @@ fn bad_arguments_are_named() {
 #[test]
 fn bad_images_are_named() {
     let folder = programs();
-    let good = vec![1; INPUTS];
+    let good = [1; INPUTS];
     let cases: &[(&str, Vec<u8>, &str)] = &[
         (
             "size.pgm",
