@@ -17,6 +17,7 @@ ABI     := $(shell sed -n 's/^\#define SAFENET_ABI_VERSION //p' include/safenet.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 BUILT  := target/release
+NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
 .PHONY: build install uninstall clean
@@ -25,8 +26,18 @@ TARGET := $(DESTDIR)$(PREFIX)
 build:
 	CARGO_TARGET_DIR=target $(CARGO) rustc --release --locked --package safenet-ffi --lib --crate-type staticlib,cdylib
 
-# What the static library takes from the system is what Rust's own does: nothing else in it links to anything.
-install: build
+# What a program needs beside the static library is what Rust's own libraries need: nothing else in it links to anything.
+# The compiler says so while it builds an empty library. That one needs a file of its own: the compiler would put a file in
+# the place even of /dev/null.
+$(NATIVE): build
+	mkdir -p $(BUILT)/native
+	: > $(BUILT)/native/empty.rs
+	$(RUSTC) --crate-type staticlib --print native-static-libs -o $(BUILT)/native/empty.a $(BUILT)/native/empty.rs \
+	    2> $(BUILT)/native/notes
+	sed -n 's/.*native-static-libs: //p' $(BUILT)/native/notes > $(NATIVE)
+	test -s $(NATIVE)
+
+install: build $(NATIVE)
 	$(INSTALL) -d "$(TARGET)/include" "$(TARGET)/lib/pkgconfig"
 	$(INSTALL) -m 644 include/safenet.h "$(TARGET)/include/safenet.h"
 	$(INSTALL) -m 644 $(BUILT)/libsafenet.a "$(TARGET)/lib/libsafenet.a"
@@ -35,9 +46,7 @@ install: build
 	$(STRIP) --strip-unneeded "$(TARGET)/lib/libsafenet.so.$(VERSION)"
 	ln -sf libsafenet.so.$(VERSION) "$(TARGET)/lib/libsafenet.so.$(ABI)"
 	ln -sf libsafenet.so.$(ABI) "$(TARGET)/lib/libsafenet.so"
-	libraries=$$($(RUSTC) --crate-type staticlib --print native-static-libs -o /dev/null - </dev/null 2>&1 \
-	    | sed -n 's/.*native-static-libs: //p') && test -n "$$libraries" && \
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e "s|@LIBS_PRIVATE@|$$libraries|" \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e "s|@LIBS_PRIVATE@|$$(cat $(NATIVE))|" \
 	    ffi/safenet.pc.in > "$(TARGET)/lib/pkgconfig/safenet.pc"
 
 uninstall:
