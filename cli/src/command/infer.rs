@@ -1,0 +1,147 @@
+//! `safenet infer`: asks a server for the network's output on inputs that it does not see.
+
+use crate::images::{self, Sample};
+use crate::net::{self, Connection};
+use crate::record::{self, Record};
+use crate::{command, files, table};
+use anyhow::{Context, Result, bail};
+use safenet_core::ot::softspoken::Depth;
+use safenet_core::session::{Client, ClientModel, Phase, drive};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Ask a server for the network's output on private inputs
+///
+/// The server learns neither the inputs nor the outputs. An IMAGE is a binary PGM picture (.pgm, 8 bits, black 0 to white
+/// 1), little-endian floats and nothing else (.f32), or NumPy arrays (.npz, array `image`); a directory stands for all such
+/// files in it.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  safenet infer localhost:7878 --model mnist-relu.public digits/00-7.pgm
+  safenet infer localhost:7878 --model mnist-relu.public digits/*.pgm --prepare 8 --json > results.json")]
+pub(crate) struct Args {
+    /// HOST:PORT of the server
+    server: String,
+    /// The model's public part
+    #[arg(long, value_name = "PUBLIC")]
+    model: PathBuf,
+    /// The inputs
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Inferences prepared at once, before the inputs they serve
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    prepare: u32,
+    /// Depth of the OT extension, 2, 4 or 8: more is less traffic and more work
+    #[arg(long, value_name = "K", value_parser = command::depth)]
+    ot_depth: Option<Depth>,
+    /// Print one JSON object per input
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let place = || args.model.display().to_string();
+    let model = ClientModel::read(&files::model_bytes(&args.model)?).with_context(place)?;
+    let samples = images::load_all(&args.images, model.architecture().input)?;
+    // Before anything is sent: an input that does not fit is no reason to spend what was prepared for another.
+    let encode = |s: &Sample| model.encode(&s.values).with_context(|| s.name.clone());
+    let inputs = samples.iter().map(encode).collect::<Result<Vec<_>>>()?;
+
+    let mut connection = Connection::open(&args.server)?;
+    let mut client = Client::new(&model, command::options(args.ot_depth), net::seed()?);
+    let mut out = io::stdout().lock();
+
+    let start = Instant::now();
+    client.prepare(0)?;
+    drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
+    if !args.json {
+        let bytes = Cost::of(&client, Phase::Setup).bytes;
+        let seconds = table::seconds(start.elapsed().as_secs_f64());
+        writeln!(out, "connected to {}: set-up {seconds}, {}", args.server, table::bytes(bytes))?;
+    }
+
+    let mut prepared = Cost::default();
+    for (index, (sample, input)) in samples.iter().zip(&inputs).enumerate() {
+        if client.bundles().is_empty() {
+            let count = args.prepare.min((samples.len() - index) as u32);
+            let (before, start) = (Cost::of(&client, Phase::Prepare), Instant::now());
+            client.prepare(count)?;
+            drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
+            prepared = Cost::of(&client, Phase::Prepare).since(&before, start, count);
+        }
+        let Some(&bundle) = client.bundles().first() else {
+            bail!("{}: expected a prepared inference, got none", args.server);
+        };
+        let (before, start) = (Cost::of(&client, Phase::Infer), Instant::now());
+        client.infer(bundle, input)?;
+        drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
+        let online = Cost::of(&client, Phase::Infer).since(&before, start, 1);
+        let outputs = client.output().context("expected an output, got none")?.to_vec();
+        let record = Record {
+            image: sample.name.clone(),
+            class: record::class(&outputs),
+            scores: model.decode(&outputs),
+            outputs,
+            prepare_ms: prepared.ms,
+            online_ms: online.ms,
+            prepare_bytes: prepared.bytes,
+            online_bytes: online.bytes,
+            rounds_prepare: prepared.rounds,
+            rounds_online: online.rounds,
+        };
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(&record)?)?;
+        } else {
+            write!(out, "{}", text(&record))?;
+        }
+        out.flush()?;
+    }
+    client.close()?;
+    drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a phase costs.
+#[derive(Default)]
+struct Cost {
+    bytes: u64,
+    rounds: u64,
+    ms: f64,
+}
+
+impl Cost {
+    /// So far.
+    fn of(client: &Client, phase: Phase) -> Self {
+        let meter = client.meter();
+        let traffic = meter.phase(phase);
+        Self { bytes: traffic.sent + traffic.received, rounds: meter.rounds(phase), ms: 0.0 }
+    }
+
+    /// Per inference, of `count` inferences since an earlier state.
+    fn since(self, before: &Self, start: Instant, count: u32) -> Self {
+        Self {
+            bytes: (self.bytes - before.bytes) / u64::from(count),
+            rounds: (self.rounds - before.rounds) / u64::from(count),
+            ms: start.elapsed().as_secs_f64() * 1e3 / f64::from(count),
+        }
+    }
+}
+
+fn text(record: &Record) -> String {
+    let scores: Vec<String> = record.scores.iter().map(|s| format!("{s:.3}")).collect();
+    let phase = |name, ms: f64, bytes, rounds| {
+        let (time, bytes, rounds) = (table::seconds(ms / 1e3), table::bytes(bytes), table::count(rounds, "round trip"));
+        format!("{name} {time}, {bytes}, {rounds}")
+    };
+    format!(
+        "{}: class {}\n  scores {}\n  {}; {}\n",
+        record.image,
+        record.class,
+        scores.join(" "),
+        phase("prepare", record.prepare_ms, record.prepare_bytes, record.rounds_prepare),
+        phase("online", record.online_ms, record.online_bytes, record.rounds_online),
+    )
+}

@@ -1,0 +1,56 @@
+//! One private inference as `infer` reports it and `verify` reads it: a JSON object on a line of its own.
+
+use serde::{Deserialize, Serialize};
+
+/// What a private inference gave and cost. Bytes count both directions.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Where the input came from.
+    pub(crate) image: String,
+    /// Index of the largest score.
+    pub(crate) class: usize,
+    /// The network's output in fixed point.
+    pub(crate) outputs: Vec<i32>,
+    /// The network's output.
+    pub(crate) scores: Vec<f32>,
+    pub(crate) prepare_ms: f64,
+    pub(crate) online_ms: f64,
+    pub(crate) prepare_bytes: u64,
+    pub(crate) online_bytes: u64,
+    pub(crate) rounds_prepare: u64,
+    pub(crate) rounds_online: u64,
+}
+
+/// Index of the largest output, the first of equal ones.
+pub(crate) fn class(outputs: &[i32]) -> usize {
+    outputs.iter().enumerate().rev().max_by_key(|&(_, value)| value).map_or(0, |(index, _)| index)
+}
+
+/// The middle value, or the mean of both in the middle; 0 of none.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_is_the_first_largest() {
+        assert_eq!(class(&[-3, 5, 2, 5]), 1);
+        assert_eq!(class(&[]), 0);
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median([]), 0.0);
+    }
+}
