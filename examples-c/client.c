@@ -112,8 +112,8 @@ static void report(struct run *run, const char *path, const struct cost *prepare
     for (size_t i = 0; i < run->info.outputs; i++) {
         printf(" %g", (double)run->scores[i]);
     }
-    printf("\n  prepare %.1f ms, %" PRIu64 " bytes, %" PRIu64 " round trips; online %.1f ms, %" PRIu64
-           " bytes, %" PRIu64 " round trips\n",
+    printf("\n  prepare %.1f ms, %" PRIu64 " bytes, %" PRIu64 " rounds; online %.1f ms, %" PRIu64
+           " bytes, %" PRIu64 " rounds\n",
            prepare->ms, prepare->bytes, prepare->rounds, online->ms, online->bytes, online->rounds);
     fflush(stdout);
     if (!run->json) {
@@ -164,7 +164,7 @@ static int infer_all(struct run *run, char **paths, float **inputs, size_t count
     if (carry_out(run, "opening the session", safenet_client_prepare(run->client, 0), &setup)) {
         goto done;
     }
-    printf("session: %.1f ms, %" PRIu64 " bytes, %" PRIu64 " round trips\n", setup.ms, setup.bytes, setup.rounds);
+    printf("session: %.1f ms, %" PRIu64 " bytes, %" PRIu64 " rounds\n", setup.ms, setup.bytes, setup.rounds);
     for (size_t first = 0; first < count; first += at_a_time) {
         size_t now = count - first < at_a_time ? count - first : at_a_time;
         for (size_t i = 0; i < now; i++) {

@@ -68,12 +68,13 @@ static void on_signal(int number)
 /* Closes a connection so that the client still gets what was sent last, such as the text of an error. */
 static void hang_up(int fd)
 {
-    /* Unread bytes at close would make the system drop what is under way; so read on for a while. */
-    struct timeval patience = {.tv_sec = 2, .tv_usec = 0};
+    /* Unread bytes at close would make the system drop what is under way; so read on for a moment, and no longer. */
+    struct timeval patience = {.tv_sec = 1, .tv_usec = 0};
     char rest[4096];
+    double start = now_ms();
     shutdown(fd, SHUT_WR);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    for (int i = 0; i < 4096 && recv(fd, rest, sizeof rest, 0) > 0; i++) {
+    while (now_ms() - start < 2000 && recv(fd, rest, sizeof rest, 0) > 0) {
     }
 }
 
