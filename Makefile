@@ -1,6 +1,9 @@
-# Builds and installs the C library. Rust programs and the other packages of this repository are built with cargo.
+# Builds and installs the C library, shows it at work, and tests everything. Rust programs are built with cargo.
 #
 #   make                                   build libsafenet.a and libsafenet.so
+#   make demo                              classify digits privately: a C server and a C client on this machine
+#   make test                              run all tests
+#   make models                            compile models/*.onnx again
 #   make install [PREFIX=/usr/local] [DESTDIR=]
 #   make uninstall [PREFIX=/usr/local] [DESTDIR=]
 #   make clean
@@ -20,7 +23,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean
+.PHONY: build install uninstall clean demo test models
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -52,6 +55,23 @@ install: build $(NATIVE)
 uninstall:
 	rm -f "$(TARGET)/include/safenet.h" "$(TARGET)/lib/libsafenet.a" "$(TARGET)/lib/libsafenet.so" \
 	    "$(TARGET)/lib/libsafenet.so.$(ABI)" "$(TARGET)/lib/libsafenet.so.$(VERSION)" "$(TARGET)/lib/pkgconfig/safenet.pc"
+
+demo:
+	CARGO="$(CARGO)" scripts/demo
+
+# nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
+test:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run --workspace --locked; \
+	else \
+	    $(CARGO) test --workspace --locked --lib --bins --tests; \
+	fi
+	$(CARGO) test --workspace --locked --doc --quiet
+
+models: $(addprefix models/,$(addsuffix .safenet,mnist-relu mnist-mixed))
+
+models/%.safenet: models/%.onnx models/mnist-calibration.npz
+	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration models/mnist-calibration.npz -o $@
 
 clean:
 	CARGO_TARGET_DIR=target $(CARGO) clean

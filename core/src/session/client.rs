@@ -278,7 +278,10 @@ impl Session for Client {
     }
 
     fn input_ended(&mut self) {
-        self.party = None;
+        let open = self.seed.is_some() || self.party.take().is_some() || self.driver.is_running();
+        if !open {
+            return;
+        }
         self.driver.abort(Error::new(
             ErrorKind::Aborted,
             "connection: expected the server's next message, got its end; everything prepared is erased",

@@ -36,7 +36,6 @@ impl Channel {
     fn take_input(&mut self, input: &[u8]) -> usize {
         let count = (self.wanted - self.inbox.len()).min(input.len());
         self.inbox.extend_from_slice(&input[..count]);
-        self.meter.received(count);
         count
     }
 
@@ -96,10 +95,18 @@ impl Link {
 
     /// Receives a frame of the given kind and exact length.
     pub(crate) async fn receive(&self, kind: FrameKind, length: usize) -> Result<Vec<u8>> {
-        Ok(self.receive_any(&[(kind, length..=length)]).await?.1)
+        let payload = self.receive_any(&[(kind, length..=length)]).await?.1;
+        self.count_received(payload.len());
+        Ok(payload)
     }
 
-    /// Receives one of several frames. An error frame becomes the error it tells of.
+    /// Counts a frame that [`Self::receive_any`] returned, where the script now is.
+    pub(crate) fn count_received(&self, payload: usize) {
+        self.0.lock().meter.received(HEADER_BYTES + payload);
+    }
+
+    /// Receives one of several frames, uncounted: only its kind tells where it belongs. An error frame becomes the error it
+    /// tells of.
     pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {
         let (kind, length) = frame::parse_header(&self.bytes(HEADER_BYTES).await, expected)?;
         let payload = self.bytes(length).await;

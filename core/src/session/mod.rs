@@ -58,7 +58,8 @@ impl BundleId {
     fn new(session: &SessionId, index: u64) -> Self {
         let mut bytes = [0; BUNDLE_BYTES];
         bytes[..16].copy_from_slice(&session.0);
-        bytes[16..].copy_from_slice(&index.to_le_bytes());
+        // Big-endian, so that ids sort by age.
+        bytes[16..].copy_from_slice(&index.to_be_bytes());
         Self(bytes)
     }
 

@@ -193,6 +193,9 @@ impl Session for Server {
     }
 
     fn input_ended(&mut self) {
+        if !self.driver.is_running() {
+            return;
+        }
         self.driver.abort(Error::new(
             ErrorKind::Aborted,
             "connection: expected the client's next message, got its end; everything prepared is erased",
@@ -220,7 +223,6 @@ async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed)
     let words = party.private.schedule.shapes[0].elements();
     let infer_bytes = BUNDLE_BYTES + 4 * words;
     loop {
-        link.enter(Place { phase: Phase::Prepare, node: None });
         let (kind, message) = link
             .receive_any(&[
                 (FrameKind::Prepare, PREPARE_BYTES..=PREPARE_BYTES),
@@ -228,6 +230,9 @@ async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed)
                 (FrameKind::Goodbye, 0..=0),
             ])
             .await?;
+        let phase = if kind == FrameKind::Prepare { Phase::Prepare } else { Phase::Infer };
+        link.enter(Place { phase, node: None });
+        link.count_received(message.len());
         match kind {
             FrameKind::Prepare => party.prepare(link, &message, options.max_bundles).await?,
             FrameKind::Infer => party.infer(link, &message).await?,
@@ -242,6 +247,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     let mut prg = Prg::new(&seed);
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
+    link.count_received(opening.len());
     let Hello { depth, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
     let server_nonce = nonce(&mut prg);
     let context = |direction| Context { direction, client_nonce, server_nonce };
