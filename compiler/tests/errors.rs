@@ -1,5 +1,7 @@
 //! Networks that cannot be compiled, and files that are no networks: clear errors, never a panic.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use common::*;

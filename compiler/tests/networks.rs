@@ -1,6 +1,8 @@
 //! Random small networks that together use every operator and attribute: the compiler's reading and folding against an
 //! evaluation of the ONNX graph itself, and the integers against the compiler's own prediction of their error.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
+
 mod common;
 
 use common::*;

@@ -52,6 +52,18 @@ pub(crate) struct Form {
     pub(crate) change: f64,
 }
 
+impl Form {
+    /// Largest absolute result without its constant.
+    pub(crate) fn moving(&self) -> f64 {
+        match self.shape {
+            Shape::Relu | Shape::Linear => self.result,
+            Shape::Square { leading, .. } => leading.abs() * self.bound * self.bound,
+            Shape::Cubic { leading, linear, .. } => leading.abs() * cubic_reach(linear, self.bound),
+            Shape::Zero { .. } => 0.0,
+        }
+    }
+}
+
 /// What a channel's linear output may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {

@@ -260,7 +260,7 @@ fn linear_layer(
         }
         None => choose_output(&candidates, settings.output_width),
     };
-    let (weights, bias) = round_weights(name, linear, ahead, x, input, &candidates, &choices)?;
+    let (weights, bias) = round_weights(&network.layers[index], linear, ahead, x, input, &candidates, &choices)?;
     let noise = candidates.iter().map(|c| c.carried).collect();
     let scale = choices.iter().map(|c| c.linear / ahead.window).collect();
     let shape = network.layers[index].shape;
@@ -273,9 +273,23 @@ fn linear_layer(
     ))
 }
 
+/// For each tap of a kernel, the part of the output places at which it reads the input and not its padding.
+fn coverage(conv: &Convolution, input: Shape, output: Shape) -> Vec<f64> {
+    let axis = |i: usize, size: u32, places: u32| {
+        let inside = move |tap: u32, place: u32| {
+            let at = i64::from(place) * i64::from(conv.stride[i]) + i64::from(tap) - i64::from(conv.padding[i]);
+            (0..i64::from(size)).contains(&at)
+        };
+        let part = move |tap| (0..places).filter(|&p| inside(tap, p)).count() as f64 / f64::from(places);
+        (0..conv.kernel[i]).map(part).collect::<Vec<f64>>()
+    };
+    let (rows, columns) = (axis(0, input.height, output.height), axis(1, input.width, output.width));
+    rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+}
+
 /// Rounds weights and biases to integers; the bias takes up the mean of what the weights' rounding changes.
 fn round_weights(
-    name: &str,
+    layer: &Layer,
     linear: &Linear,
     ahead: &Ahead,
     x: &Tensor,
@@ -284,6 +298,8 @@ fn round_weights(
     choices: &[Choice],
 ) -> Result<(Vec<i16>, Vec<i32>)> {
     let taps = linear.taps();
+    let coverage = coverage(&linear.conv, x.shape, layer.shape);
+    let name = &layer.name;
     let mut weights = Vec::with_capacity(linear.weights.len());
     let mut biases = Vec::with_capacity(linear.bias.len());
     for (o, (candidate, choice)) in candidates.iter().zip(choices).enumerate() {
@@ -292,7 +308,7 @@ fn round_weights(
         let mut bias = (linear.bias[o] * form.factor + form.shift) * scale;
         for (((row, s), seen), constant) in linear.row(o).chunks_exact(taps).zip(&x.scale).zip(input).zip(&x.constant) {
             let mean = constant.unwrap_or(seen.mean() * s);
-            for w in row {
+            for (w, inside) in row.iter().zip(&coverage) {
                 let exact = w * form.factor * scale / s;
                 let rounded = exact.round();
                 if rounded.is_nan() || rounded.abs() > f64::from(WEIGHT_LIMIT) {
@@ -302,7 +318,7 @@ fn round_weights(
                     )));
                 }
                 weights.push(rounded as i16);
-                bias += exact * seen.mean() * s - rounded * mean;
+                bias += inside * (exact * seen.mean() * s - rounded * mean);
             }
         }
         let bias = bias.round();

@@ -25,6 +25,9 @@ const ROUNDING: f64 = 1.0 / 6.0;
 /// Integer results stay below this, half of the ring's range, over the range for which a channel is made.
 const RING: f64 = (1u32 << 29) as f64;
 
+/// What moves of integer results (all but constants) stays below this: T keeps 18 bits at most, so more of them would carry nothing.
+const USEFUL: f64 = (1u32 << 20) as f64;
+
 /// One channel as the search sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
@@ -88,8 +91,9 @@ impl Candidate {
         t * self.reach() + self.linear_slack()
     }
 
+    /// At most an eighth of the largest bound: more comes only from layers that are idle on the samples.
     fn linear_slack(&self) -> f64 {
-        6.0 * self.noise.sqrt() + 1.0
+        (6.0 * self.noise.sqrt() + 1.0).min(f64::from(1u32 << 26))
     }
 }
 
@@ -176,6 +180,7 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
         && size.is_finite()
         && leading != 0.0
         && before < RING
+        && form.moving() * size < USEFUL
         && form.result * size * window < RING)
     {
         return None;
@@ -312,7 +317,8 @@ fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64)
 }
 
 /// Scales of constant channels: as small as the next layer's weights of 255 allow, because the error of a weight is multiplied by
-/// the constant's integer. Nothing is gained from integers of more than 20 bits.
+/// the constant's integer. Integers of more than 20 bits would gain
+/// nothing, of less than 8 bits would limit the next layer's scale.
 fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choices: &mut [Choice]) {
     let scales = next_scales(next, results);
     for (c, channel) in channels.iter().enumerate() {
@@ -320,7 +326,7 @@ fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choic
         let needed = next.weight.iter().zip(&scales).map(|(weights, t)| weights[c] * t / 255.0);
         let needed = needed.filter(|s| s.is_finite()).fold(0.0, f64::max) * (1.0 + 1e-6);
         let largest = f64::from(1u32 << 20) / next.window / constant.abs().max(1e-12);
-        choices[c].result = if needed > 0.0 { needed.min(largest) } else { largest.min(1.0) };
+        choices[c].result = needed.clamp(largest / 4096.0, largest);
     }
 }
 
