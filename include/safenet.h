@@ -221,8 +221,7 @@ typedef struct safenet_stats {
     size_t size;
     // Keys, once per session.
     struct safenet_traffic setup;
-    // Preparing inferences, before their inputs are known. A server that waits for its client's next wish is in this phase
-    // too, so it counts the first message of each inference here.
+    // Preparing inferences, before their inputs are known.
     struct safenet_traffic prepare;
     // Inference.
     struct safenet_traffic infer;

@@ -1,8 +1,8 @@
 //! The C interface of SAFENet. `include/safenet.h` is generated from this crate and is its documentation: what is written
 //! on public items here is worded for C programmers.
 //!
-//! Every exported function enters through [`session::Handle::call`] or [`hosted::guard`], which no panic leaves, and takes
-//! its pointers through [`pointer`], which holds the one rule for NULL.
+//! Every exported function enters through `session::Handle::call` or `hosted::guard`, which no panic leaves, and takes
+//! its pointers through `pointer`, which holds the one rule for NULL.
 #![no_std]
 #![allow(non_camel_case_types, reason = "types bear the names that C programs use")]
 #![allow(clippy::missing_safety_doc, reason = "the header's preamble states once what callers owe every function")]

@@ -24,8 +24,7 @@ pub struct safenet_stats {
     pub size: usize,
     /// Keys, once per session.
     pub setup: safenet_traffic,
-    /// Preparing inferences, before their inputs are known. A server that waits for its client's next wish is in this phase
-    /// too, so it counts the first message of each inference here.
+    /// Preparing inferences, before their inputs are known.
     pub prepare: safenet_traffic,
     /// Inference.
     pub infer: safenet_traffic,

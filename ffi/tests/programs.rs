@@ -21,9 +21,11 @@ fn programs() -> &'static Path {
     FOLDER
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
-            for (program, sources) in
-                [("client", &["client", "image", "common"][..]), ("server", &["server", "common"])]
-            {
+            for (program, sources) in [
+                ("client", &["client", "image", "common"][..]),
+                ("server", &["server", "common"]),
+                ("minimal", &["minimal"]),
+            ] {
                 let mut command = compile("cc");
                 command.args([
                     "-std=c11",
@@ -228,6 +230,33 @@ fn inputs_come_as_images_as_raw_floats_and_as_text() {
     let expected: Vec<(&Path, Vec<u8>)> = paths.iter().map(|&path| (path, half.clone())).collect();
     check_json(&json, &expected);
     assert!(child.wait().unwrap().success());
+}
+
+/// The program that the README shows is the one in the folder, and classifies a digit with the shipped model.
+#[test]
+fn the_readmes_client_works() {
+    let source = fs::read_to_string(repository().join("examples-c/minimal.c")).unwrap();
+    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    assert!(readme.contains(&format!("```c\n{source}```")), "README.md: expected examples-c/minimal.c, word for word");
+
+    let models = repository().join("models");
+    let mut command = program("server", false);
+    command.arg(models.join("mnist-mixed.safenet")).args(["--port", "0"]);
+    let (child, address, lines) = start(&mut command);
+    let port = address.rsplit(':').next().unwrap();
+    let output = program("minimal", false)
+        .arg(models.join("mnist-mixed.public"))
+        .arg(port)
+        .stdin(fs::File::open(models.join("digits/00-7.pgm")).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let scores: Vec<f32> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| line.split(": ").nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((0..10).max_by(|&a, &b| scores[a].total_cmp(&scores[b])), Some(7), "{scores:?}");
+    stop(child, lines);
 }
 
 #[test]
