@@ -105,7 +105,7 @@ fn convolve(conv: &Convolution, input: Shape, output: Shape, weights: &[f32], bi
     let (plane, out_plane) = (input.plane(), output.plane());
     let (width, out_width) = (input.width as usize, output.width as usize);
     let inputs = input.channels as usize;
-    if plane == 1 && weights.len() == inputs * bias.len() {
+    if plane == 1 && conv.padding == [0; 4] {
         // A dense layer: one scalar product per output.
         let product = |row: &[f32]| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>();
         return weights.chunks_exact(inputs).zip(bias).map(|(row, b)| product(row) + b).collect();

@@ -160,7 +160,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn decibels(signal: f64, noise: f64) -> f64 {
-    10.0 * (signal.max(1e-300) / noise.max(1e-300)).log10().min(30.0)
+    10.0 * (signal.max(1e-300) / noise.max(1e-300)).log10().clamp(-30.0, 30.0)
 }
 
 /// Sums over samples of one activation layer.

@@ -24,7 +24,8 @@ fn base_keys() -> (SenderKeys, ReceiverKeys) {
 
 fn pair(depth: Depth, keys: &(SenderKeys, ReceiverKeys)) -> (RotReceiver, RotSender) {
     let (receiver, corrections) = RotReceiver::setup(&CONTEXT, depth, keys.0.clone());
-    let sender = RotSender::setup(&CONTEXT, depth, Zeroizing::new(DELTA), keys.1.clone(), &corrections).unwrap();
+    let sender =
+        RotSender::setup(&CONTEXT, depth, Box::new(Zeroizing::new(DELTA)), keys.1.clone(), &corrections).unwrap();
     (receiver, sender)
 }
 
@@ -46,7 +47,10 @@ fn extension(c: &mut Criterion) {
         group.bench_function("setup, receiver", |b| b.iter(|| RotReceiver::setup(&CONTEXT, depth, keys.0.clone())));
         let (_, corrections) = RotReceiver::setup(&CONTEXT, depth, keys.0.clone());
         group.bench_function("setup, sender", |b| {
-            b.iter(|| RotSender::setup(&CONTEXT, depth, Zeroizing::new(DELTA), keys.1.clone(), &corrections).unwrap());
+            b.iter(|| {
+                RotSender::setup(&CONTEXT, depth, Box::new(Zeroizing::new(DELTA)), keys.1.clone(), &corrections)
+                    .unwrap()
+            });
         });
         for count in [1 << 10, 1 << 13, 1 << 17] {
             group.throughput(Throughput::Elements(count as u64));

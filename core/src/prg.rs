@@ -4,16 +4,16 @@
 //! caller. Sub-generators are keyed by output of their parent, so no key ever expands two things.
 
 use crate::error::{Error, ErrorKind, Result};
-use rand_chacha::ChaCha20Rng;
+use alloc::{boxed::Box, vec::Vec};
+use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng, TryCryptoRng};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Bytes in a seed.
 pub const SEED_BYTES: usize = 32;
 
-/// The key of a [`Prg`]. Wiped when dropped; not printable.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Seed(pub(crate) [u8; SEED_BYTES]);
+/// The key of a [`Prg`]. Wiped when dropped; not printable. In a box, so that moving it leaves no copy behind.
+pub struct Seed(Box<Zeroizing<[u8; SEED_BYTES]>>);
 
 impl Seed {
     /// Takes 32 uniform bytes from a cryptographic source.
@@ -21,37 +21,37 @@ impl Seed {
     /// # Errors
     /// [`ErrorKind::Randomness`] if the source fails.
     pub fn from_rng(source: &mut impl TryCryptoRng) -> Result<Self> {
-        let mut bytes = [0; SEED_BYTES];
-        source.try_fill_bytes(&mut bytes).map_err(|e| {
+        let mut seed = Self::from_bytes([0; SEED_BYTES]);
+        source.try_fill_bytes(&mut seed.0[..]).map_err(|e| {
             Error::new(
                 ErrorKind::Randomness,
                 alloc::format!("source of randomness: expected {SEED_BYTES} bytes, it failed: {e}"),
             )
         })?;
-        Ok(Self(bytes))
+        Ok(seed)
     }
 
     /// Wraps 32 bytes that the caller vouches to be uniform, secret and never used before.
     pub fn from_bytes(bytes: [u8; SEED_BYTES]) -> Self {
-        Self(bytes)
+        Self(Box::new(Zeroizing::new(bytes)))
     }
 }
 
 /// A stream of pseudo-random values that are uniform to anyone who does not know its seed.
 ///
-/// Cannot be cloned: two copies would hand out the same masks twice.
-pub struct Prg(ChaCha20Rng);
+/// Cannot be cloned: two copies would hand out the same masks twice. Wiped when dropped; in a box for the reason of [`Seed`].
+pub struct Prg(Box<ChaCha20Rng>);
 
 impl Prg {
     /// Starts the stream of a seed.
     pub fn new(seed: &Seed) -> Self {
-        Self(ChaCha20Rng::from_seed(seed.0))
+        Self(Box::new(ChaCha20Rng::from_seed(**seed.0)))
     }
 
     /// A seed that is output of this stream, for a generator of its own.
     pub fn seed(&mut self) -> Seed {
-        let mut seed = Seed([0; SEED_BYTES]);
-        self.fill(&mut seed.0);
+        let mut seed = Seed::from_bytes([0; SEED_BYTES]);
+        self.fill(&mut seed.0[..]);
         seed
     }
 
@@ -94,7 +94,15 @@ impl Prg {
 }
 
 /// Secret values that are wiped when dropped.
-pub type SecretVec<T> = Zeroizing<alloc::vec::Vec<T>>;
+pub type SecretVec<T> = Zeroizing<Vec<T>>;
+
+/// Collects `count` secret values. The room is taken at once: a vector that grows leaves copies of its contents behind.
+pub(crate) fn collect<T: zeroize::Zeroize>(count: usize, values: impl Iterator<Item = T>) -> SecretVec<T> {
+    let mut out = Vec::with_capacity(count);
+    out.extend(values.take(count));
+    debug_assert_eq!(out.len(), count);
+    out.into()
+}
 
 #[cfg(test)]
 mod tests {
@@ -103,7 +111,7 @@ mod tests {
     #[test]
     fn first_block_is_rfc_8439_chacha20_of_the_zero_key() {
         // RFC 8439, appendix A.1, test vector 1: zero key, zero nonce, block counter 0.
-        let mut prg = Prg::new(&Seed([0; 32]));
+        let mut prg = Prg::new(&Seed::from_bytes([0; 32]));
         assert_eq!(
             prg.array::<16>(),
             [0x76, 0xb8, 0xe0, 0xad, 0xa0, 0xf1, 0x3d, 0x90, 0x40, 0x5d, 0x6a, 0xe5, 0x53, 0x86, 0xbd, 0x28]
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn below_stays_below_and_reaches_every_value() {
-        let mut prg = Prg::new(&Seed([1; 32]));
+        let mut prg = Prg::new(&Seed::from_bytes([1; 32]));
         let mut seen = [0u32; 7];
         for _ in 0..7000 {
             seen[prg.below(7) as usize] += 1;
@@ -123,7 +131,7 @@ mod tests {
 
     #[test]
     fn forks_differ_from_their_parent_and_from_each_other() {
-        let mut prg = Prg::new(&Seed([2; 32]));
+        let mut prg = Prg::new(&Seed::from_bytes([2; 32]));
         let (mut a, mut b) = (prg.fork(), prg.fork());
         assert_ne!(a.next_u64(), b.next_u64());
         assert_ne!(a.next_u64(), prg.next_u64());

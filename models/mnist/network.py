@@ -51,7 +51,7 @@ class ChannelActivation(nn.Module):
         self.overflow: Tensor | None = None
         """How far the last batch came near or beyond the ends of the fitted ranges, per digit."""
         self.idle: Tensor | None = None
-        """By how much each channel's ReLU stayed below a small value on the last batch."""
+        """By how much channels were idle (inactive or almost constant) on the last batch."""
 
     def plan(self, kinds: Tensor, low: Tensor, high: Tensor, q: Tensor) -> None:
         """Set each channel's kind, fitted range and normalised coefficients."""
@@ -109,10 +109,11 @@ class ChannelActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each channel's activation to `x` of shape (N, C) or (N, C, H, W)."""
+        if self.training:
+            rest = [d for d in range(x.dim()) if d != 1]
+            idle = F.relu(0.5 - x.amax(rest)) + F.relu(0.4 - x.std(rest))
+            self.idle = (idle * (self.kinds != 0)).sum()
         if not self.planned:
-            if self.training:
-                peaks = x.amax([d for d in range(x.dim()) if d != 1])
-                self.idle = F.relu(0.5 - peaks).sum()
             return F.relu(x)
         shape = (-1,) + (1,) * (x.dim() - 2)
         u = (x - self.middle.view(shape)) / self.radius.view(shape)
@@ -170,6 +171,6 @@ class Net(nn.Module):
         yield "fc2", self.fc2.weight
 
     def l1_penalty(self) -> Tensor:
-        """Sum over the layers of the mean squared l1 norm of their output channels."""
-        norms = [w.abs().sum(1).square().mean() for _, w in self.folded_weights()]
+        """Sum over the layers of the mean square of what l1 norms of rows exceed 3 by."""
+        norms = [F.relu(w.abs().sum(1) - 3).square().mean() for _, w in self.folded_weights()]
         return torch.stack(norms).sum()

@@ -122,7 +122,7 @@ def optimise(
 
 
 def relu_loss(l1: float) -> Callable[[Net, Tensor, Tensor], Tensor]:
-    """Cross-entropy, with penalties on the l1 norms and on channels that are never active."""
+    """Cross-entropy, with penalties on the l1 norms and on idle channels."""
 
     def loss(net: Net, x: Tensor, y: Tensor) -> Tensor:
         value = F.cross_entropy(net(x), y) + l1 * net.l1_penalty()
@@ -135,7 +135,7 @@ def relu_loss(l1: float) -> Callable[[Net, Tensor, Tensor], Tensor]:
 
 
 def mixed_loss(teacher: Net, l1: float) -> Callable[[Net, Tensor, Tensor], Tensor]:
-    """Distillation from `teacher`, with penalties on ranges, slopes and l1 norms."""
+    """Distillation from `teacher`, with penalties on ranges, slopes, l1 norms, idle channels."""
     temperature = 3.0
 
     def loss(net: Net, x: Tensor, y: Tensor) -> Tensor:
@@ -145,8 +145,10 @@ def mixed_loss(teacher: Net, l1: float) -> Callable[[Net, Tensor, Tensor], Tenso
         soft = F.kl_div((scores / temperature).log_softmax(1), target, reduction="batchmean")
         value = temperature**2 * soft + 0.3 * F.cross_entropy(scores, y) + l1 * net.l1_penalty()
         for layer in net.activations().values():
-            assert layer.overflow is not None
-            value = value + 3.0 * layer.overflow + 0.02 * layer.excess_slope(1.25)
+            assert layer.overflow is not None and layer.idle is not None
+            value = (
+                value + 0.05 * layer.idle + 3.0 * layer.overflow + 0.02 * layer.excess_slope(1.25)
+            )
         return value
 
     return loss
@@ -244,13 +246,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=cache, help=f"MNIST cache ({cache})")
     parser.add_argument("--out", type=Path, default=here.parent, help="folder written to")
     parser.add_argument("--seed", type=int, default=1, help="seed of every random choice (1)")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of the ReLU network (20)")
-    parser.add_argument(
-        "--mixed-epochs", type=int, default=10, help="epochs of the mixed plan (10)"
-    )
+    parser.add_argument("--epochs", type=int, default=16, help="epochs of the ReLU network (16)")
+    parser.add_argument("--mixed-epochs", type=int, default=8, help="epochs of the mixed plan (8)")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate (0.002)")
     parser.add_argument("--mixed-rate", type=float, default=2e-3, help="for the mixed plan (0.002)")
-    parser.add_argument("--l1", type=float, default=4e-4, help="weight of the l1 penalty (4e-4)")
+    parser.add_argument("--l1", type=float, default=3e-4, help="weight of the l1 penalty (3e-4)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
     parser.add_argument("--relu-state", type=Path, help="reuse, or keep, the trained ReLU network")
     parser.add_argument("--skip-test", action="store_true", help="leave the test digits alone")

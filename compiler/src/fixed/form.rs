@@ -52,6 +52,18 @@ pub(crate) struct Form {
     pub(crate) change: f64,
 }
 
+impl Form {
+    /// Largest absolute result without its constant.
+    pub(crate) fn moving(&self) -> f64 {
+        match self.shape {
+            Shape::Relu | Shape::Linear => self.result,
+            Shape::Square { leading, .. } => leading.abs() * self.bound * self.bound,
+            Shape::Cubic { leading, linear, .. } => leading.abs() * cubic_reach(linear, self.bound),
+            Shape::Zero { .. } => 0.0,
+        }
+    }
+}
+
 /// What a channel's linear output may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
@@ -61,13 +73,15 @@ pub(crate) struct Range {
     pub(crate) worst: [f64; 2],
     /// By how much the calibrated range is widened.
     pub(crate) margin: f64,
+    /// Ranges are made no smaller than this: a channel may be constant on the samples.
+    pub(crate) least: f64,
 }
 
 impl Range {
-    pub(crate) fn new(seen: &Statistics, worst: [f64; 2], margin: f64) -> Self {
+    pub(crate) fn new(seen: &Statistics, worst: [f64; 2], margin: f64, least: f64) -> Self {
         // Fixed-point weights differ a little from those for which the worst case was computed.
-        let slack = 0.02 * (worst[0].abs().max(worst[1].abs())) + 1e-9;
-        Self { seen: [seen.low, seen.high], worst: [worst[0] - slack, worst[1] + slack], margin }
+        let slack = 0.02 * worst[0].abs().max(worst[1].abs()) + least;
+        Self { seen: [seen.low, seen.high], worst: [worst[0] - slack, worst[1] + slack], margin, least }
     }
 
     /// The calibrated range, widened about its middle by the margin, within what is possible.
@@ -79,14 +93,14 @@ impl Range {
 
     /// The range by which ReLU and linear channels are bounded: margin · max |x| to both sides, within what is possible.
     pub(crate) fn symmetric(&self) -> [f64; 2] {
-        let reach = self.margin * self.seen[0].abs().max(self.seen[1].abs());
+        let reach = self.margin * farthest(self.seen).max(self.least);
         [(-reach).max(self.worst[0]), reach.min(self.worst[1])]
     }
 
-    /// Half the calibrated range, never zero: a channel may be constant on the samples.
+    /// Half the calibrated range.
     fn radius(&self) -> f64 {
         let [low, high] = self.seen;
-        ((high - low) / 2.0).max(1e-3 * low.abs().max(high.abs())).max(1e-6)
+        ((high - low) / 2.0).max(self.least)
     }
 }
 
@@ -147,7 +161,8 @@ pub(crate) fn form(function: &Function, range: &Range) -> Form {
         },
         1 => {
             let line = |x: [f64; 2]| farthest([c[1] * x[0] + c[0], c[1] * x[1] + c[0]]);
-            let bound = (range.margin * line(range.seen)).min(line(range.worst));
+            let least = range.least * c[1].abs().max(1e-3);
+            let bound = (range.margin * line(range.seen)).min(line(range.worst)).max(least);
             let seen = line(range.seen);
             Form {
                 shape: Shape::Linear,
@@ -282,7 +297,7 @@ mod tests {
             // Leading coefficients down to 1e-8 of the others.
             c[usize::from(degree)] *= 1e-4f64.powi(small.into());
             let function = Function::Polynomial { degree, c };
-            let range = Range { seen: [low, low + length], worst: [-1e9, 1e9], margin: 2.0 };
+            let range = Range { seen: [low, low + length], worst: [-1e9, 1e9], margin: 2.0, least: 1e-3 };
             let form = form(&function, &range);
             let scale = farthest(function.range(low, low + length)) + 1.0;
             let error = (0..33).map(|k| low + length * f64::from(k) / 32.0).map(|x| (value(&form, x) - function.at(x)).powi(2));

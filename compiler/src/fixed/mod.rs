@@ -113,8 +113,7 @@ pub(crate) fn fix(network: &Network, statistics: &[Vec<Statistics>], settings: &
             Op::Average(pool) => {
                 let window = area(pool);
                 x.scale.iter_mut().for_each(|s| *s *= window);
-                // As if errors were independent, which those of T are.
-                x.noise.iter_mut().for_each(|n| *n /= window);
+                // The noise stays as it is: what rounded weights cause is alike in neighbouring elements.
                 x.constant.iter_mut().flatten().for_each(|c| *c *= window);
                 (FixedOp::SumPool(*pool), NodeSecret::None, Note::default())
             }
@@ -175,6 +174,26 @@ fn worst_case(linear: &Linear, output: usize, inputs: &[[f64; 2]]) -> [f64; 2] {
     range
 }
 
+/// Smallest range to be taken seriously: channels that hardly move on the samples tell nothing of theirs, and get a thousandth of
+/// the layer's largest.
+fn least(channels: &[Statistics]) -> f64 {
+    let largest = channels.iter().map(|s| s.low.abs().max(s.high.abs())).fold(0.0, f64::max);
+    1e-3 * if largest > 1e-6 { largest } else { 1.0 }
+}
+
+/// Variance of each linear output that comes from errors of the inputs, as if these were independent.
+fn carried_noise(linear: &Linear, x: &Tensor) -> Vec<f64> {
+    let row = |o| linear.row(o).chunks_exact(linear.taps()).zip(&x.noise);
+    let sum = |o| row(o).map(|(w, n)| w.iter().map(|w| w * w).sum::<f64>() * n).sum();
+    (0..linear.bias.len()).map(sum).collect()
+}
+
+/// What the error of a weight is multiplied by, in the mean square: the bias takes up the mean, but not at the borders, where
+/// padding leaves out a part of it.
+fn moment(linear: &Linear, input: &Statistics) -> f64 {
+    if linear.conv.padding == [0; 4] { input.variance() } else { input.mean_square() }
+}
+
 /// Decides on the scales of a linear layer and its activation, and rounds its weights.
 fn linear_layer(
     network: &Network,
@@ -191,15 +210,19 @@ fn linear_layer(
     };
     let input = &statistics[index];
     let taps = linear.taps();
-    let rounding: f64 = input.iter().zip(&x.scale).map(|(i, s)| i.variance() * s * s).sum::<f64>() * taps as f64 / 12.0;
+    let energy: f64 = input.iter().zip(&x.scale).map(|(i, s)| moment(linear, i) * s * s).sum();
+    // Of the weights, and of the bias.
+    let rounding = (energy * taps as f64 + 1.0) / 12.0;
     let next = next_layer(network, statistics, settings, ahead)?;
     let outputs = linear.bias.len();
+    let least = least(&statistics[ahead.activation]);
+    let carried = carried_noise(linear, x);
     let (mut candidates, mut worst) = (Vec::with_capacity(outputs), Vec::with_capacity(outputs));
     for (o, function) in functions.iter().enumerate() {
         let possible = worst_case(linear, o, &x.worst);
         worst.push(possible);
         let seen = &statistics[ahead.activation][o];
-        let form = form(function, &Range::new(seen, possible, settings.margin));
+        let form = form(function, &Range::new(seen, possible, settings.margin, least));
         let finite = [form.bound, form.result, form.slope, form.shift].iter().all(|v| v.is_finite());
         if !finite {
             return Err(Error::Network(format!(
@@ -216,6 +239,7 @@ fn linear_layer(
             weight: (largest / ahead.window).max(1e-30),
             bias: (bias.abs() / ahead.window).max(1e-30),
             noise: rounding * ahead.window * ahead.window,
+            carried: carried[o] * form.factor * form.factor,
             price,
         });
     }
@@ -236,15 +260,8 @@ fn linear_layer(
         }
         None => choose_output(&candidates, settings.output_width),
     };
-    let (weights, bias) = round_weights(name, linear, ahead, x, input, &candidates, &choices)?;
-    let noise = (0..outputs)
-        .map(|o| {
-            let form = &candidates[o].form;
-            let carried = linear.row(o).chunks_exact(taps).zip(&x.noise);
-            let carried: f64 = carried.map(|(w, n)| w.iter().map(|w| w * w).sum::<f64>() * n).sum();
-            carried * form.factor * form.factor
-        })
-        .collect();
+    let (weights, bias) = round_weights(&network.layers[index], linear, ahead, x, input, &candidates, &choices)?;
+    let noise = candidates.iter().map(|c| c.carried).collect();
     let scale = choices.iter().map(|c| c.linear / ahead.window).collect();
     let shape = network.layers[index].shape;
     let forms = candidates.into_iter().map(|c| c.form).collect();
@@ -256,9 +273,23 @@ fn linear_layer(
     ))
 }
 
+/// For each tap of a kernel, the part of the output places at which it reads the input and not its padding.
+fn coverage(conv: &Convolution, input: Shape, output: Shape) -> Vec<f64> {
+    let axis = |i: usize, size: u32, places: u32| {
+        let inside = move |tap: u32, place: u32| {
+            let at = i64::from(place) * i64::from(conv.stride[i]) + i64::from(tap) - i64::from(conv.padding[i]);
+            (0..i64::from(size)).contains(&at)
+        };
+        let part = move |tap| (0..places).filter(|&p| inside(tap, p)).count() as f64 / f64::from(places);
+        (0..conv.kernel[i]).map(part).collect::<Vec<f64>>()
+    };
+    let (rows, columns) = (axis(0, input.height, output.height), axis(1, input.width, output.width));
+    rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
+}
+
 /// Rounds weights and biases to integers; the bias takes up the mean of what the weights' rounding changes.
 fn round_weights(
-    name: &str,
+    layer: &Layer,
     linear: &Linear,
     ahead: &Ahead,
     x: &Tensor,
@@ -267,6 +298,8 @@ fn round_weights(
     choices: &[Choice],
 ) -> Result<(Vec<i16>, Vec<i32>)> {
     let taps = linear.taps();
+    let coverage = coverage(&linear.conv, x.shape, layer.shape);
+    let name = &layer.name;
     let mut weights = Vec::with_capacity(linear.weights.len());
     let mut biases = Vec::with_capacity(linear.bias.len());
     for (o, (candidate, choice)) in candidates.iter().zip(choices).enumerate() {
@@ -275,7 +308,7 @@ fn round_weights(
         let mut bias = (linear.bias[o] * form.factor + form.shift) * scale;
         for (((row, s), seen), constant) in linear.row(o).chunks_exact(taps).zip(&x.scale).zip(input).zip(&x.constant) {
             let mean = constant.unwrap_or(seen.mean() * s);
-            for w in row {
+            for (w, inside) in row.iter().zip(&coverage) {
                 let exact = w * form.factor * scale / s;
                 let rounded = exact.round();
                 if rounded.is_nan() || rounded.abs() > f64::from(WEIGHT_LIMIT) {
@@ -285,7 +318,7 @@ fn round_weights(
                     )));
                 }
                 weights.push(rounded as i16);
-                bias += exact * seen.mean() * s - rounded * mean;
+                bias += inside * (exact * seen.mean() * s - rounded * mean);
             }
         }
         let bias = bias.round();
@@ -314,6 +347,7 @@ fn next_layer(
     let plane = inputs / channels;
     let after = self::ahead(network, index)?;
     let outputs = &statistics[after.activation];
+    let least = least(outputs);
     let output_variance = |o: usize| statistics[index + 1][o].variance();
     let count = linear.bias.len();
     let mean = (0..count).map(output_variance).sum::<f64>() / count as f64;
@@ -335,20 +369,24 @@ fn next_layer(
         for (i, weights) in linear.row(o).chunks_exact(taps).enumerate() {
             let c = i / plane;
             largest[c] = weights.iter().fold(largest[c], |a, w| a.max(w.abs()));
-            prices[c] += weights.iter().map(|w| w * w).sum::<f64>() / (variance[o] * window);
+            prices[c] += weights.iter().map(|w| w * w).sum::<f64>() / variance[o];
         }
         largest.iter_mut().for_each(|w| *w /= window);
         next.weight.push(largest);
-        let reach = settings.margin * outputs[o].low.abs().max(outputs[o].high.abs()).max(1e-12);
+        let reach = settings.margin * outputs[o].low.abs().max(outputs[o].high.abs()).max(least);
         next.limit.push(f64::from(1u32 << 29) / (reach * after.window));
         next.variance.push(variance[o]);
     }
     let Op::Activation(own) = &network.layers[ahead.activation].op else { return Ok(None) };
     for (i, seen) in statistics[index].iter().enumerate() {
         if !matches!(own[i / plane], Function::Polynomial { degree: 0, .. }) {
-            next.energy[i / plane] += window * window * seen.variance() * taps as f64 / 12.0;
+            next.energy[i / plane] += window * window * moment(linear, seen) * taps as f64 / 12.0;
         }
     }
+    // Channels that the next layer makes nothing of are still computed, so they too need bits that fit.
+    let highest = prices.iter().copied().fold(0.0, f64::max);
+    let lowest = if highest > 0.0 { 1e-9 * highest } else { 1.0 };
+    prices.iter_mut().for_each(|p| *p = p.max(lowest));
     Ok(Some((next, prices)))
 }
 

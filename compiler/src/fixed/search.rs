@@ -25,6 +25,9 @@ const ROUNDING: f64 = 1.0 / 6.0;
 /// Integer results stay below this, half of the ring's range, over the range for which a channel is made.
 const RING: f64 = (1u32 << 29) as f64;
 
+/// What moves of integer results (all but constants) stays below this: T keeps 18 bits at most, so more of them would carry nothing.
+const USEFUL: f64 = (1u32 << 20) as f64;
+
 /// One channel as the search sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
@@ -34,6 +37,8 @@ pub(crate) struct Candidate {
     pub(crate) bias: f64,
     /// Variance of Y caused by rounding the weights (with the sum over the averaged elements).
     pub(crate) noise: f64,
+    /// Variance of x' that comes from the layers before, in real numbers.
+    pub(crate) carried: f64,
     /// What a variance of the result costs in the next layer, relative to that layer's variance.
     pub(crate) price: f64,
 }
@@ -73,6 +78,23 @@ pub(crate) struct Choice {
     pub(crate) result: f64,
     /// Variance of the result, in real numbers, that this layer adds.
     pub(crate) noise: f64,
+}
+
+impl Candidate {
+    /// What |x'| may reach: the form's bound, and six standard deviations of the error that comes with it.
+    fn reach(&self) -> f64 {
+        self.form.bound.max(1e-12) + 6.0 * self.carried.sqrt()
+    }
+
+    /// What |Y| may reach for a scale t: besides, six standard deviations of what this layer's weights add.
+    fn linear_reach(&self, t: f64) -> f64 {
+        t * self.reach() + self.linear_slack()
+    }
+
+    /// At most an eighth of the largest bound: more comes only from layers that are idle on the samples.
+    fn linear_slack(&self) -> f64 {
+        (6.0 * self.noise.sqrt() + 1.0).min(f64::from(1u32 << 26))
+    }
 }
 
 /// Scales of the next layer's convolution for given scales of this layer's results.
@@ -128,9 +150,11 @@ struct Fit {
 fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink: f64) -> Option<Fit> {
     let form = &channel.form;
     let unit = f64::from(1u32 << shift);
-    let bound = form.bound.max(1e-12);
+    let bound = channel.reach();
     let half = f64::from(1u32 << (width + shift - 1));
-    let mut t = ((half - unit - 1.0) / bound).min(255.0 / channel.weight).min(f64::from(1u32 << 30) / channel.bias);
+    let mut t = ((half - unit - channel.linear_slack()) / bound)
+        .min(255.0 / channel.weight)
+        .min(f64::from(1u32 << 30) / channel.bias);
     match form.shape {
         Shape::Square { .. } => t = t.min(square_scale(bound) * unit),
         Shape::Cubic { linear, .. } => t = t.min(cubic_scale(linear, bound) * unit),
@@ -151,12 +175,22 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
     let size = result.abs();
     // The part before the offset and the whole result fit the ring, also when a window of results is summed.
     let before = (form.result + offset.abs()) * size;
-    if !(size > 0.0 && size.is_finite() && leading != 0.0 && before < RING && form.result * size * window < RING) {
+    if !(t > 0.0
+        && size > 0.0
+        && size.is_finite()
+        && leading != 0.0
+        && before < RING
+        && form.moving() * size < USEFUL
+        && form.result * size * window < RING)
+    {
         return None;
     }
     let truncation = if shift > 0 { ROUNDING * (unit / t).powi(2) } else { 0.0 };
     let linear_noise = channel.noise / (t * t) + truncation;
-    let back_noise = if back > 0 { ROUNDING / (size * size) } else { 0.0 };
+    // The way back, and the offset.
+    let polynomial = matches!(form.shape, Shape::Square { .. } | Shape::Cubic { .. });
+    let back_noise =
+        (if back > 0 { ROUNDING } else { 0.0 } + if polynomial { 1.0 / 12.0 } else { 0.0 }) / (size * size);
     let noise = form.slope * linear_noise + back_noise + form.change * form.change;
     Some(Fit { linear: t, result, noise })
 }
@@ -268,7 +302,7 @@ fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64)
         let reach = members[kind]
             .iter()
             .zip(&way.fits)
-            .map(|(&c, fit)| fit.linear * channels[c].form.bound)
+            .map(|(&c, fit)| channels[c].linear_reach(fit.linear))
             .fold(0.0, f64::max);
         let unit = f64::from(1u32 << way.shift);
         let bound = (way.shift + 2..=limits::BOUND_BITS)
@@ -283,15 +317,16 @@ fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64)
 }
 
 /// Scales of constant channels: as small as the next layer's weights of 255 allow, because the error of a weight is multiplied by
-/// the constant's integer.
+/// the constant's integer. Integers of more than 20 bits would gain
+/// nothing, of less than 8 bits would limit the next layer's scale.
 fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choices: &mut [Choice]) {
     let scales = next_scales(next, results);
     for (c, channel) in channels.iter().enumerate() {
         let Shape::Zero { constant } = channel.form.shape else { continue };
         let needed = next.weight.iter().zip(&scales).map(|(weights, t)| weights[c] * t / 255.0);
         let needed = needed.filter(|s| s.is_finite()).fold(0.0, f64::max) * (1.0 + 1e-6);
-        let largest = RING / next.window / constant.abs().max(1e-12);
-        choices[c].result = if needed > 0.0 { needed.min(largest) } else { largest.min(1.0) };
+        let largest = f64::from(1u32 << 20) / next.window / constant.abs().max(1e-12);
+        choices[c].result = needed.clamp(largest / 4096.0, largest);
     }
 }
 
@@ -299,19 +334,20 @@ fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choic
 ///
 /// Returns (F, choices).
 pub(crate) fn choose_output(channels: &[Candidate], width: u8) -> (u8, Vec<Choice>) {
-    let largest = channels.iter().map(|c| c.form.bound).fold(1e-12, f64::max);
+    let largest = channels.iter().map(Candidate::reach).fold(0.0, f64::max);
+    let room = |c: &Candidate| (f64::from(1u32 << 29) - f64::from(1u32 << 13) - c.linear_slack()) / c.reach();
     let by_weight = channels
         .iter()
-        .map(|c| (255.0 / c.weight).min(f64::from(1u32 << 30) / c.bias).min(f64::from(1u32 << 29) * 0.99 / largest))
+        .map(|c| (255.0 / c.weight).min(f64::from(1u32 << 30) / c.bias).min(room(c)))
         .fold(f64::INFINITY, f64::min);
     let scale_bits = by_weight.min(f64::from(1u32 << 30)).log2().floor().max(0.0) as u8;
     let value_bits = ((f64::from(1u32 << (width - 1)) - 2.0) / largest).log2().floor().clamp(0.0, 24.0) as u8;
     let fraction = scale_bits.min(value_bits);
     let shift = scale_bits - fraction;
     let (linear, unit) = (f64::from(1u32 << scale_bits), f64::from(1u32 << shift));
-    let bound = (shift + 2..=limits::BOUND_BITS)
-        .find(|&b| linear * largest < f64::from(1u32 << (b - 1)) - unit)
-        .unwrap_or(limits::BOUND_BITS);
+    let reach = channels.iter().map(|c| c.linear_reach(linear)).fold(0.0, f64::max);
+    let bound = (shift + 2..=limits::BOUND_BITS).find(|&b| reach < f64::from(1u32 << (b - 1)) - unit);
+    let bound = bound.unwrap_or(limits::BOUND_BITS);
     let choices = channels.iter().map(|channel| {
         let truncation = if shift > 0 { ROUNDING * (unit / linear).powi(2) } else { 0.0 };
         let noise = channel.noise / (linear * linear) + truncation;

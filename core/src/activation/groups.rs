@@ -5,7 +5,7 @@ use super::{linear, poly, relu};
 use crate::field::P;
 use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
-use crate::prg::{Prg, SecretVec};
+use crate::prg::{Prg, SecretVec, collect};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::{vec, vec::Vec};
 
@@ -61,20 +61,21 @@ impl Group {
     }
 
     /// Bits of the group in each round: (server -> client, client -> server).
-    pub(crate) fn round_bits(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
             Kind::Relu => relu::round_bits(&self.channel).to_vec(),
             Kind::Cubic | Kind::Square { .. } => poly::round_bits(&self.channel).to_vec(),
             Kind::Linear => vec![linear::round_bits(&self.channel)],
             Kind::Zero => vec![],
         };
-        rounds.iter().map(|&(down, up)| (down as usize * self.elements(), up as usize * self.elements())).collect()
+        let all = |bits: u32| u64::from(bits) * self.elements() as u64;
+        rounds.iter().map(|&(down, up)| (all(down), all(up))).collect()
     }
 
     /// The group's elements of a tensor.
-    fn gather(&self, tensor: &[u32]) -> Vec<u32> {
+    fn gather(&self, tensor: &[u32]) -> SecretVec<u32> {
         let planes = self.members.iter().map(|&c| c as usize * self.plane);
-        planes.flat_map(|start| &tensor[start..start + self.plane]).copied().collect()
+        collect(self.elements(), planes.flat_map(|start| &tensor[start..start + self.plane]).copied())
     }
 
     /// Puts the group's elements where they belong in a tensor.
@@ -104,21 +105,21 @@ pub(crate) struct ClientSecrets {
 
 impl ClientSecrets {
     pub(crate) fn draw(groups: &[Group], elements: usize, prg: &mut Prg) -> Self {
-        let mut outputs: Vec<u32> = (0..elements).map(|_| prg.next_u32()).collect();
+        let mut outputs = collect(elements, (0..elements).map(|_| prg.next_u32()));
         for group in groups.iter().filter(|g| g.channel.kind == Kind::Zero) {
             group.fill(|_| 0, &mut outputs);
         }
         let shares = groups.iter().map(|group| {
             let count = if group.products() > 0 { group.elements() } else { 0 };
-            (0..count).map(|_| prg.below(P)).collect::<Vec<_>>().into()
+            collect(count, (0..count).map(|_| prg.below(P)))
         });
-        Self { shares: shares.collect(), outputs: outputs.into() }
+        Self { shares: shares.collect(), outputs }
     }
 
     /// The values that the layer's prepared products multiply, group after group.
-    pub(crate) fn factors(&self, groups: &[Group]) -> SecretVec<u64> {
+    pub(crate) fn factors<'a>(&'a self, groups: &'a [Group]) -> impl Iterator<Item = u64> + 'a {
         let all = groups.iter().zip(&self.shares).filter(|(group, _)| group.products() > 0);
-        all.flat_map(|(group, shares)| poly::factors(&group.channel, shares)).collect::<Vec<_>>().into()
+        all.flat_map(|(group, shares)| poly::factors(&group.channel, shares))
     }
 }
 
@@ -135,13 +136,14 @@ pub(crate) struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// `masks` is m, of the layer's input; `signs` the layer's random OTs with the client as receiver; `products` the
+    /// `masks` is m, of the layer's input; `signs` the choices and words of the layer's random OTs with
+    /// the client as receiver; `products` the
     /// client's shares wC of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &ClientSecrets,
         masks: &[u32],
-        mut signs: (&[u8], &[Block]),
+        mut signs: (&[u8], &[u32]),
         mut products: &[u64],
         prg: &mut Prg,
     ) -> Self {
@@ -157,7 +159,7 @@ impl ClientLayer {
                 Kind::Cubic | Kind::Square { .. } => {
                     let (mine, rest) = products.split_at(group.products() * group.elements());
                     products = rest;
-                    ClientGroup::Poly(poly::Client::new(&group.channel, m, r, shares.to_vec(), mine.to_vec()))
+                    ClientGroup::Poly(poly::Client::new(&group.channel, m, r, shares.clone(), mine))
                 }
                 Kind::Linear => ClientGroup::Linear(linear::Client::new(&group.channel, m, r)),
                 Kind::Zero => ClientGroup::Zero,
@@ -208,12 +210,13 @@ pub(crate) struct ServerLayer {
 }
 
 impl ServerLayer {
-    /// `secrets` has an entry per channel; `signs` are the layer's random OTs with the client as receiver; `products` the
+    /// `secrets` has an entry per channel; `signs` are the words of the layer's random OTs with the client as
+    /// receiver; `products` the
     /// server's (u, wS) of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &[ChannelSecret],
-        mut signs: &[[Block; 2]],
+        mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
         let prepared = groups.iter().map(|group| match group.channel.kind {
@@ -226,7 +229,7 @@ impl ServerLayer {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
                 let each = group.members.iter().flat_map(|&c| core::iter::repeat_n(secrets[c as usize], group.plane));
-                ServerGroup::Poly(poly::Server::new(&group.channel, each, mine.to_vec()))
+                ServerGroup::Poly(poly::Server::new(&group.channel, each, mine))
             }
             Kind::Linear => ServerGroup::Linear(linear::Server::new(&group.channel, group.elements())),
             Kind::Zero => ServerGroup::Zero,

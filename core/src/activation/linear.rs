@@ -3,7 +3,7 @@
 //! One 1-of-2 OT of 32-bit words whose messages are the client's part of the truncation, already masked with r. With
 //! f = 0 nothing wraps and the client sends r - m.
 
-use super::material::{ReceiverRots, SenderRots};
+use super::material::{ReceiverRots, SenderRots, select};
 use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::table;
@@ -30,9 +30,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(channel: &Channel, masks: Vec<u32>, outputs: Vec<u32>) -> Self {
+    pub(crate) fn new(channel: &Channel, masks: SecretVec<u32>, outputs: SecretVec<u32>) -> Self {
         let pads = SecretVec::new(Vec::with_capacity(masks.len()));
-        Self { truncation: Truncation::new(channel), masks: masks.into(), outputs: outputs.into(), pads }
+        Self { truncation: Truncation::new(channel), masks, outputs, pads }
     }
 
     /// Takes the random OTs of the next element.
@@ -83,8 +83,8 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: Vec<u32>) {
-        self.masked = masked.into();
+    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
+        self.masked = masked;
     }
 
     pub(crate) fn request(&mut self, request: &mut BitWriter) {
@@ -103,9 +103,8 @@ impl Server {
             *word = part.wrapping_add(if self.truncation.shift() == 0 {
                 reply.take(32) as u32
             } else {
-                let messages = reply.take(64);
-                let chosen = (messages >> (32 * self.truncation.choice(*word))) as u32;
-                chosen ^ self.pads[index]
+                let messages = [reply.take(32) as u32, reply.take(32) as u32];
+                select(self.truncation.choice(*word), messages) ^ self.pads[index]
             });
         }
         out

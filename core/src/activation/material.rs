@@ -39,6 +39,11 @@ impl<'a> ReceiverRots<'a> {
     }
 }
 
+/// `words[bit]`, reading both.
+pub(crate) fn select(bit: u32, words: [u32; 2]) -> u32 {
+    words[0] ^ (bit.wrapping_neg() & (words[0] ^ words[1]))
+}
+
 /// The low `bits` bits set; `bits` is at most 64.
 pub(crate) const fn ones(bits: u32) -> u64 {
     if bits == 64 { u64::MAX } else { (1 << bits) - 1 }

@@ -16,3 +16,4 @@ mod tests;
 mod truncate;
 
 pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
+pub(crate) use relu::product_word;

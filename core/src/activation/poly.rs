@@ -11,7 +11,7 @@ use super::truncate::Truncation;
 use crate::field::{self, P, P_BITS};
 use crate::model::{Channel, ChannelSecret, Kind};
 use crate::ot::table;
-use crate::prg::SecretVec;
+use crate::prg::{SecretVec, collect};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
 
@@ -72,12 +72,9 @@ fn below(x: u64, bound: u64) -> u64 {
 }
 
 /// The values g(C) that the client's prepared products multiply: C, and C² for a cubic.
-pub(crate) fn factors(channel: &Channel, shares: &[u64]) -> Vec<u64> {
-    let mut out = shares.to_vec();
-    if channel.kind == Kind::Cubic {
-        out.extend(shares.iter().map(|&c| field::mul(c, c)));
-    }
-    out
+pub(crate) fn factors<'a>(channel: &Channel, shares: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
+    let squared = if channel.kind == Kind::Cubic { shares } else { &[] };
+    shares.iter().copied().chain(squared.iter().map(|&c| field::mul(c, c)))
 }
 
 /// The client's prepared side of a group.
@@ -98,19 +95,19 @@ impl Client {
     /// A group with masks m, fresh masks r of the outputs, shares C and the products' shares wC.
     pub(crate) fn new(
         channel: &Channel,
-        masks: Vec<u32>,
-        outputs: Vec<u32>,
-        shares: Vec<u64>,
-        products: Vec<u64>,
+        masks: SecretVec<u32>,
+        outputs: SecretVec<u32>,
+        shares: SecretVec<u64>,
+        products: &[u64],
     ) -> Self {
         let truncation_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         let back_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         Self {
             form: Form::new(channel),
-            masks: masks.into(),
-            outputs: outputs.into(),
-            shares: shares.into(),
-            products: products.into(),
+            masks,
+            outputs,
+            shares,
+            products: products.to_vec().into(),
             truncation_pads,
             back_pads,
             next: 0,
@@ -166,8 +163,8 @@ impl Client {
             let flip = request.take(bits) as usize;
             for choice in 0..1usize << bits {
                 // The shares' sum wraps exactly unless zS < p/4 (the choice's bit 0) and zC < p/2.
-                let wraps = 1 ^ (choice as u64 & 1 & below(z, HALF));
-                let back = (z >> g).wrapping_sub(wraps * (P >> g)) as u32;
+                let wraps = (1 ^ (choice as u64 & 1 & below(z, HALF))).wrapping_neg();
+                let back = (z >> g).wrapping_sub(wraps & (P >> g)) as u32;
                 let signed = if choice >> 1 == 1 { back.wrapping_neg() } else { back };
                 let message = signed.wrapping_add(self.outputs[index]);
                 reply.put((message ^ self.back_pads[index][choice ^ flip]).into(), 32);
@@ -201,18 +198,13 @@ pub(crate) struct Server {
 
 impl Server {
     /// A group whose element i has the secrets `secrets[i]`, with the products' (u, wS).
-    pub(crate) fn new(
-        channel: &Channel,
-        secrets: impl Iterator<Item = ChannelSecret>,
-        products: Vec<[u64; 2]>,
-    ) -> Self {
-        let secrets: Vec<_> =
-            secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative))).collect();
-        let count = secrets.len();
+    pub(crate) fn new(channel: &Channel, secrets: impl Iterator<Item = ChannelSecret>, products: &[[u64; 2]]) -> Self {
+        let count = products.len() / self::products(channel);
+        let secrets = secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative)));
         Self {
             form: Form::new(channel),
-            secrets: secrets.into(),
-            products: products.into(),
+            secrets: collect(count, secrets),
+            products: products.to_vec().into(),
             truncation_choices: SecretVec::new(Vec::with_capacity(count)),
             truncation_pads: SecretVec::new(Vec::with_capacity(count)),
             back_choices: SecretVec::new(Vec::with_capacity(count)),
@@ -234,8 +226,8 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: Vec<u32>) {
-        self.masked = masked.into();
+    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
+        self.masked = masked;
     }
 
     pub(crate) fn request(&mut self, request: &mut BitWriter) {

@@ -9,11 +9,11 @@
 //! 3. Multiply: ReLU(t) = sigma · (tS - tC), with a random OT received by the client (sC its choice bit) as the
 //!    correlation for the product of server's value and client's bit, and a 1-of-2 OT for the rest.
 
-use super::material::{ReceiverRots, SenderRots, ones};
+use super::material::{ReceiverRots, SenderRots, ones, select};
 use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::{Block, table};
-use crate::prg::{Prg, SecretVec};
+use crate::prg::{Prg, SecretVec, collect};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
 
@@ -117,12 +117,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A group with masks m and fresh masks r of the outputs; `signs` are the client's random OTs as a receiver.
+    /// A group with masks m and fresh masks r of the outputs; `signs` are the choice bits and words ([`product_word`])
+    /// of the client's random OTs as a receiver.
     pub(crate) fn new(
         channel: &Channel,
-        masks: Vec<u32>,
-        outputs: Vec<u32>,
-        signs: (&[u8], &[Block]),
+        masks: SecretVec<u32>,
+        outputs: SecretVec<u32>,
+        signs: (&[u8], &[u32]),
         prg: &mut Prg,
     ) -> Self {
         let truncation = Truncation::new(channel);
@@ -133,7 +134,7 @@ impl Client {
             let rho = u64::from(prg.next_u32()) & ones(shift);
             (mask >> shift).wrapping_add((rho << (32 - shift)) as u32)
         });
-        let shares = shares.collect::<Vec<_>>().into();
+        let shares = collect(count, shares);
         let index_masks = (0..count).map(|_| prg.next_u32() as u8 & ones(digits.index_bits()) as u8);
         Self {
             truncation,
@@ -142,13 +143,13 @@ impl Client {
             shares,
             truncation_pads: SecretVec::new(Vec::with_capacity(if shift > 0 { count } else { 0 })),
             digit_pads: SecretVec::new(Vec::with_capacity(count * digits.count)),
-            index_masks: index_masks.collect::<Vec<_>>().into(),
+            index_masks: collect(count, index_masks),
             table_pads: SecretVec::new(Vec::with_capacity(count)),
             sign_shares: signs.0.to_vec().into(),
-            product_shares: signs.1.iter().map(|&key| product_word(key)).collect::<Vec<_>>().into(),
+            product_shares: signs.1.to_vec().into(),
             output_pads: SecretVec::new(Vec::with_capacity(count)),
-            masks: masks.into(),
-            outputs: outputs.into(),
+            masks,
+            outputs,
             next: 0,
         }
     }
@@ -203,7 +204,7 @@ impl Client {
                 let flip = (flips >> start) & ones(bits) as u32;
                 let all = ones(1 << bits) as u32;
                 // Entry i of a plane is [i < digit] or [i = digit], masked by one bit of the final table's index mask.
-                let less = (((1u64 << digit) - 1) as u32) ^ (spread(index_mask >> (2 * k).saturating_sub(1)) & all);
+                let less = (1u32 << digit).wrapping_sub(1) ^ (spread(index_mask >> (2 * k).saturating_sub(1)) & all);
                 reply.put((less ^ table::permute_u32(less_pad, flip, bits)).into(), 1 << bits);
                 if planes == 2 {
                     let equal = (1u32 << digit) ^ (spread(index_mask >> (2 * k)) & all);
@@ -241,8 +242,8 @@ impl Client {
     }
 }
 
-/// The word of a random OT's key that the multiplication's correlation uses.
-fn product_word(key: Block) -> u32 {
+/// The word of a random OT's key that the multiplication's correlation uses: all that is kept of that OT.
+pub(crate) fn product_word(key: Block) -> u32 {
     table::receiver_word(0, &[key]) as u32
 }
 
@@ -270,14 +271,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A group of `products.len()` elements; `products` are the server's random OTs as a sender.
-    pub(crate) fn new(channel: &Channel, products: &[[Block; 2]]) -> Self {
+    /// A group of `products.len()` elements; `products` are the words ([`product_word`]) of both keys of the
+    /// server's random OTs as a sender.
+    pub(crate) fn new(channel: &Channel, products: &[[u32; 2]]) -> Self {
         let truncation = Truncation::new(channel);
         let count = products.len();
-        let products = products.iter().map(|&[k0, k1]| {
-            let (k0, k1) = (product_word(k0), product_word(k1));
-            [k1.wrapping_sub(k0), k0.wrapping_neg()]
-        });
+        let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
         let truncations = if truncation.shift() > 0 { count } else { 0 };
         Self {
             truncation,
@@ -290,7 +289,7 @@ impl Server {
             table_pads: SecretVec::new(Vec::with_capacity(count)),
             output_choices: SecretVec::new(Vec::with_capacity(count)),
             output_pads: SecretVec::new(Vec::with_capacity(count)),
-            products: products.collect::<Vec<_>>().into(),
+            products: collect(count, products),
             next: 0,
             words: SecretVec::default(),
             bits: SecretVec::default(),
@@ -322,9 +321,9 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: Vec<u32>) {
+    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
         self.bits = alloc::vec![0; masked.len()].into();
-        self.words = masked.into();
+        self.words = masked;
     }
 
     pub(crate) fn request(&mut self, request: &mut BitWriter) {
@@ -363,18 +362,19 @@ impl Server {
         for (index, word) in self.words.iter_mut().enumerate() {
             let mut share = self.truncation.server_part(*word) as u32;
             if shift > 0 {
-                let messages = reply.take(2 * shift);
-                let chosen = messages >> (shift * self.truncation.choice(*word)) & ones(shift);
-                share = share.wrapping_add(((chosen ^ u64::from(self.truncation_pads[index])) << (32 - shift)) as u32);
+                let messages = [reply.take(shift) as u32, reply.take(shift) as u32];
+                let chosen = select(self.truncation.choice(*word), messages) ^ self.truncation_pads[index];
+                // 1 <= shift <= 28.
+                share = share.wrapping_add(chosen << (32 - shift));
             }
             let mut bits = 0;
             for (k, (start, digit_bits, planes)) in self.digits.iter().enumerate() {
                 let digit = (*word >> (shift + start)) & ones(digit_bits) as u32;
                 let pads = u32::from(self.digit_pads[index]) >> (2 * k);
-                let less = (reply.take(1 << digit_bits) >> digit) as u32 ^ pads;
+                let less = (reply.take(1 << digit_bits) as u32 >> digit) ^ pads;
                 bits |= (less & 1) << (2 * k).saturating_sub(1);
                 if planes == 2 {
-                    let equal = (reply.take(1 << digit_bits) >> digit) as u32 ^ (pads >> 1);
+                    let equal = (reply.take(1 << digit_bits) as u32 >> digit) ^ (pads >> 1);
                     bits |= (equal & 1) << (2 * k);
                 }
             }
@@ -395,7 +395,7 @@ impl Server {
         let bits = self.digits.index_bits();
         for (slot, &pad) in self.bits.iter_mut().zip(self.table_pads.iter()) {
             let index = u32::from(*slot) & ones(bits) as u32;
-            let entry = (reply.take(1 << bits) >> index) as u8 ^ pad;
+            let entry = (reply.take(1 << bits) as u32 >> index) as u8 ^ pad;
             // sS = entry ^ 1 ^ top(A).
             *slot = (entry ^ 1 ^ (*slot >> 7)) & 1;
         }
@@ -416,7 +416,8 @@ impl Server {
         let mut words = core::mem::take(&mut self.words);
         for (index, word) in words.iter_mut().enumerate() {
             let sign = u32::from(self.bits[index]);
-            let message = (reply.take(64) >> (32 * sign)) as u32 ^ self.output_pads[index];
+            let messages = [reply.take(32) as u32, reply.take(32) as u32];
+            let message = select(sign, messages) ^ self.output_pads[index];
             let [_, product_share] = self.products[index];
             *word = (spread(sign) & *word).wrapping_add(product_share).wrapping_add(message);
         }

@@ -1,6 +1,7 @@
 //! Each protocol alone, on ideal random OTs and ideal products, against the plain function.
 
 use super::groups::{ClientLayer, ClientSecrets, ServerLayer, groups};
+use super::product_word;
 use crate::field::{self, P};
 use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
 use crate::ot::ideal;
@@ -24,7 +25,7 @@ fn run(
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
     let mine = ClientSecrets::draw(&groups, elements, prg);
 
-    let factors = mine.factors(&groups);
+    let factors: Vec<u64> = mine.factors(&groups).collect();
     let server_products: Vec<[u64; 2]> = factors.iter().map(|_| [prg.below(P), prg.below(P)]).collect();
     let client_products: Vec<u64> =
         factors.iter().zip(&server_products).map(|(&f, &[u, w])| field::sub(field::mul(u, f), w)).collect();
@@ -32,8 +33,11 @@ fn run(
     let (sign_keys, signs) = ideal::deal(prg, signs);
     let sign_choices: Vec<u8> = (0..sign_keys.len()).map(|j| signs.choice_bits(j, 1) as u8).collect();
 
-    let mut client = ClientLayer::new(&groups, &mine, &masks, (&sign_choices, &signs.keys), &client_products, prg);
-    let mut server = ServerLayer::new(&groups, secrets, &sign_keys, &server_products);
+    let sign_words: Vec<u32> = signs.keys.iter().map(|&key| product_word(key)).collect();
+    let sign_pairs: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
+
+    let mut client = ClientLayer::new(&groups, &mine, &masks, (&sign_choices, &sign_words), &client_products, prg);
+    let mut server = ServerLayer::new(&groups, secrets, &sign_pairs, &server_products);
     for (index, group) in groups.iter().enumerate() {
         // Two parts, to see that elements may come in runs.
         for count in [group.elements() / 2, group.elements() - group.elements() / 2] {
@@ -52,12 +56,12 @@ fn run(
         let mut request = BitWriter::default();
         server.request(&groups, round, &mut request);
         let request = request.finish();
-        assert_eq!(request.len(), down.div_ceil(8), "request of round {round}");
+        assert_eq!(request.len() as u64, down.div_ceil(8), "request of round {round}");
         let (mut reader, mut reply) = (BitReader::new(&request), BitWriter::default());
         client.round(&groups, round, &mut reader, &mut reply);
         reader.finish().unwrap();
         let reply = reply.finish();
-        assert_eq!(reply.len(), up.div_ceil(8), "reply of round {round}");
+        assert_eq!(reply.len() as u64, up.div_ceil(8), "reply of round {round}");
         let mut reader = BitReader::new(&reply);
         server.reply(&groups, round, &mut reader);
         reader.finish().unwrap();

@@ -12,6 +12,12 @@ pub mod limits {
     pub const CHANNELS: usize = 1 << 16;
     /// Elements of a tensor.
     pub const ELEMENTS: usize = 1 << 26;
+    /// Channels, and elements, of all tensors together.
+    pub const ALL_CHANNELS: u64 = 1 << 20;
+    /// See [`ALL_CHANNELS`].
+    pub const ALL_ELEMENTS: u64 = 1 << 28;
+    /// Additions of a pooling layer: output elements times window.
+    pub const POOL_ADDITIONS: u64 = 1 << 32;
     /// Width of the digits by which a ReLU channel is compared is at most 3 · 5 bits, one more for the sign (`docs/protocol.md`, ReLU).
     pub const RELU_WIDTH: u8 = 16;
     /// Bits of a channel's bound: |y| < 2^(b-1) - 2^f with b at most this.
@@ -212,6 +218,7 @@ impl Architecture {
             )));
         }
         let mut shapes = vec![self.input.checked().map_err(|e| e.context("input"))?];
+        let (mut channels, mut elements) = (u64::from(self.input.channels), self.input.elements() as u64);
         // Whether a tensor's mask is free: the client's choice, not a linear function's masked output.
         let mut free = vec![true];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -241,10 +248,28 @@ impl Architecture {
                 }
             };
             shapes.push(shape.checked().map_err(place)?);
+            channels += u64::from(shape.channels);
+            elements += shape.elements() as u64;
+            if channels > limits::ALL_CHANNELS || elements > limits::ALL_ELEMENTS {
+                return Err(place(malformed(format!(
+                    "expected at most {} channels and {} elements in all tensors together, got more",
+                    limits::ALL_CHANNELS,
+                    limits::ALL_ELEMENTS
+                ))));
+            }
             free.push(output_free);
         }
         match self.nodes.last() {
-            Some(Node { op: Op::Activation(_), .. }) => Ok(shapes),
+            Some(Node { op: Op::Activation(last), .. }) => {
+                // Without truncation the answer would be the raw product, which tells more about the weights than scores do.
+                match last.channels.iter().position(|c| c.kind == Kind::Linear && c.shift == 0) {
+                    None => Ok(shapes),
+                    Some(c) => Err(Error::new(
+                        ErrorKind::UnsupportedModel,
+                        format!("last node: channel {c} (linear): expected a shift of at least 1, got 0"),
+                    )),
+                }
+            }
             _ => Err(malformed(
                 "last node: expected an activation layer (linear channels for plain scores), got another kind",
             )),
@@ -309,11 +334,20 @@ impl Convolution {
 
 impl Pool {
     fn output(&self, input: Shape) -> Result<Shape> {
-        Ok(Shape {
+        let shape = Shape {
             channels: input.channels,
             height: windows(u64::from(input.height), self.kernel[0], self.stride[0])?,
             width: windows(u64::from(input.width), self.kernel[1], self.stride[1])?,
-        })
+        };
+        // The window fits the input, whose elements are few enough for this product.
+        let additions = shape.elements() as u64 * u64::from(self.kernel[0]) * u64::from(self.kernel[1]);
+        if additions > limits::POOL_ADDITIONS {
+            return Err(malformed(format!(
+                "pool: expected at most {} additions, got {additions}",
+                limits::POOL_ADDITIONS
+            )));
+        }
+        Ok(shape)
     }
 }
 

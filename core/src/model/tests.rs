@@ -100,6 +100,37 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
     refused(&|a| channels(a).truncate(2), MalformedModel, "expected 3 activations, got 2");
     refused(&|a| a.nodes[1].input = 2, MalformedModel, "node 1 (act): input: expected tensor 0 to 1, got 2");
     refused(&|a| a.nodes.truncate(1), MalformedModel, "last node: expected an activation layer");
+    refused(
+        &|a| channels(a)[0] = Channel { kind: Kind::Linear, bound_bits: 16, shift: 0, back_shift: 0 },
+        UnsupportedModel,
+        "last node: channel 0 (linear): expected a shift of at least 1",
+    );
+    refused(
+        &|a| {
+            let flatten = a.nodes[0].clone();
+            a.input = Shape { channels: 1 << 14, height: 64, width: 64 };
+            a.nodes = (0..8).map(|i| Node { op: Op::Flatten, input: i.min(1), ..flatten.clone() }).collect();
+        },
+        MalformedModel,
+        "node 0 (conv): shape",
+    );
+    refused(
+        &|a| {
+            let pool = Op::SumPool(Pool { kernel: [1, 1], stride: [1, 1] });
+            a.input = Shape { channels: 1 << 14, height: 64, width: 64 };
+            a.nodes = (0..8).map(|i| Node { op: pool.clone(), input: i, name: "pool".into() }).collect();
+        },
+        MalformedModel,
+        "elements in all tensors together, got more",
+    );
+    refused(
+        &|a| {
+            a.input = Shape { channels: 1, height: 8192, width: 8192 };
+            a.nodes[0].op = Op::SumPool(Pool { kernel: [4096, 4096], stride: [1, 1] });
+        },
+        MalformedModel,
+        "pool: expected at most",
+    );
     refused(&|a| a.nodes.clear(), MalformedModel, "nodes: expected 1 to 4096, got 0");
     refused(&|a| a.input.channels = u32::MAX, MalformedModel, "input: shape");
     refused(&|a| conv(a).kernel = [9, 2], MalformedModel, "got kernel 9, stride 1, padded size 4");

@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -344,7 +345,8 @@ impl RotReceiver {
 pub struct RotSender {
     forest: Forest,
     hasher: Hasher,
-    delta: Zeroizing<[u8; BASE_OTS / 8]>,
+    /// In a box: moves of the sender leave no copies.
+    delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
 }
 
 impl RotSender {
@@ -356,7 +358,7 @@ impl RotSender {
     pub fn setup(
         context: &Context,
         depth: Depth,
-        delta: Zeroizing<[u8; BASE_OTS / 8]>,
+        delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
         base_keys: base::ReceiverKeys,
         corrections: &[u8],
     ) -> Result<Self> {
@@ -364,7 +366,7 @@ impl RotSender {
         let k = depth.bits();
         let expander = Expander::new(context);
         let mut forest = Forest::new(context, depth, 1);
-        let bits = Zeroizing::new(u128::from_le_bytes(*delta));
+        let bits = Zeroizing::new(u128::from_le_bytes(**delta));
         let per_tree = setup_bytes(depth) / depth.trees();
         for (tree, (keys, corrections)) in base_keys.chunks_exact(k).zip(corrections.chunks_exact(per_tree)).enumerate()
         {
@@ -384,7 +386,7 @@ impl RotSender {
         let depth = self.forest.depth;
         check_length("OT extension", extension_bytes(depth, count), message.len())?;
         let (k, others) = (depth.bits(), depth.trees() - 1);
-        let delta = Zeroizing::new(u128::from_le_bytes(*self.delta));
+        let delta = Zeroizing::new(u128::from_le_bytes(**self.delta));
         let mut keys = Zeroizing::new(vec![[0; 2]; count]);
         let mut work = Work::new(depth, count / GROUP);
         let mut hashed = Zeroizing::new([0; GROUP]);
@@ -485,7 +487,7 @@ mod tests {
         let (reply, chosen) = base_receive(&context, &delta, &message, &mut prg(seed + 2)).unwrap();
         let (receiver, corrections) = RotReceiver::setup(&context, depth, sender.finish(&reply).unwrap());
         assert_eq!(corrections.len(), setup_bytes(depth));
-        (receiver, RotSender::setup(&context, depth, delta, chosen, &corrections).unwrap())
+        (receiver, RotSender::setup(&context, depth, Box::new(delta), chosen, &corrections).unwrap())
     }
 
     #[test]
@@ -592,7 +594,8 @@ mod tests {
             let context = test_context(Direction::ServerReceives);
             for length in [0, setup_bytes(depth) - 1, setup_bytes(depth) + 1] {
                 let keys = Zeroizing::new([0; BASE_OTS]);
-                let setup = RotSender::setup(&context, depth, Zeroizing::new([0; 16]), keys, &vec![0; length]);
+                let setup =
+                    RotSender::setup(&context, depth, Box::new(Zeroizing::new([0; 16])), keys, &vec![0; length]);
                 assert_eq!(setup.err().unwrap().kind(), ErrorKind::MalformedMessage);
             }
             let (mut receiver, mut sender) = pair(depth, 1);

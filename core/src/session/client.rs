@@ -4,14 +4,16 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{Forecast, LinearStep, Schedule, Step};
-use super::{BUNDLE_BYTES, BundleId, Hello, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, invalid_state, nonce};
-use crate::activation::{ClientLayer, ClientSecrets};
+use super::{
+    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, invalid_state, nonce,
+};
+use crate::activation::{ClientLayer, ClientSecrets, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{Architecture, ModelFile, ModelId, Op};
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
-use crate::ot::{Block, Context, Direction, base};
-use crate::prg::{Prg, SecretVec, Seed};
+use crate::ot::{BASE_OTS, Context, Direction, base};
+use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::{self, SecretKey, linear, slots};
 use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
@@ -73,12 +75,14 @@ impl ClientModel {
     /// [`ErrorKind::InvalidArgument`] if there are too few or too many values, or one is outside the model's range.
     pub fn encode(&self, values: &[f32]) -> Result<Zeroizing<Vec<i32>>> {
         let scale = libm::ldexpf(1.0, self.0.architecture.input_fraction_bits.into());
-        let rounded = values.iter().map(|&v| {
-            let encoded = libm::roundf(v * scale);
-            // The range is checked below; what no i32 holds (NaN too) becomes a value that is outside any range.
-            if (-2_147_483_648.0..2_147_483_648.0).contains(&encoded) { encoded as i32 } else { i32::MIN }
-        });
-        let encoded = Zeroizing::new(rounded.collect::<Vec<i32>>());
+        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("input value {index}: expected a finite number"),
+            ));
+        }
+        // The cast saturates; the range is checked below.
+        let encoded = collect(values.len(), values.iter().map(|&v| libm::roundf(v * scale) as i32));
         self.check_input(&encoded)?;
         Ok(encoded)
     }
@@ -130,13 +134,16 @@ struct Party {
     slot_key: Option<SecretKey>,
     rot_sender: RotSender,
     rot_receiver: RotReceiver,
+    /// Most bundles that the server holds for the session.
+    max_bundles: u32,
     bundles: BTreeMap<BundleId, Bundle>,
     prepared: u64,
 }
 
 /// What an operation leaves: the party, and after an inference its output.
 pub(super) struct Done {
-    party: Box<Party>,
+    /// None after a goodbye.
+    party: Option<Box<Party>>,
     output: Option<Zeroizing<Vec<i32>>>,
 }
 
@@ -165,7 +172,13 @@ impl Client {
         self.check_idle()?;
         let link = self.driver.link();
         let script: Script<Done> = match (self.party.take(), self.seed.take()) {
-            (Some(party), _) => Box::pin(async move { prepare(&link, party, count).await }),
+            (Some(party), _) => {
+                if let Err(error) = party.check_room(count) {
+                    self.party = Some(party);
+                    return Err(error);
+                }
+                Box::pin(async move { prepare(&link, party, count).await })
+            }
             (None, Some(seed)) => {
                 let (public, options) = (self.public.clone(), self.options);
                 Box::pin(async move {
@@ -206,7 +219,7 @@ impl Client {
         self.output = None;
         self.driver.start(Box::pin(async move {
             let output = infer(&link, &party.public, bundle, material, &input).await?;
-            Ok(Done { party, output: Some(output) })
+            Ok(Done { party: Some(party), output: Some(output) })
         }));
         Ok(())
     }
@@ -222,12 +235,12 @@ impl Client {
     /// [`ErrorKind::InvalidState`] while an operation runs; the error that ended the session, if one did.
     pub fn close(&mut self) -> Result<()> {
         self.check_idle()?;
-        if let Some(mut party) = self.party.take() {
-            party.bundles.clear();
+        if let Some(party) = self.party.take() {
             let link = self.driver.link();
             self.driver.start(Box::pin(async move {
+                drop(party);
                 link.send(FrameKind::Goodbye, vec![]).await?;
-                Ok(Done { party, output: None })
+                Ok(Done { party: None, output: None })
             }));
         }
         Ok(())
@@ -256,14 +269,19 @@ impl Session for Client {
     fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Progress> {
         let (progress, done) = self.driver.advance(input, output)?;
         if let Some(Done { party, output }) = done {
-            self.party = Some(party);
-            self.output = output;
+            self.party = party;
+            if output.is_some() {
+                self.output = output;
+            }
         }
         Ok(progress)
     }
 
     fn input_ended(&mut self) {
-        self.party = None;
+        let open = self.seed.is_some() || self.party.take().is_some() || self.driver.is_running();
+        if !open {
+            return;
+        }
         self.driver.abort(Error::new(
             ErrorKind::Aborted,
             "connection: expected the server's next message, got its end; everything prepared is erased",
@@ -289,14 +307,17 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     let hello = Hello { depth, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
-    let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + base::SENDER_BYTES).await?;
+    let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + LIMIT_BYTES + base::SENDER_BYTES).await?;
     let (mut server_nonce, mut base_message) = ([0; NONCE_BYTES], [0; base::SENDER_BYTES]);
     server_nonce.copy_from_slice(&reply[..NONCE_BYTES]);
-    base_message.copy_from_slice(&reply[NONCE_BYTES..]);
+    let (limit, message) = reply[NONCE_BYTES..].split_at(LIMIT_BYTES);
+    base_message.copy_from_slice(message);
+    let max_bundles = <[u8; LIMIT_BYTES]>::try_from(limit).map_or(0, u32::from_le_bytes);
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
-    let delta = Zeroizing::new(prg.array::<16>());
+    let mut delta = Box::new(Zeroizing::new([0; BASE_OTS / 8]));
+    prg.fill(&mut delta[..]);
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     keys.extend_from_slice(&message);
@@ -324,6 +345,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
         slot_key,
         rot_sender,
         rot_receiver,
+        max_bundles,
         bundles: BTreeMap::new(),
         prepared: 0,
     }))
@@ -331,6 +353,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
 
 /// Prepares inferences one after another.
 async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
+    party.check_room(count)?;
     if count > 0 {
         link.enter(Place { phase: Phase::Prepare, node: None });
         let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
@@ -341,7 +364,7 @@ async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done>
         party.bundles.insert(BundleId::new(&party.session, party.prepared), bundle);
         party.prepared += 1;
     }
-    Ok(Done { party, output: None })
+    Ok(Done { party: Some(party), output: None })
 }
 
 /// The masks of a bundle's tensors as they become known. Those of activation outputs are free and known from the start;
@@ -379,14 +402,29 @@ impl Masks<'_> {
 }
 
 impl Party {
+    /// Whether the server holds `count` more bundles.
+    fn check_room(&self, count: u32) -> Result<()> {
+        match u64::from(count) + self.bundles.len() as u64 > u64::from(self.max_bundles) {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "prepare: expected at most {} prepared inferences in a session, got {count} more than {} there",
+                    self.max_bundles,
+                    self.bundles.len()
+                ),
+            )),
+        }
+    }
+
     /// Prepares one inference: everything that does not depend on its input.
     async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
         let public = self.public.clone();
         let schedule = &public.schedule;
         let nodes = public.architecture.nodes.len();
         let mut masks = Masks { public: &public, tensors: vec![None; nodes + 1] };
-        let input_mask: SecretVec<u32> =
-            (0..schedule.shapes[0].elements()).map(|_| self.prg.next_u32()).collect::<Vec<_>>().into();
+        let inputs = schedule.shapes[0].elements();
+        let input_mask = collect(inputs, (0..inputs).map(|_| self.prg.next_u32()));
         masks.tensors[0] = Some(input_mask.clone());
         let mut secrets = BTreeMap::new();
         for (index, step) in schedule.activations(&(0..nodes)) {
@@ -433,20 +471,21 @@ impl Party {
         Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
     }
 
-    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose outputs it returns.
+    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose choices and words it
+    /// returns.
     async fn send_requests(
         &mut self,
         link: &Link,
         batch: &core::ops::Range<usize>,
         masks: &Masks<'_>,
         secrets: &BTreeMap<usize, ClientSecrets>,
-    ) -> Result<(SecretVec<u8>, SecretVec<Block>)> {
+    ) -> Result<(SecretVec<u8>, SecretVec<u32>)> {
         let schedule = &masks.public.schedule;
         for index in batch.clone() {
             if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 let source = masks.public.architecture.nodes[index].input as usize;
-                let mask: SecretVec<u32> = step.gather_inputs(schedule.shapes[source], masks.of(source)?).into();
+                let mask = step.gather_inputs(schedule.shapes[source], masks.of(source)?);
                 for i in 0..packing.request_ciphertexts() {
                     let request = linear::encrypt_request(&self.linear_key, packing, &mask, i, &mut self.prg)?;
                     link.send(FrameKind::LinearRequest, request).await?;
@@ -454,24 +493,24 @@ impl Party {
             }
         }
         link.enter(Place { phase: Phase::Prepare, node: None });
-        let factors: SecretVec<u64> = schedule
-            .activations(batch)
-            .flat_map(|(index, step)| secrets[&index].factors(&step.groups).to_vec())
-            .collect::<Vec<_>>()
-            .into();
+        let factors = schedule.activations(batch).flat_map(|(index, step)| secrets[&index].factors(&step.groups));
+        let factors = collect(schedule.products(batch), factors);
         if let Some(key) = &self.slot_key {
             for values in factors.chunks(slots::SLOT_COUNT) {
                 link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
             }
         }
-        let (mut choices, mut keys) = (SecretVec::default(), SecretVec::default());
-        for count in schedule.client_rots(batch) {
+        let runs = schedule.client_rots(batch);
+        let total = runs.iter().sum();
+        let mut choices = SecretVec::new(Vec::with_capacity(total));
+        let mut words = SecretVec::new(Vec::with_capacity(total));
+        for count in runs {
             let (message, received) = self.rot_receiver.extend(count)?;
             link.send(FrameKind::OtExtension, message).await?;
             choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
-            keys.extend_from_slice(&received.keys);
+            words.extend(received.keys.iter().map(|&key| product_word(key)));
         }
-        Ok((choices, keys))
+        Ok((choices, words))
     }
 
     /// The client's shares of a batch's products.

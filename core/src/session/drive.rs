@@ -33,15 +33,28 @@ pub trait Session {
 /// Runs a session until it is idle or closed.
 ///
 /// # Errors
-/// What ended the session or the transport. After an error the session is over.
+/// What ended the session or the transport. After an error the session is over, and everything that it had prepared is erased.
 pub fn drive(session: &mut impl Session, transport: &mut impl Transport) -> Result<Status> {
+    run(session, transport).inspect_err(|_| session.input_ended())
+}
+
+fn run(session: &mut impl Session, transport: &mut impl Transport) -> Result<Status> {
     let mut input = alloc::vec![0; 1 << 16];
     let mut output = alloc::vec![0; 1 << 16];
     let (mut start, mut end) = (0, 0);
     loop {
         let step = session.advance(&input[start..end], &mut output)?;
         start += step.consumed;
-        transport.write_all(&output[..step.produced])?;
+        if step.produced > 0
+            && let Err(error) = transport.write_all(&output[..step.produced])
+        {
+            session.input_ended();
+            // A session that has failed, and could not tell the other party, knows better what happened.
+            return Err(match session.advance(&[], &mut []) {
+                Err(own) if own.kind() != ErrorKind::Aborted => own,
+                _ => error,
+            });
+        }
         match step.status {
             Status::WantsInput if start == end => {
                 (start, end) = (0, transport.read(&mut input)?);

@@ -24,6 +24,8 @@ struct Channel {
     outbox: VecDeque<Vec<u8>>,
     sent: usize,
     queued: usize,
+    /// The other party has sent an error: it is gone.
+    refused: bool,
     meter: Meter,
     /// What a party holds of every tensor, for tests that put both parties' words together.
     #[cfg(test)]
@@ -34,7 +36,6 @@ impl Channel {
     fn take_input(&mut self, input: &[u8]) -> usize {
         let count = (self.wanted - self.inbox.len()).min(input.len());
         self.inbox.extend_from_slice(&input[..count]);
-        self.meter.received(count);
         count
     }
 
@@ -94,15 +95,26 @@ impl Link {
 
     /// Receives a frame of the given kind and exact length.
     pub(crate) async fn receive(&self, kind: FrameKind, length: usize) -> Result<Vec<u8>> {
-        Ok(self.receive_any(&[(kind, length..=length)]).await?.1)
+        let payload = self.receive_any(&[(kind, length..=length)]).await?.1;
+        self.count_received(payload.len());
+        Ok(payload)
     }
 
-    /// Receives one of several frames. An error frame becomes the error it tells of.
+    /// Counts a frame that [`Self::receive_any`] returned, where the script now is.
+    pub(crate) fn count_received(&self, payload: usize) {
+        self.0.lock().meter.received(HEADER_BYTES + payload);
+    }
+
+    /// Receives one of several frames, uncounted: only its kind tells where it belongs. An error frame becomes the error it
+    /// tells of.
     pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {
         let (kind, length) = frame::parse_header(&self.bytes(HEADER_BYTES).await, expected)?;
         let payload = self.bytes(length).await;
         match kind {
-            FrameKind::Error => Err(frame::peer_error(&payload)),
+            FrameKind::Error => {
+                self.0.lock().refused = true;
+                Err(frame::peer_error(&payload))
+            }
             _ => Ok((kind, payload)),
         }
     }
@@ -192,9 +204,13 @@ impl<T> Driver<T> {
         read(&self.channel.lock().meter)
     }
 
-    /// Ends the script at once, with everything that it holds; later calls return the error.
+    /// Ends the script at once, with everything that it holds and all that is not sent; later calls return the error, or
+    /// the one before it.
     pub(crate) fn abort(&mut self, error: Error) {
         self.script = None;
+        let mut channel = self.channel.lock();
+        channel.outbox.clear();
+        (channel.sent, channel.queued) = (0, 0);
         self.failure.get_or_insert(error);
     }
 
@@ -217,8 +233,10 @@ impl<T> Driver<T> {
                 match done {
                     Ok(value) => result = Some(value),
                     Err(error) => {
-                        // The header of an error frame cannot fail: its payload is short.
-                        let _ = self.link().push(FrameKind::Error, frame::error_payload(&error));
+                        if !self.channel.lock().refused {
+                            // The header of an error frame cannot fail: its payload is short.
+                            let _ = self.link().push(FrameKind::Error, frame::error_payload(&error));
+                        }
                         self.failure = Some(error);
                     }
                 }

@@ -54,11 +54,9 @@ impl Meter {
     }
 
     pub(super) fn received(&mut self, bytes: usize) {
-        if bytes > 0 {
-            self.traffic.entry(self.place).or_default().received += bytes as u64;
-            if core::mem::take(&mut self.sent_last) {
-                *self.rounds.entry(self.place.phase).or_default() += 1;
-            }
+        self.traffic.entry(self.place).or_default().received += bytes as u64;
+        if core::mem::take(&mut self.sent_last) {
+            *self.rounds.entry(self.place.phase).or_default() += 1;
         }
     }
 

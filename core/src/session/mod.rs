@@ -45,6 +45,8 @@ const NONCE_BYTES: usize = 32;
 const BUNDLE_BYTES: usize = 24;
 /// Bytes of a prepare message: how many inferences.
 const PREPARE_BYTES: usize = 4;
+/// Bytes of the most bundles that a server holds, in its hello.
+const LIMIT_BYTES: usize = 4;
 /// Bytes of the client's opening.
 const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 32 + NONCE_BYTES;
 
@@ -56,7 +58,8 @@ impl BundleId {
     fn new(session: &SessionId, index: u64) -> Self {
         let mut bytes = [0; BUNDLE_BYTES];
         bytes[..16].copy_from_slice(&session.0);
-        bytes[16..].copy_from_slice(&index.to_le_bytes());
+        // Big-endian, so that ids sort by age.
+        bytes[16..].copy_from_slice(&index.to_be_bytes());
         Self(bytes)
     }
 
@@ -132,7 +135,7 @@ impl Hello {
         if fields[0] != PARAMETER_SET {
             return mismatch("parameter set", &PARAMETER_SET, &fields[0]);
         }
-        let depth = Depth::new(fields[1].into())?;
+        let depth = Depth::new(fields[1].into()).map_err(|e| Error::new(ErrorKind::Mismatch, e.message()))?;
         let (theirs, nonce) = fields[2..].split_at(32);
         if theirs != model {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();

@@ -3,23 +3,27 @@
 
 use super::meter::{Phase, Place, Traffic};
 use crate::activation::{Group, groups};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Convolution, Op, Shape};
 use crate::ot::softspoken::{self, Depth};
+use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
     linear::{ConvShape, LinearPacking},
     slots,
 };
-use crate::wire::{bits::packed_bytes, frame::HEADER_BYTES};
+use crate::wire::frame::HEADER_BYTES;
 use alloc::{vec, vec::Vec};
 
 /// Elements of a group whose random OTs are extended together: bounds what both parties hold at once.
 const CHUNK_ELEMENTS: usize = 2048;
 /// Random OTs that the client receives are extended in runs of at most this many.
 const CHUNK_OTS: usize = 1 << 15;
-/// Requests and responses of one batch of layers take at most about this much: what the server holds back until the
-/// client has sent all its requests of the batch.
-const BATCH_BYTES: usize = 32 << 20;
+/// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
+const BATCH_BYTES: u64 = 64 << 20;
+/// What a response in the making takes: two halves of 4096 residues modulo three primes.
+const ACCUMULATOR_BYTES: u64 = 2 * 3 * 4096 * 4;
+/// Most bits of one message of inference: 1 GiB.
+const MESSAGE_BITS: u64 = 1 << 33;
 
 /// Everything derived from an architecture.
 pub(crate) struct Schedule {
@@ -67,31 +71,46 @@ impl Schedule {
                 Op::Convolution(conv) => {
                     let unread = architecture.unread_outputs(index, &shapes);
                     let step = LinearStep::new(conv, input, &constant[node.input as usize], unread);
-                    Step::Linear(step.map_err(|e| e.context(alloc::format!("node {index} ({})", node.name)))?)
+                    // A shape that the packing cannot take came with the model.
+                    let malformed = |e: Error| match e.kind() {
+                        ErrorKind::InvalidArgument => Error::new(ErrorKind::MalformedModel, e.message()),
+                        _ => e,
+                    };
+                    Step::Linear(
+                        step.map_err(|e| malformed(e).context(alloc::format!("node {index} ({})", node.name)))?,
+                    )
                 }
                 Op::SumPool(_) | Op::Flatten => Step::Local,
                 Op::Activation(activation) => Step::Activation(ActivationStep { groups: groups(activation, input) }),
             });
         }
         let mut schedule = Self { shapes, steps, batches: vec![] };
+        for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
+            let bits = (0..step.rounds()).map(|round| step.round_bits(round)).map(|(down, up)| down.max(up)).max();
+            if bits.unwrap_or(0) > MESSAGE_BITS {
+                return Err(Error::new(
+                    ErrorKind::UnsupportedModel,
+                    alloc::format!("node {index}: expected messages of at most 1 GiB, got more"),
+                ));
+            }
+        }
         schedule.batches = schedule.batches();
         Ok(schedule)
     }
 
     /// Cuts the nodes into runs of bounded bytes.
     fn batches(&self) -> Vec<core::ops::Range<usize>> {
-        let (mut batches, mut start, mut bytes) = (vec![], 0, 0);
+        let (mut batches, mut start, mut bytes) = (vec![], 0, 0u64);
         for (index, step) in self.steps.iter().enumerate() {
             let own = match step {
                 Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                    p.request_ciphertexts() * p.request_bytes()
-                        + (0..p.response_ciphertexts()).map(|j| p.response_bytes(j)).sum::<usize>()
+                    p.response_ciphertexts() as u64 * ACCUMULATOR_BYTES
                 }
                 Step::Activation(step) => {
-                    step.products().div_ceil(slots::SLOT_COUNT)
-                        * (slots::slot_request_bytes() + slots::slot_response_bytes())
+                    let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
+                    responses * slots::slot_response_bytes() as u64 + step.client_rots() as u64 * 8
                 }
-                _ => 0,
+                Step::Linear(_) | Step::Local => 0,
             };
             if start < index && bytes + own > BATCH_BYTES {
                 batches.push(start..index);
@@ -212,9 +231,9 @@ impl LinearStep {
     }
 
     /// The live input channels of a tensor.
-    pub(crate) fn gather_inputs(&self, shape: Shape, tensor: &[u32]) -> Vec<u32> {
+    pub(crate) fn gather_inputs(&self, shape: Shape, tensor: &[u32]) -> SecretVec<u32> {
         let planes = self.inputs.iter().map(|&c| &tensor[c * shape.plane()..(c + 1) * shape.plane()]);
-        planes.flatten().copied().collect()
+        collect(self.inputs.len() * shape.plane(), planes.flatten().copied())
     }
 
     /// Puts live output channels where they belong in a tensor; the others are 0.
@@ -261,11 +280,17 @@ impl ActivationStep {
         self.groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
     }
 
-    /// Bytes of both messages of a round: (server -> client, client -> server).
-    pub(crate) fn round_bytes(&self, round: usize) -> (usize, usize) {
+    /// Bits of both messages of a round: (server -> client, client -> server).
+    fn round_bits(&self, round: usize) -> (u64, u64) {
         let bits = self.groups.iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(down, up), (d, u)| (down + d, up + u));
-        (packed_bytes(down, 1), packed_bytes(up, 1))
+        (down, up)
+    }
+
+    /// Bytes of both messages of a round; within the limit that the schedule was checked against.
+    pub(crate) fn round_bytes(&self, round: usize) -> (usize, usize) {
+        let (down, up) = self.round_bits(round);
+        (down.div_ceil(8) as usize, up.div_ceil(8) as usize)
     }
 }
 

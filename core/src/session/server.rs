@@ -5,19 +5,22 @@ use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
 use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, nonce};
-use crate::activation::ServerLayer;
+use crate::activation::{ServerLayer, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{Architecture, ModelFile, ModelId, NodeSecret, Op, Parameters};
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
-use crate::ot::{Block, Context, Direction, base};
-use crate::prg::{Prg, SecretVec, Seed};
+use crate::ot::{BASE_OTS, Context, Direction, base};
+use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use zeroize::Zeroizing;
+
+/// Most transformed weight polynomials of a model: 3 GiB.
+const WEIGHT_POLYNOMIALS: u64 = 1 << 16;
 
 /// A model with its secrets, its weights transformed for encrypted masks. Immutable; any number of sessions share it.
 #[derive(Clone)]
@@ -57,6 +60,19 @@ impl ServerModel {
         parameters.check(&architecture)?;
         let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
+        let products = schedule.steps.iter().filter_map(|step| match step {
+            Step::Linear(LinearStep { packing: Some(p), .. }) => {
+                Some(p.request_ciphertexts() as u64 * p.response_ciphertexts() as u64)
+            }
+            _ => None,
+        });
+        let products = products.sum::<u64>();
+        if products > WEIGHT_POLYNOMIALS {
+            return Err(Error::new(
+                ErrorKind::UnsupportedModel,
+                format!("model: expected at most {WEIGHT_POLYNOMIALS} weight polynomials of 48 KiB, got {products}"),
+            ));
+        }
         let mut weights = Vec::with_capacity(architecture.nodes.len());
         for (index, node) in architecture.nodes.iter().enumerate() {
             let channels = schedule.shapes[node.input as usize].channels as usize;
@@ -177,6 +193,9 @@ impl Session for Server {
     }
 
     fn input_ended(&mut self) {
+        if !self.driver.is_running() {
+            return;
+        }
         self.driver.abort(Error::new(
             ErrorKind::Aborted,
             "connection: expected the client's next message, got its end; everything prepared is erased",
@@ -200,11 +219,10 @@ struct Party {
 
 /// A session from its first byte to its last.
 async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed) -> Result<()> {
-    let mut party = accept(link, private, seed).await?;
+    let mut party = accept(link, private, options, seed).await?;
     let words = party.private.schedule.shapes[0].elements();
     let infer_bytes = BUNDLE_BYTES + 4 * words;
     loop {
-        link.enter(Place { phase: Phase::Prepare, node: None });
         let (kind, message) = link
             .receive_any(&[
                 (FrameKind::Prepare, PREPARE_BYTES..=PREPARE_BYTES),
@@ -212,6 +230,9 @@ async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed)
                 (FrameKind::Goodbye, 0..=0),
             ])
             .await?;
+        let phase = if kind == FrameKind::Prepare { Phase::Prepare } else { Phase::Infer };
+        link.enter(Place { phase, node: None });
+        link.count_received(message.len());
         match kind {
             FrameKind::Prepare => party.prepare(link, &message, options.max_bundles).await?,
             FrameKind::Infer => party.infer(link, &message).await?,
@@ -221,17 +242,19 @@ async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed)
 }
 
 /// Handshake, keys and base OTs.
-async fn accept(link: &Link, private: Arc<Private>, seed: Seed) -> Result<Party> {
+async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed) -> Result<Party> {
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
+    link.count_received(opening.len());
     let Hello { depth, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
     let server_nonce = nonce(&mut prg);
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
-    link.send(FrameKind::ServerHello, [&server_nonce[..], &message].concat()).await?;
+    link.send(FrameKind::ServerHello, [&server_nonce[..], &options.max_bundles.to_le_bytes(), &message].concat())
+        .await?;
 
     let linear_bytes = PublicKey::bytes(&rlwe::params::LINEAR);
     let has_products = private.schedule.products(&(0..private.schedule.steps.len())) > 0;
@@ -247,7 +270,8 @@ async fn accept(link: &Link, private: Arc<Private>, seed: Seed) -> Result<Party>
     let mut base_message = [0; base::SENDER_BYTES];
     base_message.copy_from_slice(message);
 
-    let delta = Zeroizing::new(prg.array::<16>());
+    let mut delta = Box::new(Zeroizing::new([0; BASE_OTS / 8]));
+    prg.fill(&mut delta[..]);
     let (mut reply, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (rot_receiver, corrections) = RotReceiver::setup(&incoming, depth, base_sender.finish(base_reply)?);
     reply.extend_from_slice(&corrections);
@@ -379,16 +403,17 @@ impl Party {
         Ok((products, responses))
     }
 
-    /// A batch's random OTs with the client as receiver.
-    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[Block; 2]>> {
+    /// The words of a batch's random OTs with the client as receiver.
+    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[u32; 2]>> {
         let private = self.private.clone();
-        let mut keys = SecretVec::default();
-        for count in private.schedule.client_rots(batch) {
+        let runs = private.schedule.client_rots(batch);
+        let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
+        for count in runs {
             let bytes = softspoken::extension_bytes(self.depth, count);
             let message = link.receive(FrameKind::OtExtension, bytes).await?;
-            keys.extend_from_slice(&self.rot_sender.extend(count, &message)?);
+            words.extend(self.rot_sender.extend(count, &message)?.iter().map(|keys| keys.map(product_word)));
         }
-        Ok(keys)
+        Ok(words)
     }
 
     /// Sends the responses of a linear layer; returns s, in the shape of the layer's output.
@@ -423,7 +448,7 @@ impl Party {
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
         let mut tensors: Vec<SecretVec<u32>> = Vec::with_capacity(nodes.len() + 1);
         let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-        tensors.push(input.collect::<Vec<_>>().into());
+        tensors.push(collect(schedule.shapes[0].elements(), input));
         for (index, node) in nodes.iter().enumerate() {
             link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
             let source = node.input as usize;

@@ -292,6 +292,13 @@ fn the_answer_does_not_depend_on_how_bytes_are_cut() {
         assert!(pipe.client.bundles().is_empty());
         pipe.client.close().unwrap();
         pipe.run().unwrap();
+        assert_eq!(pipe.client.output(), Some(&outputs[1][..]));
+        assert_eq!(error_of(pipe.client.prepare(1)).kind(), ErrorKind::InvalidState);
+        // The end of the connection is no error any more.
+        pipe.client.input_ended();
+        pipe.server.input_ended();
+        assert_eq!(pipe.client.advance(&[], &mut []).unwrap().status, Status::Idle);
+        assert_eq!(pipe.server.advance(&[], &mut []).unwrap().status, Status::Closed);
         let progress = pipe.server.advance(&[], &mut []).unwrap();
         assert_eq!(progress.status, Status::Closed);
         outputs
@@ -323,8 +330,8 @@ fn every_depth_of_the_extension_works_and_costs_what_was_forecast() {
         assert_eq!(meter.rounds(Phase::Infer), forecast.infer_rounds);
         // Both parties count the same bytes.
         for phase in [Phase::Setup, Phase::Prepare, Phase::Infer] {
-            let sum = |m: &super::Meter| m.traffic().iter().map(|(_, t)| t.sent + t.received).sum::<u64>();
-            assert_eq!(sum(&meter), sum(&pipe.server.meter()), "{phase:?}");
+            let (mine, theirs) = (meter.phase(phase), pipe.server.meter().phase(phase));
+            assert_eq!((mine.sent, mine.received), (theirs.received, theirs.sent), "{phase:?}");
         }
     }
 }
@@ -439,6 +446,18 @@ fn a_server_holds_no_more_bundles_than_it_was_told() {
         }
     };
     assert!(error.message().contains("at most 64 prepared inferences"), "{error}");
+
+    // Once connected, the client knows the limit, and asking for too much costs nothing.
+    let mut pipe = Pipe::new(&client, &server, usize::MAX, 12);
+    pipe.client.prepare(1).unwrap();
+    pipe.run().unwrap();
+    assert_eq!(error_of(pipe.client.prepare(64)).kind(), ErrorKind::InvalidArgument);
+    pipe.infer(&[0; 112]).unwrap();
+    // And a client that asks all the same is refused by the server.
+    let mut message = crate::wire::frame::header(crate::wire::frame::FrameKind::Prepare, 4).unwrap().to_vec();
+    message.extend_from_slice(&65u32.to_le_bytes());
+    pipe.server.advance(&message, &mut [0; 4096]).unwrap();
+    assert!(error_of(pipe.server.advance(&[], &mut [])).message().contains("at most 64 prepared inferences"));
 }
 
 #[test]
@@ -528,6 +547,55 @@ fn damage(bytes: &mut Vec<u8>, here: bool, at: &mut usize, kind: u64, prg: &mut 
         _ => bytes.insert(*at, prg.next_u32() as u8),
     }
     *at = usize::MAX;
+}
+
+/// A transport that plays back what the peer sent, then fails.
+struct Broken {
+    incoming: Vec<u8>,
+    writes: usize,
+}
+
+impl super::Transport for Broken {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let count = buffer.len().min(self.incoming.len());
+        buffer[..count].copy_from_slice(&self.incoming[..count]);
+        self.incoming.drain(..count);
+        match count {
+            0 => Err(Error::new(ErrorKind::Aborted, "reset")),
+            _ => Ok(count),
+        }
+    }
+
+    fn write_all(&mut self, _: &[u8]) -> Result<()> {
+        match self.writes.checked_sub(1) {
+            Some(left) => {
+                self.writes = left;
+                Ok(())
+            }
+            None => Err(Error::new(ErrorKind::Aborted, "broken pipe")),
+        }
+    }
+}
+
+#[test]
+fn a_failing_transport_ends_the_session_and_hides_no_error_of_its_own() {
+    let (_, client, server) = models();
+    let mut pipe = Pipe::new(&client, &server, usize::MAX, 16);
+    pipe.client.prepare(1).unwrap();
+    pipe.run().unwrap();
+    let bundle = pipe.client.bundles()[0];
+    pipe.client.infer(bundle, &[0; 112]).unwrap();
+    let error = error_of(super::drive(&mut pipe.client, &mut Broken { incoming: vec![], writes: 9 }));
+    assert_eq!(error.message(), "reset");
+    assert!(pipe.client.bundles().is_empty());
+    assert_eq!(error_of(pipe.client.advance(&[], &mut [0; 64])).kind(), ErrorKind::Aborted);
+
+    // A server that finds the client's opening wrong and cannot tell it still reports what was wrong.
+    let mut opening = crate::wire::frame::header(crate::wire::frame::FrameKind::ClientHello, 5).unwrap().to_vec();
+    opening.extend_from_slice(b"hello");
+    let mut server = Server::new(&server, Options::default(), Seed::from_bytes([3; 32]));
+    let error = error_of(super::drive(&mut server, &mut Broken { incoming: opening, writes: 0 }));
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
 }
 
 #[test]

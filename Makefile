@@ -1,0 +1,78 @@
+# Builds and installs the C library, shows it at work, and tests everything. Rust programs are built with cargo.
+#
+#   make                                   build libsafenet.a and libsafenet.so
+#   make demo                              classify digits privately: a C server and a C client on this machine
+#   make test                              run all tests
+#   make models                            compile models/*.onnx again
+#   make install [PREFIX=/usr/local] [DESTDIR=]
+#   make uninstall [PREFIX=/usr/local] [DESTDIR=]
+#   make clean
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+RUSTC   ?= rustc
+INSTALL ?= install
+STRIP   ?= strip
+
+# Named by version: programs ask for libsafenet.so.$(ABI) at run time, and for libsafenet.so when they are linked.
+ABI     := $(shell sed -n 's/^\#define SAFENET_ABI_VERSION //p' include/safenet.h)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+BUILT  := target/release
+NATIVE := $(BUILT)/native/libraries
+TARGET := $(DESTDIR)$(PREFIX)
+
+.PHONY: build install uninstall clean demo test models
+
+# The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
+build:
+	CARGO_TARGET_DIR=target $(CARGO) rustc --release --locked --package safenet-ffi --lib --crate-type staticlib,cdylib
+
+# What a program needs beside the static library is what Rust's own libraries need: nothing else in it links to anything.
+# The compiler says so while it builds an empty library. That one needs a file of its own: the compiler would put a file in
+# the place even of /dev/null.
+$(NATIVE): build
+	mkdir -p $(BUILT)/native
+	: > $(BUILT)/native/empty.rs
+	$(RUSTC) --crate-type staticlib --print native-static-libs -o $(BUILT)/native/empty.a $(BUILT)/native/empty.rs \
+	    2> $(BUILT)/native/notes
+	sed -n 's/.*native-static-libs: //p' $(BUILT)/native/notes > $(NATIVE)
+	test -s $(NATIVE)
+
+install: build $(NATIVE)
+	$(INSTALL) -d "$(TARGET)/include" "$(TARGET)/lib/pkgconfig"
+	$(INSTALL) -m 644 include/safenet.h "$(TARGET)/include/safenet.h"
+	$(INSTALL) -m 644 $(BUILT)/libsafenet.a "$(TARGET)/lib/libsafenet.a"
+	$(STRIP) --strip-debug "$(TARGET)/lib/libsafenet.a"
+	$(INSTALL) -m 755 $(BUILT)/libsafenet.so "$(TARGET)/lib/libsafenet.so.$(VERSION)"
+	$(STRIP) --strip-unneeded "$(TARGET)/lib/libsafenet.so.$(VERSION)"
+	ln -sf libsafenet.so.$(VERSION) "$(TARGET)/lib/libsafenet.so.$(ABI)"
+	ln -sf libsafenet.so.$(ABI) "$(TARGET)/lib/libsafenet.so"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' -e "s|@LIBS_PRIVATE@|$$(cat $(NATIVE))|" \
+	    ffi/safenet.pc.in > "$(TARGET)/lib/pkgconfig/safenet.pc"
+
+uninstall:
+	rm -f "$(TARGET)/include/safenet.h" "$(TARGET)/lib/libsafenet.a" "$(TARGET)/lib/libsafenet.so" \
+	    "$(TARGET)/lib/libsafenet.so.$(ABI)" "$(TARGET)/lib/libsafenet.so.$(VERSION)" "$(TARGET)/lib/pkgconfig/safenet.pc"
+
+demo:
+	CARGO="$(CARGO)" scripts/demo
+
+# nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
+test:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    $(CARGO) nextest run --workspace --locked; \
+	else \
+	    $(CARGO) test --workspace --locked --lib --bins --tests; \
+	fi
+	$(CARGO) test --workspace --locked --doc --quiet
+
+models: $(addprefix models/,$(addsuffix .safenet,mnist-relu mnist-mixed))
+
+models/%.safenet: models/%.onnx models/mnist-calibration.npz
+	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration models/mnist-calibration.npz -o $@
+
+clean:
+	CARGO_TARGET_DIR=target $(CARGO) clean
+	$(MAKE) -C examples-c clean

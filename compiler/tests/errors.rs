@@ -1,0 +1,220 @@
+//! Networks that cannot be compiled, and files that are no networks: clear errors, never a panic.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
+
+mod common;
+
+use common::*;
+use proptest::prelude::*;
+use prost::Message;
+use safenet_compiler::onnx::proto::*;
+use safenet_compiler::{Error, Options, Samples, compile};
+use safenet_core::model::Shape;
+
+fn samples(shape: [u32; 3]) -> Samples {
+    let shape = Shape { channels: shape[0], height: shape[1], width: shape[2] };
+    let data = (0..4 * shape.elements()).map(|i| (i % 7) as f32 / 7.0).collect();
+    Samples::new(shape, data, None).unwrap()
+}
+
+fn error(bytes: &[u8]) -> Error {
+    match compile(bytes, &samples([1, 4, 4]), &Options::default(), &mut |_| {}) {
+        Ok(_) => panic!("expected an error"),
+        Err(e) => e,
+    }
+}
+
+fn convolution(g: &mut Graph, attribute: Vec<AttributeProto>) {
+    g.add("Conv", vec![floats("", &[1, 1, 3, 3], &[0.1; 9])], attribute);
+}
+
+fn valid() -> Graph {
+    let mut g = Graph::new(&[1, 4, 4]);
+    convolution(&mut g, vec![]);
+    g.add("Relu", vec![], vec![]);
+    g.add("Flatten", vec![], vec![]);
+    g.add("Gemm", vec![floats("", &[4, 2], &[0.5; 8])], vec![]);
+    g
+}
+
+#[test]
+fn every_unsupported_node_is_named_at_once() {
+    let mut g = Graph::new(&[1, 4, 4]);
+    convolution(&mut g, vec![int("group", 2)]);
+    convolution(&mut g, vec![ints("dilations", &[2, 2])]);
+    g.add("Sigmoid", vec![], vec![]);
+    g.add("MaxPool", vec![], vec![ints("kernel_shape", &[2, 2])]);
+    g.add("AveragePool", vec![], vec![ints("kernel_shape", &[2, 2]), ints("pads", &[1, 1, 1, 1])]);
+    g.add("BatchNormalization", vec![], vec![int("training_mode", 1)]);
+    g.add("Gemm", vec![], vec![int("transA", 1)]);
+    g.add("Relu", vec![], vec![]);
+    g.add("Frobnicate", vec![], vec![]);
+    // A residual sum of two computed values.
+    let (sum, branch) = ("sum".to_owned(), "relu7".to_owned());
+    let node = NodeProto {
+        input: vec![g.last.clone(), branch],
+        output: vec![sum.clone()],
+        op_type: "Add".into(),
+        ..Default::default()
+    };
+    g.graph().node.push(node);
+    g.last = sum;
+    g.add("Softmax", vec![], vec![]);
+    // What the output does not depend on does not matter.
+    let unused = NodeProto { output: vec!["unused".into()], op_type: "NonZero".into(), ..Default::default() };
+    g.graph().node.push(unused);
+    let Error::Unsupported(nodes) = error(&g.bytes()) else { panic!() };
+    let text = Error::Unsupported(nodes.clone()).to_string();
+    assert_eq!(nodes.len(), 10, "{text}");
+    for expected in [
+        "10 nodes are unsupported",
+        "conv0 (Conv): group = 2; use convolutions of group 1",
+        "conv1 (Conv): dilations other than 1",
+        "sigmoid2 (Sigmoid): no private form of this activation; use Relu, or plan the activation as polynomials",
+        "maxpool3 (MaxPool): no private form of this operator in this version; use AveragePool",
+        "averagepool4 (AveragePool): padding that is not counted in the average (count_include_pad = 0)",
+        "batchnormalization5 (BatchNormalization): training_mode = 1; export the network in evaluation mode",
+        "gemm6 (Gemm): transA = 1",
+        "frobnicate8 (Frobnicate): unknown operator",
+        "making sum (Add): 2 computed inputs; sums and products of two branches",
+        "softmax10 (Softmax): no private form of this operator; leave it out",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+}
+
+#[test]
+fn contradictions_are_named() {
+    let text = |change: &dyn Fn(&mut ModelProto)| {
+        let mut model = valid().finish();
+        change(&mut model);
+        error(&model.encode_to_vec()).to_string()
+    };
+    let graph = |change: fn(&mut GraphProto)| text(&|m: &mut ModelProto| change(m.graph.as_mut().unwrap()));
+    for (got, expected) in [
+        (text(&|m| m.graph = None), "expected a graph, got none"),
+        (text(&|m| m.opset_import.clear()), "expected operator set 7 or later, got 0"),
+        (
+            text(&|m| {
+                m.functions[0].node.last_mut().unwrap().input.swap(1, 2);
+            }),
+            "got a body that gives",
+        ),
+        (
+            text(&|m| {
+                m.functions[0].node.last_mut().unwrap().op_type = "If".into();
+            }),
+            "expected element-wise operators in the body, got If",
+        ),
+        (graph(|g| g.initializer[0].dims[0] = 1 << 40), "conv0 (Conv): constant conv0.0: expected"),
+        (graph(|g| g.initializer[0].dims[0] = -1), "expected positive dimensions, got -1"),
+        (graph(|g| g.initializer[0].dims = vec![i64::MAX; 4]), "too many elements"),
+        (graph(|g| g.initializer[0].data_location = 1), "save the model as one file"),
+        (graph(|g| g.initializer[0].data_type = 10), "expected elements of float or double, got type 10"),
+        (graph(|g| g.initializer[0].float_data[0] = f32::NAN), "expected finite numbers"),
+        (
+            graph(|g| g.node[0].attribute.push(ints("strides", &[0, 1]))),
+            "strides: expected two positive numbers, got [0, 1]",
+        ),
+        (
+            graph(|g| g.node[0].attribute.push(ints("pads", &[i64::from(u32::MAX); 4]))),
+            "node conv0 (Conv): expected a tensor of 1 to",
+        ),
+        (graph(|g| g.node[3].input[0] = "conv0".into()), "gemm3 (Gemm): expected a flat input"),
+        (graph(|g| g.node[0].input[0] = "flatten2".into()), "expected a graph without cycles"),
+        (graph(|g| g.node[0].input[0] = "nowhere".into()), "value nowhere: expected a node that makes it, got none"),
+        (graph(|g| g.node[1].output[0] = "conv0".into()), "value conv0: expected one node that makes it, got two"),
+    ] {
+        assert!(got.contains(expected), "expected {expected:?}, got {got:?}");
+    }
+    assert!(error(b"not a network at all").to_string().contains("expected an ONNX model, got damaged data"));
+    assert!(error(b"").to_string().contains("expected a graph, got none"));
+}
+
+#[test]
+fn what_has_no_fixed_point_form_is_named() {
+    // A shift before a padded convolution.
+    let mut g = Graph::new(&[1, 4, 4]);
+    g.add("Add", vec![floats("", &[1], &[0.5])], vec![]);
+    convolution(&mut g, vec![ints("pads", &[1, 1, 1, 1])]);
+    let text = error(&g.bytes()).to_string();
+    assert!(
+        text.contains("add0: expected to fold its shift into the layer after it, but conv1 pads with zeros"),
+        "{text}"
+    );
+    // Nothing to fold into.
+    let mut g = Graph::new(&[1, 4, 4]);
+    g.add("Relu", vec![], vec![]);
+    g.add("Mul", vec![floats("", &[1], &[0.5])], vec![]);
+    g.add("Relu", vec![], vec![]);
+    let text = error(&g.bytes()).to_string();
+    assert!(text.contains("mul1: expected a linear layer (Conv, Gemm, MatMul) next to it"), "{text}");
+    // Degrees and coefficients that contradict each other.
+    let planned = |degree: i64, c3: f32| {
+        let mut g = Graph::new(&[1, 4, 4]);
+        convolution(&mut g, vec![]);
+        let c = |value: f32| floats("", &[1, 1, 1], &[value]);
+        let constants = vec![integers("", &[1, 1, 1], &[degree]), c(0.0), c(1.0), c(0.0), c(c3)];
+        g.add("ChannelActivation", constants, vec![]);
+        error(&g.bytes()).to_string()
+    };
+    assert!(planned(2, 1.0).contains("channel 0: expected coefficients of 0 above degree 2"));
+    assert!(planned(4, 1.0).contains("channel 0: expected a degree of -1 (ReLU) to 3, got 4"));
+}
+
+/// Any outcome but a panic.
+fn survives(bytes: &[u8]) {
+    let _ = compile(bytes, &samples([1, 4, 4]), &Options { compared_samples: 2, ..Options::default() }, &mut |_| {});
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    #[test]
+    fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        survives(&bytes);
+    }
+
+    #[test]
+    fn damaged_files_do_not_panic(
+        cut in 0.0f64..1.3, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+    ) {
+        let mut bytes = valid().bytes();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate((cut * bytes.len() as f64) as usize);
+        survives(&bytes);
+    }
+
+    #[test]
+    fn absurd_numbers_do_not_panic(
+        dims in prop::collection::vec(prop_oneof![Just(0i64), Just(1), Just(4), any::<i64>(), Just(1 << 26)], 0..5),
+        which in 0usize..2, attribute in prop::collection::vec(prop_oneof![-2i64..5, any::<i64>(), Just(1 << 25)], 0..5),
+        name in prop::sample::select(vec!["strides", "pads", "kernel_shape", "dilations", "axis", "group"]),
+        node in 0usize..4, size in prop_oneof![Just(1e30f32), Just(1e-30), Just(0.0), Just(1e17), Just(-1.0)],
+    ) {
+        let mut model = valid().finish();
+        let graph = model.graph.as_mut().unwrap();
+        if attribute.len() % 2 == 0 {
+            graph.initializer[which].dims = dims.clone();
+        }
+        if attribute.len() % 3 == 0 {
+            let dim = dims.iter().map(|&dim_value| DimensionProto { dim_value, ..Default::default() }).collect();
+            let tensor_type = Some(TensorTypeProto { elem_type: 1, shape: Some(TensorShapeProto { dim }) });
+            graph.input[0].r#type = Some(TypeProto { tensor_type });
+        }
+        let i = attribute.first().copied().unwrap_or(0);
+        graph.initializer[which].float_data.iter_mut().for_each(|w| *w *= size);
+        graph.node[node].attribute.push(AttributeProto { i, ..ints(name, &attribute) });
+        survives(&model.encode_to_vec());
+    }
+
+    #[test]
+    fn damaged_samples_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut zip = b"PK\x03\x04".to_vec();
+        zip.extend(bytes);
+        prop_assert!(Samples::from_npz(&zip).is_err());
+    }
+}

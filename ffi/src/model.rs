@@ -1,0 +1,237 @@
+//! Models: loaded once, then shared by any number of sessions and threads.
+
+use crate::pointer::{self, Growing, Out, SizedOut};
+use crate::status::{Failure, safenet_status};
+use alloc::boxed::Box;
+use alloc::ffi::CString;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::ffi::c_char;
+use safenet_core::model::{Architecture, ModelId, Shape};
+use safenet_core::session::{ClientModel, Options, Phase, ServerModel};
+
+/// The public part of a model: what a client needs. Immutable: any number of sessions and threads may use it at once.
+pub struct safenet_client_model {
+    pub(crate) model: ClientModel,
+    pub(crate) public: Arc<Public>,
+}
+
+/// A model with its weights: what a server needs. Immutable: any number of sessions and threads may use it at once.
+pub struct safenet_server_model {
+    pub(crate) model: ServerModel,
+    pub(crate) public: Arc<Public>,
+}
+
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<safenet_client_model>();
+    shared::<safenet_server_model>();
+};
+
+/// What both kinds of model tell.
+pub(crate) struct Public {
+    name: CString,
+    output: Shape,
+    id: ModelId,
+    /// Bytes of all the server's messages in one inference.
+    pub(crate) reply_bytes: u64,
+}
+
+/// A model's public numbers. Tensors are flat arrays, channel after channel, each row after row: element (c, i, j) is at
+/// index (c * height + i) * width + j.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct safenet_model_info {
+    /// sizeof(safenet_model_info), set before the call.
+    pub size: usize,
+    /// What the network is called: UTF-8, never NULL. Owned by the model; valid until the model is freed.
+    pub name: *const c_char,
+    /// Number of input values: channels * height * width.
+    pub inputs: usize,
+    /// Number of output values.
+    pub outputs: usize,
+    /// Channels of the input; of a flat vector, its length.
+    pub input_channels: u32,
+    /// Rows of the input; 1 for a flat vector.
+    pub input_height: u32,
+    /// Columns of the input; 1 for a flat vector.
+    pub input_width: u32,
+    /// Channels of the output; of a flat vector, its length.
+    pub output_channels: u32,
+    /// Rows of the output; 1 for a flat vector.
+    pub output_height: u32,
+    /// Columns of the output; 1 for a flat vector.
+    pub output_width: u32,
+    /// A real input x is encoded as the integer round(x * 2^input_fraction_bits).
+    pub input_fraction_bits: i32,
+    /// An output integer v stands for the real number v / 2^output_fraction_bits.
+    pub output_fraction_bits: i32,
+    /// Smallest encoded input that the model takes.
+    pub input_min: i32,
+    /// Largest encoded input that the model takes.
+    pub input_max: i32,
+    /// Hash of the public part. Both parties must have the same; their sessions compare it first.
+    pub id: [u8; 32],
+}
+
+// SAFETY: integers and a pointer, the first a usize.
+unsafe impl Growing for safenet_model_info {
+    const NAME: &'static str = "info";
+    const FIRST: usize = size_of::<Self>();
+}
+
+impl Public {
+    fn new(architecture: &Architecture, client: &ClientModel) -> Result<Self, Failure> {
+        let shapes = architecture.shapes()?;
+        // A control character in a name from a file could end the text early or steer a terminal.
+        let name: String = architecture.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let forecast = client.forecast(&Options::default());
+        let replies = forecast.traffic.iter().filter(|(place, _)| place.phase == Phase::Infer);
+        Ok(Self {
+            name: CString::new(name).unwrap_or_default(),
+            output: shapes[shapes.len() - 1],
+            id: architecture.id()?,
+            reply_bytes: replies.map(|(_, traffic)| traffic.received).sum(),
+        })
+    }
+
+    fn info(&self, architecture: &Architecture) -> safenet_model_info {
+        let (input, output) = (architecture.input, self.output);
+        safenet_model_info {
+            size: 0,
+            name: self.name.as_ptr(),
+            inputs: input.elements(),
+            outputs: output.elements(),
+            input_channels: input.channels,
+            input_height: input.height,
+            input_width: input.width,
+            output_channels: output.channels,
+            output_height: output.height,
+            output_width: output.width,
+            input_fraction_bits: architecture.input_fraction_bits.into(),
+            output_fraction_bits: architecture.output_fraction_bits().into(),
+            input_min: architecture.input_range[0],
+            input_max: architecture.input_range[1],
+            id: self.id,
+        }
+    }
+}
+
+/// Loads the public part of a model from the contents of its file (a server's model file does too; its weights are
+/// dropped). The contents are not needed afterwards. On success `*model` is to be freed with safenet_client_model_free.
+///
+/// Fails with SAFENET_ERROR_MALFORMED_MODEL or SAFENET_ERROR_UNSUPPORTED_MODEL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_model_load(
+    contents: *const u8,
+    contents_size: usize,
+    model: *mut *mut safenet_client_model,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        let out = Out::new(model, "model")?;
+        // SAFETY: what the header asks of callers.
+        let loaded = ClientModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
+        let public = Public::new(loaded.architecture(), &loaded)?;
+        // SAFETY: what the header asks of callers.
+        unsafe { out.write(Box::into_raw(Box::new(safenet_client_model { model: loaded, public: Arc::new(public) }))) };
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Tells a model's public numbers. Set `info->size` to sizeof *info first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_model_info(
+    model: *const safenet_client_model,
+    info: *mut safenet_model_info,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        // SAFETY: what the header asks of callers.
+        unsafe {
+            let model = pointer::object(model, "model")?;
+            SizedOut::new(info)?.write(&model.public.info(model.model.architecture()));
+        }
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Gives a model back. Sessions made from it keep what they need and go on. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_model_free(model: *mut safenet_client_model) {
+    // SAFETY: what the header asks of callers.
+    unsafe { free(model) }
+}
+
+/// Loads a model with its weights from the contents of a server's model file, and transforms the weights for use, which for
+/// large networks takes seconds. The contents are not needed afterwards. On success `*model` is to be freed with
+/// safenet_server_model_free.
+///
+/// Fails with SAFENET_ERROR_MALFORMED_MODEL or SAFENET_ERROR_UNSUPPORTED_MODEL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_server_model_load(
+    contents: *const u8,
+    contents_size: usize,
+    model: *mut *mut safenet_server_model,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        let out = Out::new(model, "model")?;
+        // SAFETY: what the header asks of callers.
+        let loaded = ServerModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
+        let architecture = loaded.architecture();
+        let public = Public::new(architecture, &ClientModel::new(architecture.clone())?)?;
+        // SAFETY: what the header asks of callers.
+        unsafe { out.write(Box::into_raw(Box::new(safenet_server_model { model: loaded, public: Arc::new(public) }))) };
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Tells a model's public numbers. Set `info->size` to sizeof *info first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_server_model_info(
+    model: *const safenet_server_model,
+    info: *mut safenet_model_info,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        // SAFETY: what the header asks of callers.
+        unsafe {
+            let model = pointer::object(model, "model")?;
+            SizedOut::new(info)?.write(&model.public.info(model.model.architecture()));
+        }
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Gives a model back. Sessions made from it keep what they need and go on. NULL is fine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_server_model_free(model: *mut safenet_server_model) {
+    // SAFETY: what the header asks of callers.
+    unsafe { free(model) }
+}
+
+/// # Safety
+/// `handle` is NULL or came from a `Box` of the same type and is not used again.
+unsafe fn free<T>(handle: *mut T) {
+    // An error here has no one to be told to.
+    let _ = crate::hosted::guard(|| {
+        if !handle.is_null() {
+            // SAFETY: the caller's promise.
+            drop(unsafe { Box::from_raw(handle) });
+        }
+        Ok(())
+    });
+}

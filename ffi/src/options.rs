@@ -1,0 +1,75 @@
+//! What a session may be told when it is made.
+
+use crate::hosted;
+use crate::pointer::{self, Growing};
+use crate::status::{Failure, safenet_status};
+use alloc::format;
+use core::ffi::{c_int, c_void};
+use safenet_core::ot::softspoken::Depth;
+use safenet_core::prg::{SEED_BYTES, Seed};
+use safenet_core::session::Options;
+use zeroize::Zeroizing;
+
+/// A source of cryptographic randomness: fills `size` bytes at `out` with uniform secret bytes that it never gives twice,
+/// and returns 0; anything else reports that it failed.
+pub type safenet_random = Option<unsafe extern "C" fn(context: *mut c_void, out: *mut u8, size: usize) -> c_int>;
+
+/// What a session may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL instead of a
+/// pointer to it means the same.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct safenet_options {
+    /// sizeof(safenet_options).
+    pub size: usize,
+    /// Client: 2, 4 or 8. A deeper oblivious-transfer extension sends less and computes more; 0 means 4.
+    pub ot_depth: u32,
+    /// Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
+    /// refused. 0 means 64.
+    pub max_bundles: u32,
+    /// Where the session's randomness comes from: called once, while the session is made, for 32 bytes, from which
+    /// everything random in the session is expanded. NULL means the operating system.
+    pub random: safenet_random,
+    /// Passed to `random`.
+    pub random_context: *mut c_void,
+}
+
+// SAFETY: integers, a pointer and a nullable function pointer, the first a usize.
+unsafe impl Growing for safenet_options {
+    const NAME: &'static str = "options";
+    const FIRST: usize = size_of::<Self>();
+}
+
+/// Options from C, with a session's seed drawn as they say.
+///
+/// # Safety
+/// `pointer` is NULL or points to options whose callback keeps its contract.
+pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, Seed), Failure> {
+    let mut options = Options::default();
+    let mut bytes = Zeroizing::new([0; SEED_BYTES]);
+    if pointer.is_null() {
+        hosted::system_random(&mut *bytes)?;
+        return Ok((options, Seed::from_bytes(*bytes)));
+    }
+    // SAFETY: the caller's promise.
+    let given = unsafe { pointer::read_sized(pointer) }?;
+    if given.ot_depth != 0 {
+        options.ot_depth = Depth::new(given.ot_depth)?;
+    }
+    if given.max_bundles != 0 {
+        options.max_bundles = given.max_bundles;
+    }
+    match given.random {
+        None => hosted::system_random(&mut *bytes)?,
+        // SAFETY: the callback's contract.
+        Some(random) => match unsafe { random(given.random_context, bytes.as_mut_ptr(), SEED_BYTES) } {
+            0 => {}
+            code => {
+                return Err(Failure::new(
+                    safenet_status::SAFENET_ERROR_RANDOMNESS,
+                    format!("random callback: expected 0 and {SEED_BYTES} bytes, got {code}"),
+                ));
+            }
+        },
+    }
+    Ok((options, Seed::from_bytes(*bytes)))
+}

@@ -1,0 +1,58 @@
+//! What a session has cost so far.
+
+use crate::model::Public;
+use crate::pointer::Growing;
+use safenet_core::session::{Meter, Phase};
+
+/// What one phase of a session has cost this party.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct safenet_traffic {
+    /// Bytes sent, or queued for sending.
+    pub sent: u64,
+    /// Bytes received.
+    pub received: u64,
+    /// Round trips: how often this party waited for the other after having sent something.
+    pub rounds: u64,
+}
+
+/// What a session has cost this party so far, by phase.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct safenet_stats {
+    /// sizeof(safenet_stats), set before the call.
+    pub size: usize,
+    /// Keys, once per session.
+    pub setup: safenet_traffic,
+    /// Preparing inferences, before their inputs are known. A server that waits for its client's next wish is in this phase
+    /// too, so it counts the first message of each inference here.
+    pub prepare: safenet_traffic,
+    /// Inference.
+    pub infer: safenet_traffic,
+    /// Inferences that are done.
+    pub inferences: u64,
+}
+
+// SAFETY: integers, the first a usize.
+unsafe impl Growing for safenet_stats {
+    const NAME: &'static str = "stats";
+    const FIRST: usize = size_of::<Self>();
+}
+
+impl safenet_stats {
+    /// `replies` are the bytes of the server's messages in inferences so far.
+    pub(crate) fn new(meter: &Meter, public: &Public, replies: u64) -> Self {
+        let phase = |phase| {
+            let traffic = meter.phase(phase);
+            safenet_traffic { sent: traffic.sent, received: traffic.received, rounds: meter.rounds(phase) }
+        };
+        Self {
+            size: 0,
+            setup: phase(Phase::Setup),
+            prepare: phase(Phase::Prepare),
+            infer: phase(Phase::Infer),
+            // Every inference has the same messages of the same lengths, the last of them the server's answer.
+            inferences: replies / public.reply_bytes,
+        }
+    }
+}
