@@ -1,14 +1,16 @@
-//! Inputs of a network: pictures in PGM, raw numbers, NumPy archives. Files may be hostile.
+//! Inputs of a network: pictures in PGM and PPM, raw numbers, NumPy archives. Files may be hostile.
 
 use crate::files;
 use anyhow::{Context, Result, bail, ensure};
 use safenet_compiler::Samples;
 use safenet_core::model::Shape;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Longest header of a PGM file, comments included.
-const PGM_HEADER_BYTES: usize = 1 << 12;
+/// Longest header of a picture, comments included.
+const PICTURE_HEADER_BYTES: usize = 1 << 12;
 /// Largest archive that is read.
 const ARCHIVE_BYTES: u64 = 1 << 30;
 
@@ -22,7 +24,7 @@ pub(crate) struct Sample {
     pub(crate) label: Option<u64>,
 }
 
-/// All inputs of some files; of a directory, those of its `.pgm`, `.f32` and `.npz` files in the order of their names.
+/// All inputs of some files; of a directory, those of its `.pgm`, `.ppm`, `.f32` and `.npz` files in the order of their names.
 pub(crate) fn load_all(paths: &[PathBuf], shape: Shape) -> Result<Vec<Sample>> {
     let mut samples = vec![];
     for path in paths {
@@ -32,7 +34,7 @@ pub(crate) fn load_all(paths: &[PathBuf], shape: Shape) -> Result<Vec<Sample>> {
             let mut files: Vec<PathBuf> =
                 entries.into_iter().map(|e| e.path()).filter(|p| Format::of(p).is_some()).collect();
             files.sort();
-            ensure!(!files.is_empty(), "{}: expected .pgm, .f32 or .npz files in it, got none", path.display());
+            ensure!(!files.is_empty(), "{}: expected .pgm, .ppm, .f32 or .npz files in it, got none", path.display());
             for file in files {
                 samples.extend(load(&file, shape)?);
             }
@@ -43,31 +45,50 @@ pub(crate) fn load_all(paths: &[PathBuf], shape: Shape) -> Result<Vec<Sample>> {
     Ok(samples)
 }
 
-/// The input that a report names: a path, or `PATH[INDEX]` for one of an archive's.
-pub(crate) fn load_named(name: &str, directory: Option<&Path>, shape: Shape) -> Result<Sample> {
-    let (path, index) = match name.strip_suffix(']').and_then(|n| n.rsplit_once('[')) {
-        Some((path, index)) if path.ends_with(".npz") => {
-            (path, index.parse::<usize>().with_context(|| format!("{name}: expected PATH[INDEX]"))?)
-        }
-        _ => (name, 0),
-    };
-    let path = match directory {
-        None => PathBuf::from(path),
-        // The report was made from another place: only the file's own name still counts.
-        Some(directory) => {
-            let file = Path::new(path).file_name().with_context(|| format!("{name}: expected a file's path"))?;
-            directory.join(file)
-        }
-    };
-    let mut samples = load(&path, shape)?;
-    ensure!(index < samples.len(), "{name}: expected an index below {}, got {index}", samples.len());
-    Ok(Sample { name: name.to_owned(), ..samples.swap_remove(index) })
+/// Inputs by the names that reports give them: a path, or `PATH[INDEX]` for one of an archive's. Reads each file once.
+pub(crate) struct Library {
+    directory: Option<PathBuf>,
+    shape: Shape,
+    files: HashMap<PathBuf, Vec<Sample>>,
+}
+
+impl Library {
+    /// `directory` is where the files are, if not where their names say.
+    pub(crate) fn new(directory: Option<PathBuf>, shape: Shape) -> Self {
+        Self { directory, shape, files: HashMap::new() }
+    }
+
+    /// The input of a name.
+    pub(crate) fn get(&mut self, name: &str) -> Result<&Sample> {
+        let (path, index) = match name.strip_suffix(']').and_then(|n| n.rsplit_once('[')) {
+            Some((path, index)) if path.ends_with(".npz") => {
+                (path, index.parse::<usize>().with_context(|| format!("{name}: expected PATH[INDEX]"))?)
+            }
+            _ => (name, 0),
+        };
+        let path = match &self.directory {
+            None => PathBuf::from(path),
+            // The report was made from another place: only the file's own name still counts.
+            Some(directory) => {
+                directory.join(Path::new(path).file_name().with_context(|| format!("{name}: expected a file's path"))?)
+            }
+        };
+        let samples = match self.files.entry(path) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let samples = load(unknown.key(), self.shape)?;
+                unknown.insert(samples)
+            }
+        };
+        let count = samples.len();
+        samples.get(index).with_context(|| format!("{name}: expected an index below {count}, got {index}"))
+    }
 }
 
 /// How a file holds its numbers.
 #[derive(Clone, Copy)]
 enum Format {
-    Pgm,
+    Picture,
     Raw,
     Npz,
 }
@@ -75,7 +96,7 @@ enum Format {
 impl Format {
     fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "pgm" => Some(Self::Pgm),
+            "pgm" | "ppm" => Some(Self::Picture),
             "f32" => Some(Self::Raw),
             "npz" => Some(Self::Npz),
             _ => None,
@@ -87,15 +108,17 @@ impl Format {
 pub(crate) fn load(path: &Path, shape: Shape) -> Result<Vec<Sample>> {
     let name = path.display().to_string();
     let values = match Format::of(path) {
-        Some(Format::Pgm) => {
-            let bytes = files::read(path, (shape.plane() + PGM_HEADER_BYTES) as u64)?;
-            pgm(&bytes, shape).with_context(|| name.clone())?
+        Some(Format::Picture) => {
+            let bytes = files::read(path, (shape.elements() + PICTURE_HEADER_BYTES) as u64)?;
+            picture(&bytes, shape).with_context(|| name.clone())?
         }
         Some(Format::Raw) => {
             raw(&files::read(path, 4 * shape.elements() as u64)?, shape).with_context(|| name.clone())?
         }
         Some(Format::Npz) => return archive(path, shape).with_context(|| name.clone()),
-        None => bail!("{name}: expected a file named .pgm (8-bit picture), .f32 (raw numbers) or .npz (NumPy arrays)"),
+        None => bail!(
+            "{name}: expected a file named .pgm or .ppm (8-bit picture), .f32 (raw numbers) or .npz (NumPy arrays)"
+        ),
     };
     let label = label_in_name(path);
     Ok(vec![Sample { name, values, label }])
@@ -134,31 +157,35 @@ fn raw(bytes: &[u8], shape: Shape) -> Result<Vec<f32>> {
     Ok(values.iter().map(|&v| f32::from_le_bytes(v)).collect())
 }
 
-/// A binary picture with one byte per pixel, as 0 (black) to 1.
+/// A binary picture with one byte per pixel and colour, as 0 (dark) to 1; colours as planes.
 ///
-/// Format: <https://netpbm.sourceforge.net/doc/pgm.html>.
-fn pgm(bytes: &[u8], shape: Shape) -> Result<Vec<f32>> {
-    ensure!(bytes.starts_with(b"P5"), "expected a binary PGM picture (P5), got something else");
+/// Formats: <https://netpbm.sourceforge.net/doc/pgm.html>, <https://netpbm.sourceforge.net/doc/ppm.html>.
+fn picture(bytes: &[u8], shape: Shape) -> Result<Vec<f32>> {
+    let channels = match bytes {
+        [b'P', b'5', ..] => 1,
+        [b'P', b'6', ..] => 3,
+        _ => bail!("expected a binary PGM or PPM picture (P5 or P6), got something else"),
+    };
     let mut rest = &bytes[2..];
     let mut field = |what: &'static str| number(&mut rest).context(what);
     let (width, height, most) = (field("width")?, field("height")?, field("maximum")?);
     ensure!((1..=255).contains(&most), "expected a maximum of 1 to 255 (8 bits), got {most}");
-    ensure!(
-        shape.channels == 1 && (width, height) == (shape.width, shape.height),
-        "expected the model's input, {shape} (channels x height x width), got a grey picture of {width} by {height} pixels"
-    );
-    let pixels = match rest.split_first() {
-        Some((space, pixels)) if space.is_ascii_whitespace() => pixels,
+    let got = Shape { channels, height, width };
+    ensure!(got == shape, "expected the model's input, {shape} (channels x height x width), got a picture of {got}");
+    let values = match rest.split_first() {
+        Some((space, values)) if space.is_ascii_whitespace() => values,
         _ => bail!("expected a space after the maximum"),
     };
-    ensure!(pixels.len() == shape.plane(), "expected {} bytes of pixels, got {}", shape.plane(), pixels.len());
-    if let Some(pixel) = pixels.iter().find(|&&p| u32::from(p) > most) {
-        bail!("expected pixels of at most {most}, got {pixel}");
+    ensure!(values.len() == shape.elements(), "expected {} bytes of pixels, got {}", shape.elements(), values.len());
+    if let Some(value) = values.iter().find(|&&v| u32::from(v) > most) {
+        bail!("expected pixels of at most {most}, got {value}");
     }
-    Ok(pixels.iter().map(|&p| f32::from(p) / most as f32).collect())
+    let colours = channels as usize;
+    let planes = (0..colours).flat_map(|c| values.iter().skip(c).step_by(colours));
+    Ok(planes.map(|&v| f32::from(v) / most as f32).collect())
 }
 
-/// A decimal number of a PGM header, after spaces and comments.
+/// A decimal number of a picture's header, after spaces and comments.
 fn number(rest: &mut &[u8]) -> Result<u32> {
     loop {
         match rest.split_first() {
@@ -182,8 +209,15 @@ mod tests {
 
     #[test]
     fn pictures_are_scaled_to_one() {
-        let picture = b"P5\n# made by hand\n3 2\n# again\n100\n\x00\x32\x64\x00\x00\x64";
-        assert_eq!(pgm(picture, SHAPE).unwrap(), [0.0, 0.5, 1.0, 0.0, 0.0, 1.0]);
+        let file = b"P5\n# made by hand\n3 2\n# again\n100\n\x00\x32\x64\x00\x00\x64";
+        assert_eq!(picture(file, SHAPE).unwrap(), [0.0, 0.5, 1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn colours_become_planes() {
+        let shape = Shape { channels: 3, height: 1, width: 2 };
+        assert_eq!(picture(b"P6 2 1 4\n\x00\x01\x02\x04\x03\x02", shape).unwrap(), [0.0, 1.0, 0.25, 0.75, 0.5, 0.5]);
+        assert!(picture(b"P5 2 1 4\n\x00\x01", shape).is_err());
     }
 
     #[test]
@@ -198,15 +232,15 @@ mod tests {
             (b"P5 3 2 255\n\x00", "6 bytes of pixels"),
             (b"P5 3 2 255\n\x00\x00\x00\x00\x00\x00\x00", "got 7"),
             (b"P5 99999999999999999999 2 255\n", "1 to 6 digits"),
-            (b"P5 2 3 255\n\x00\x00\x00\x00\x00\x00", "2 by 3 pixels"),
+            (b"P5 2 3 255\n\x00\x00\x00\x00\x00\x00", "a picture of 1x3x2"),
             (b"P5 3 2 65535\n\x00\x00\x00\x00\x00\x00", "8 bits"),
             (b"P5 3 2 10\n\x00\x00\x00\x00\x00\x0b", "at most 10"),
         ];
         for (bytes, text) in cases {
-            let error = format!("{:#}", pgm(bytes, SHAPE).unwrap_err());
+            let error = format!("{:#}", picture(bytes, SHAPE).unwrap_err());
             assert!(error.contains(text), "{text:?} not in {error:?}");
         }
-        assert!(pgm(b"P5 # no end of this comment", SHAPE).is_err());
+        assert!(picture(b"P5 # no end of this comment", SHAPE).is_err());
     }
 
     #[test]

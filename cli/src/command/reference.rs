@@ -19,7 +19,7 @@ Examples:
 pub(crate) struct Args {
     /// The server's model file
     model: PathBuf,
-    /// The inputs: .pgm, .f32 or .npz files, or directories of them
+    /// The inputs: .pgm, .ppm, .f32 or .npz files, or directories of them
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Print one JSON object per input

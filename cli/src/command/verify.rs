@@ -1,7 +1,7 @@
 //! `safenet verify`: checks the results of private inferences against the integer reference.
 
 use crate::files;
-use crate::images::{self, Sample};
+use crate::images::{Library, Sample};
 use crate::record::{self, Record, median};
 use anyhow::{Context, Result, ensure};
 use safenet_reference::Reference;
@@ -45,10 +45,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let records = records(&args.results)?;
     let labels = args.labels.as_deref().map(labels).transpose()?;
     let mut out = io::stdout().lock();
+    let mut library = Library::new(args.images.clone(), model.architecture.input);
     let (mut matching, mut labelled, mut right) = (0, 0, 0);
     for record in &records {
-        let sample = images::load_named(&record.image, args.images.as_deref(), model.architecture.input)?;
-        let faults = faults(&reference, &sample, record)?;
+        let sample = library.get(&record.image)?;
+        let faults = faults(&reference, sample, record)?;
         matching += usize::from(faults.is_empty());
         for fault in &faults {
             writeln!(out, "{}: {fault}", record.image)?;

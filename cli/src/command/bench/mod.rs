@@ -45,7 +45,7 @@ Examples:
 pub(crate) struct Args {
     /// The server's model file
     model: PathBuf,
-    /// Inputs: a .pgm, .f32 or .npz file or a directory of them; else random ones within the model's range
+    /// Inputs: a .pgm, .ppm, .f32 or .npz file or a directory of them; else random ones within the model's range
     #[arg(long, value_name = "FILE|DIR")]
     images: Option<PathBuf>,
     /// Sessions to measure

@@ -34,7 +34,7 @@ Examples:
 pub(crate) struct Args {
     /// The server's model file, or its public part
     file: PathBuf,
-    /// Inputs for which to derive the rounding interval: .pgm, .f32, .npz files, or directories of them
+    /// Inputs for which to derive the rounding interval: .pgm, .ppm, .f32, .npz files, or directories of them
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     images: Vec<PathBuf>,
     /// Depth of the OT extension for which costs are forecast, 2, 4 or 8
