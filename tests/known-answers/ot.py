@@ -14,7 +14,9 @@ BASE_KEY, HASH_KEY, TREE_KEYS, LEAF_SALT = 1, 2, 3, 4
 
 
 def digest(label, *parts):
-    return hashlib.sha256(b"safenet-ot-v1" + bytes([label, SERVER_RECEIVES]) + CONTEXT + b"".join(parts)).digest()
+    return hashlib.sha256(
+        b"safenet-ot-v1" + bytes([label, SERVER_RECEIVES]) + CONTEXT + b"".join(parts)
+    ).digest()
 
 
 def aes(key, block):
@@ -23,7 +25,11 @@ def aes(key, block):
 
 
 def xor(*blocks):
-    return bytes(a ^ b for a, b in zip(blocks[0], xor(*blocks[1:]))) if len(blocks) > 1 else blocks[0]
+    return (
+        bytes(a ^ b for a, b in zip(blocks[0], xor(*blocks[1:])))
+        if len(blocks) > 1
+        else blocks[0]
+    )
 
 
 def tmmo(x, tweak):
@@ -39,7 +45,9 @@ def tree(keys):
     top = keys[-1]
     nodes = [top[1], top[0]]
     for k0, k1 in reversed(keys[:-1]):
-        nodes = [xor(aes(expand[16 * s : 16 * s + 16], n), n) for n in nodes for s in (0, 1)]
+        nodes = [
+            xor(aes(expand[16 * s : 16 * s + 16], n), n) for n in nodes for s in (0, 1)
+        ]
         corrections += xor(k0, *nodes[1::2]) + xor(k1, *nodes[0::2])
     return nodes, corrections
 
@@ -70,13 +78,23 @@ def receiver(k, groups):
         for j in range(128):
             row = sum((column >> j & 1) << c for c, column in enumerate(columns))
             keys += tmmo(row.to_bytes(16, "little"), 128 * g + j)
-    return [hashlib.sha256(b).hexdigest() for b in (b"".join(c for _, c in trees), message, choices, keys)]
+    return [
+        hashlib.sha256(b).hexdigest()
+        for b in (b"".join(c for _, c in trees), message, choices, keys)
+    ]
 
 
 x = bytes(range(16))
 for tweak in (0, 5, (1 << 20) + 5):
     print("hash", tweak, tmmo(x, tweak).hex())
-generator = bytes.fromhex("e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76")
-print("base", digest(BASE_KEY, (3).to_bytes(8, "little"), bytes([1] * 32), bytes([2] * 32), generator)[:16].hex())
+generator = bytes.fromhex(
+    "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76"
+)
+print(
+    "base",
+    digest(
+        BASE_KEY, (3).to_bytes(8, "little"), bytes([1] * 32), bytes([2] * 32), generator
+    )[:16].hex(),
+)
 for k in (2, 4, 8):
     print("extension", k, *receiver(k, 5))
