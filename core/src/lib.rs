@@ -16,6 +16,7 @@ pub mod ot;
 pub mod prg;
 pub mod rlwe;
 pub mod session;
+mod share;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

@@ -6,6 +6,7 @@ use crate::field::P;
 use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{Prg, SecretVec, collect};
+use crate::share::{Mask, Masked};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::{vec, vec::Vec};
 
@@ -98,7 +99,7 @@ impl Group {
 /// What the client chooses for a layer before anything of it is prepared.
 pub(crate) struct ClientSecrets {
     /// r: the mask of the layer's output, 0 in channels of degree 0.
-    pub(crate) outputs: SecretVec<u32>,
+    pub(crate) outputs: Mask,
     /// C: the shares in F_p of each polynomial group's elements; empty for the others.
     shares: Vec<SecretVec<u64>>,
 }
@@ -206,7 +207,7 @@ enum ServerGroup {
 /// The server's prepared side of one activation layer.
 pub(crate) struct ServerLayer {
     groups: Vec<ServerGroup>,
-    outputs: SecretVec<u32>,
+    outputs: Masked,
 }
 
 impl ServerLayer {
@@ -295,7 +296,7 @@ impl ServerLayer {
     }
 
     /// The layer's outputs v + r, once all rounds are over.
-    pub(crate) fn finish(self) -> SecretVec<u32> {
+    pub(crate) fn finish(self) -> Masked {
         self.outputs
     }
 }

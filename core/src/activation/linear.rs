@@ -8,6 +8,7 @@ use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::table;
 use crate::prg::SecretVec;
+use crate::share::{Mask, Masked};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
 
@@ -24,13 +25,13 @@ pub(crate) fn round_bits(channel: &Channel) -> (u32, u32) {
 /// The client's prepared side of a group.
 pub(crate) struct Client {
     truncation: Truncation,
-    masks: SecretVec<u32>,
-    outputs: SecretVec<u32>,
+    masks: Mask,
+    outputs: Mask,
     pads: SecretVec<[u32; 2]>,
 }
 
 impl Client {
-    pub(crate) fn new(channel: &Channel, masks: SecretVec<u32>, outputs: SecretVec<u32>) -> Self {
+    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask) -> Self {
         let pads = SecretVec::new(Vec::with_capacity(masks.len()));
         Self { truncation: Truncation::new(channel), masks, outputs, pads }
     }
@@ -64,7 +65,7 @@ pub(crate) struct Server {
     truncation: Truncation,
     choices: SecretVec<u8>,
     pads: SecretVec<u32>,
-    masked: SecretVec<u32>,
+    masked: Masked,
 }
 
 impl Server {
@@ -83,7 +84,7 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
+    pub(crate) fn start(&mut self, masked: Masked) {
         self.masked = masked;
     }
 
@@ -96,7 +97,7 @@ impl Server {
     }
 
     /// The words v + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> SecretVec<u32> {
+    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Masked {
         let mut out = core::mem::take(&mut self.masked);
         for (index, word) in out.iter_mut().enumerate() {
             let part = self.truncation.server_part(*word) as u32;

@@ -12,6 +12,7 @@ use crate::field::{self, P, P_BITS};
 use crate::model::{Channel, ChannelSecret, Kind};
 use crate::ot::table;
 use crate::prg::{SecretVec, collect};
+use crate::share::{Mask, Masked};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
 
@@ -80,8 +81,8 @@ pub(crate) fn factors<'a>(channel: &Channel, shares: &'a [u64]) -> impl Iterator
 /// The client's prepared side of a group.
 pub(crate) struct Client {
     form: Form,
-    masks: SecretVec<u32>,
-    outputs: SecretVec<u32>,
+    masks: Mask,
+    outputs: Mask,
     /// C.
     shares: SecretVec<u64>,
     /// wC of the products with C, then, for a cubic, of those with C².
@@ -93,13 +94,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// A group with masks m, fresh masks r of the outputs, shares C and the products' shares wC.
-    pub(crate) fn new(
-        channel: &Channel,
-        masks: SecretVec<u32>,
-        outputs: SecretVec<u32>,
-        shares: SecretVec<u64>,
-        products: &[u64],
-    ) -> Self {
+    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, shares: SecretVec<u64>, products: &[u64]) -> Self {
         let truncation_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         let back_pads = SecretVec::new(Vec::with_capacity(masks.len()));
         Self {
@@ -190,7 +185,7 @@ pub(crate) struct Server {
     truncation_pads: SecretVec<u64>,
     back_choices: SecretVec<u8>,
     back_pads: SecretVec<u32>,
-    masked: SecretVec<u32>,
+    masked: Masked,
     /// After round 1, S; from round 2's request on, zS.
     shares: SecretVec<u64>,
     next: usize,
@@ -226,7 +221,7 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
+    pub(crate) fn start(&mut self, masked: Masked) {
         self.masked = masked;
     }
 
@@ -242,7 +237,7 @@ impl Server {
     }
 
     /// After the second round, the words z / 2^g + γ + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<SecretVec<u32>> {
+    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<Masked> {
         self.next += 1;
         match self.next {
             1 => {
@@ -290,7 +285,7 @@ impl Server {
         }
     }
 
-    fn receive_words(&mut self, reply: &mut BitReader<'_>) -> SecretVec<u32> {
+    fn receive_words(&mut self, reply: &mut BitReader<'_>) -> Masked {
         let g = self.form.back_shift;
         let mut out = core::mem::take(&mut self.masked);
         for (index, word) in out.iter_mut().enumerate() {

@@ -14,6 +14,7 @@ use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::{Block, table};
 use crate::prg::{Prg, SecretVec, collect};
+use crate::share::{Mask, Masked};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
 
@@ -99,8 +100,8 @@ pub(crate) struct Client {
     digits: Digits,
     truth_table: u32,
     /// m and r.
-    masks: SecretVec<u32>,
-    outputs: SecretVec<u32>,
+    masks: Mask,
+    outputs: Mask,
     /// tC: (m >> f) plus the chosen top bits rho · 2^(32-f).
     shares: SecretVec<u32>,
     truncation_pads: SecretVec<[u32; 2]>,
@@ -119,13 +120,7 @@ pub(crate) struct Client {
 impl Client {
     /// A group with masks m and fresh masks r of the outputs; `signs` are the choice bits and words ([`product_word`])
     /// of the client's random OTs as a receiver.
-    pub(crate) fn new(
-        channel: &Channel,
-        masks: SecretVec<u32>,
-        outputs: SecretVec<u32>,
-        signs: (&[u8], &[u32]),
-        prg: &mut Prg,
-    ) -> Self {
+    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, signs: (&[u8], &[u32]), prg: &mut Prg) -> Self {
         let truncation = Truncation::new(channel);
         let digits = Digits::new(truncation.width());
         let count = masks.len();
@@ -321,7 +316,7 @@ impl Server {
     }
 
     /// Starts with the words y + m.
-    pub(crate) fn start(&mut self, masked: SecretVec<u32>) {
+    pub(crate) fn start(&mut self, masked: Masked) {
         self.bits = alloc::vec![0; masked.len()].into();
         self.words = masked;
     }
@@ -335,7 +330,7 @@ impl Server {
     }
 
     /// After the third round, the words ReLU(t) + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<SecretVec<u32>> {
+    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<Masked> {
         self.next += 1;
         match self.next {
             1 => self.receive_digits(reply),
@@ -412,7 +407,7 @@ impl Server {
         }
     }
 
-    fn receive_product(&mut self, reply: &mut BitReader<'_>) -> SecretVec<u32> {
+    fn receive_product(&mut self, reply: &mut BitReader<'_>) -> Masked {
         let mut words = core::mem::take(&mut self.words);
         for (index, word) in words.iter_mut().enumerate() {
             let sign = u32::from(self.bits[index]);

@@ -15,6 +15,7 @@ use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::{self, SecretKey, linear, slots};
+use crate::share::Mask;
 use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
@@ -118,10 +119,10 @@ impl ClientModel {
 
 /// What the client keeps of one prepared inference. Erased when dropped.
 struct Bundle {
-    input_mask: SecretVec<u32>,
+    input_mask: Mask,
     /// The prepared activation layers, in node order, with their node indices.
     layers: Vec<(usize, ClientLayer)>,
-    output_mask: SecretVec<u32>,
+    output_mask: Mask,
 }
 
 /// A client between operations.
@@ -371,7 +372,7 @@ async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done>
 /// those of linear outputs come from the server's responses.
 struct Masks<'a> {
     public: &'a Public,
-    tensors: Vec<Option<SecretVec<u32>>>,
+    tensors: Vec<Option<Mask>>,
 }
 
 impl Masks<'_> {
@@ -526,12 +527,7 @@ impl Party {
     }
 
     /// The mask m = W · r + s of a linear layer's output.
-    async fn receive_linear(
-        &self,
-        link: &Link,
-        step: &LinearStep,
-        shape: crate::model::Shape,
-    ) -> Result<SecretVec<u32>> {
+    async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: crate::model::Shape) -> Result<Mask> {
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
         if let Some(packing) = &step.packing {
             for j in 0..packing.response_ciphertexts() {

@@ -14,6 +14,7 @@ use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
+use crate::share::Masked;
 use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
@@ -446,7 +447,7 @@ impl Party {
         })?;
         let private = self.private.clone();
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
-        let mut tensors: Vec<SecretVec<u32>> = Vec::with_capacity(nodes.len() + 1);
+        let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
         let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
         tensors.push(collect(schedule.shapes[0].elements(), input));
         for (index, node) in nodes.iter().enumerate() {
