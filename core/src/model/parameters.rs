@@ -23,7 +23,7 @@ pub enum NodeSecret {
     None,
     /// A convolution's integers.
     Convolution {
-        /// Weights [out][in][kernel row][kernel column], each at most 255 in absolute value. Those of channels that no one
+        /// Weights \[out\]\[in\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of channels that no one
         /// reads, or that come from a constant channel, are used as they are: nothing is left out of the file.
         weights: Vec<i16>,
         /// One bias per output channel, with the fraction bits of the linear output.
