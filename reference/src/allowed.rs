@@ -4,7 +4,7 @@ use crate::Reference;
 use crate::linear::{Kernel, sum_pool};
 use crate::rounding::{Interval, activated};
 use crate::trace::Overflow;
-use safenet_core::model::{NodeSecret, Op};
+use safenet_core::model::Op;
 use std::fmt;
 
 /// Why a node's output is not an allowed result for its input.
@@ -99,7 +99,7 @@ pub(crate) fn check(reference: &Reference, index: usize, input: &[i64], output: 
         Op::SumPool(pool) => exactly(&sum_pool(pool, in_shape, out_shape, input), &[]),
         Op::Flatten => exactly(input, &[]),
         Op::Activation(activation) => {
-            let NodeSecret::Activation(secrets) = &reference.parameters.nodes[index] else { return None };
+            let secrets = reference.secrets(index);
             let plane = out_shape.plane();
             (0..output.len()).find_map(|e| {
                 let (channel, secret) = (&activation.channels[e / plane], &secrets[e / plane]);
@@ -108,17 +108,7 @@ pub(crate) fn check(reference: &Reference, index: usize, input: &[i64], output: 
                 let y = input[e];
                 let (whole, excess) = activated(Interval::new(y, y), channel, secret);
                 if let Some(excess) = excess {
-                    let (name, channel, element) = reference.place(index, e);
-                    let (condition, value, limit) = (excess.what, excess.value, excess.limit);
-                    return Some(Violation::Overflow(Overflow {
-                        node: index,
-                        name,
-                        channel,
-                        element,
-                        condition,
-                        value,
-                        limit,
-                    }));
+                    return Some(Violation::Overflow(reference.overflow(index, e, excess)));
                 }
                 let (floor, unit) = ((y >> channel.shift) << channel.shift, 1i64 << channel.shift);
                 let roundings = if floor == y { vec![y] } else { vec![floor, floor + unit] };

@@ -3,7 +3,7 @@
 use crate::Reference;
 use crate::linear::taps;
 use crate::rounding::{Interval, activated, linear_limit};
-use safenet_core::model::{Kind, NodeSecret, Op};
+use safenet_core::model::{Channel, ChannelSecret, Kind, Op};
 
 /// What one channel of a node's output may hold for any input within the input range and any choice of roundings, provided
 /// that no bound of the layers before is exceeded.
@@ -57,12 +57,7 @@ pub(crate) fn bounds(reference: &Reference) -> Vec<Vec<ChannelBounds>> {
                 x.iter().flat_map(|&x| std::iter::repeat_n(x, plane)).collect()
             }
             Op::Activation(activation) => {
-                let secrets = match &reference.parameters.nodes[index] {
-                    NodeSecret::Activation(secrets) => secrets.as_slice(),
-                    _ => &[],
-                };
-                let one = |((channel, secret), x): ((_, _), &ChannelBounds)| {
-                    let channel: &safenet_core::model::Channel = channel;
+                let one = |((channel, secret), x): ((&Channel, &ChannelSecret), &ChannelBounds)| {
                     let (_, excess) = activated(Interval::new(x.low, x.high), channel, secret);
                     // What follows may take the bound for granted.
                     let most = if channel.kind == Kind::Zero { 0 } else { linear_limit(channel) - 1 };
@@ -70,7 +65,7 @@ pub(crate) fn bounds(reference: &Reference) -> Vec<Vec<ChannelBounds>> {
                     let (range, _) = activated(within, channel, secret);
                     ChannelBounds { low: range.low, high: range.high, holds: excess.is_none() }
                 };
-                activation.channels.iter().zip(secrets).zip(x).map(one).collect()
+                activation.channels.iter().zip(reference.secrets(index)).zip(x).map(one).collect()
             }
         };
         tensors.push(y);

@@ -42,10 +42,11 @@ mod trace;
 
 pub use allowed::Violation;
 pub use bounds::ChannelBounds;
-pub use rounding::{CUBIC_LIMIT, FIELD_PRIME};
+pub use rounding::FIELD_PRIME;
 pub use trace::{Mismatch, Overflow, Tensor, Trace};
 
-use safenet_core::model::{Architecture, ModelFile, NodeSecret, Op, Parameters, Shape};
+use rounding::Excess;
+use safenet_core::model::{Architecture, ChannelSecret, ModelFile, NodeSecret, Op, Parameters, Shape};
 use safenet_core::{Error, ErrorKind, Result};
 
 /// Largest fan-in of a linear layer: with it, sums of products of 9-bit weights and 32-bit values fit 64 bits.
@@ -216,6 +217,21 @@ impl Reference {
         }
     }
 
+    fn secrets(&self, index: usize) -> &[ChannelSecret] {
+        match &self.parameters.nodes[index] {
+            NodeSecret::Activation(secrets) => secrets,
+            _ => &[],
+        }
+    }
+
+    /// What was found at an element of a node's output, with its place.
+    fn overflow(&self, node: usize, element: usize, excess: Excess) -> Overflow {
+        let (name, channel, element) = self.place(node, element);
+        let Excess { what, value, limit } = excess;
+        Overflow { node, name, channel, element, condition: what, value, limit }
+    }
+
+    /// Name of the node, channel, and element within the channel.
     fn place(&self, node: usize, element: usize) -> (String, u32, u32) {
         let plane = self.shapes[node + 1].plane().max(1);
         (self.architecture.nodes[node].name.clone(), (element / plane) as u32, (element % plane) as u32)

@@ -78,21 +78,36 @@ impl Kernel<'_> {
     }
 }
 
-/// Sums over windows.
+/// Sums over windows; those that do not fit 64 bits are held at the nearest end.
 pub(crate) fn sum_pool(pool: &Pool, input: Shape, output: Shape, x: &[i64]) -> Vec<i64> {
     let mut sums = Vec::with_capacity(output.elements());
     for channel in x.chunks_exact(input.plane()) {
         for row in 0..output.height as usize {
             for column in 0..output.width as usize {
-                let mut sum = 0;
+                // Convolutions reach 2^61 and windows 2^26 elements.
+                let mut sum = 0i128;
                 for kr in 0..pool.kernel[0] as usize {
                     let at =
                         (row * pool.stride[0] as usize + kr) * input.width as usize + column * pool.stride[1] as usize;
-                    sum += channel[at..at + pool.kernel[1] as usize].iter().sum::<i64>();
+                    sum += channel[at..at + pool.kernel[1] as usize].iter().map(|&x| i128::from(x)).sum::<i128>();
                 }
-                sums.push(sum);
+                sums.push(sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
             }
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_do_not_fit_are_held() {
+        let pool = Pool { kernel: [4, 4], stride: [4, 4] };
+        let (input, output) = (Shape { channels: 2, height: 4, width: 4 }, Shape { channels: 2, height: 1, width: 1 });
+        let x: Vec<i64> = (0..32).map(|i| if i < 16 { 1 << 61 } else { -(1 << 61) }).collect();
+        assert_eq!(sum_pool(&pool, input, output, &x), [i64::MAX, i64::MIN]);
+        assert_eq!(sum_pool(&pool, input, output, &[3; 32]), [48, 48]);
+    }
 }

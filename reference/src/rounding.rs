@@ -5,9 +5,6 @@ use safenet_core::model::{Channel, ChannelSecret, Kind};
 /// p = 2^36 − 2^20 + 1: the largest prime below 2^36 that is 1 modulo 2^20 (hence modulo 2^14), in whose field squares and cubes are computed.
 pub const FIELD_PRIME: i64 = 68_718_428_161;
 
-/// Largest |v³ + λ·v| of a cubic channel: 2^33 − 2^19.
-pub const CUBIC_LIMIT: i64 = (1 << 33) - (1 << 19);
-
 /// A closed interval of integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval {
@@ -64,6 +61,12 @@ fn returned(z: Interval, back_shift: u8) -> Interval {
 /// |y| must be below this: 2^(b−1) − 2^f.
 pub(crate) fn linear_limit(channel: &Channel) -> i64 {
     (1i64 << (channel.bound_bits - 1)) - (1i64 << channel.shift)
+}
+
+/// Largest |v³ + λ·v| of a cubic channel: with the way back's offset of 2^33 and 2^g − 1 it stays in [0, p/4), and
+/// p/4 is just above 2^34 − 2^18.
+fn cubic_limit(back_shift: u8) -> i64 {
+    (1 << 33) - (1 << 18) - (1 << back_shift)
 }
 
 /// v³ + λ·v; saturates far outside the protocol's range, so that a wild value stays wild.
@@ -127,8 +130,8 @@ pub(crate) fn activated(y: Interval, channel: &Channel, secret: &ChannelSecret) 
         }
         Kind::Cubic => {
             let z = cubic_range(v, secret.lambda);
-            let far = z.farthest();
-            note("|v^3 + lambda v| <= 2^33 - 2^19", far, CUBIC_LIMIT, far.abs() > CUBIC_LIMIT);
+            let (far, limit) = (z.farthest(), cubic_limit(g));
+            note("|v^3 + lambda v| <= 2^33 - 2^18 - 2^g", far, limit, far.abs() > limit);
             returned(z, g).plus(offset)
         }
     };
@@ -197,6 +200,30 @@ mod tests {
         let largest = (1..).map(|k| (1u128 << 36) - k * step + 1).find(|&n| is_prime(n));
         assert_eq!(largest, Some(FIELD_PRIME as u128));
         assert_eq!(FIELD_PRIME % 16384, 1);
+        // Written down twice, so that neither side can change it unnoticed.
+        assert_eq!(FIELD_PRIME as u64, safenet_core::rlwe::SLOT_PRIME);
+    }
+
+    /// The shares of the largest values, wherever the server's lies, still tell whether their sum wraps.
+    #[test]
+    fn the_way_back_is_right_up_to_the_limits_and_not_beyond() {
+        // As in docs/protocol.md: the server's share, the client's share with the offset, and what the client makes of the wrap.
+        let back = |z: i64, offset: i64, g: u8, server: i64| {
+            let client = (z + offset + (1 << g) - 1 - server).rem_euclid(FIELD_PRIME);
+            let wraps = i64::from(!(server <= FIELD_PRIME / 4 && client <= FIELD_PRIME / 2));
+            (server >> g) + (client >> g) - wraps * (FIELD_PRIME >> g) - (offset >> g)
+        };
+        let right = |z: i64, offset: i64, g: u8| {
+            let quarter = (FIELD_PRIME / 4 - 2..FIELD_PRIME / 4 + (1 << 21)).step_by(97);
+            let mut servers = quarter.chain([0, 1, FIELD_PRIME / 2, FIELD_PRIME / 2 + 1, FIELD_PRIME - 1]);
+            servers.all(|s| returned(Interval::new(z, z), g).holds(back(z, offset, g, s)))
+        };
+        for g in 0..=20 {
+            let (square, cubic) = (FIELD_PRIME / 4 - (1 << g), cubic_limit(g));
+            assert!(right(square, 0, g) && right(0, 0, g), "{g}");
+            assert!(right(cubic, 1 << 33, g) && right(-cubic, 1 << 33, g), "{g}");
+            assert!(!right(square + 200, 0, g) && !right(cubic + 200, 1 << 33, g), "{g}");
+        }
     }
 
     fn brute(v: Interval, function: impl Fn(i64) -> i64) -> Interval {

@@ -3,12 +3,12 @@
 use crate::Reference;
 use crate::linear::{Kernel, sum_pool};
 use crate::rounding::{Excess, Interval, activated, activated_nominal};
-use safenet_core::model::{Activation, NodeSecret, Op};
+use safenet_core::model::{Activation, ChannelSecret, Op};
 use safenet_core::{Error, ErrorKind, Result};
 use std::fmt;
 
-/// Values beyond this are far outside Z_2^32 and already reported as overflows; they are held here so that sums of them
-/// still fit 64 bits.
+/// Values of activations and pools from here on are outside Z_2^32 and reported as overflows; they are held at its ends, so
+/// that sums of them still fit 64 bits.
 const HELD: i64 = 1 << 31;
 
 /// What a tensor may hold after the protocol's roundings, element by element (channel-major, as [`Shape`] says).
@@ -102,6 +102,11 @@ impl Trace {
         &self.tensors[self.tensors.len() - 1]
     }
 
+    /// The network's nominal answer. It is one of 32-bit integers: an activation's results are held within them.
+    pub fn nominal_answer(&self) -> Vec<i32> {
+        self.output().nominal.iter().map(|&v| v as i32).collect()
+    }
+
     /// Whether some choice of roundings may give this answer; else the first element that none gives.
     ///
     /// # Errors
@@ -162,23 +167,14 @@ pub(crate) fn run(reference: &Reference, input: Tensor, intervals: bool) -> Trac
             }
             Op::Flatten => x.clone(),
             Op::Activation(activation) => {
-                let secrets = match &reference.parameters.nodes[index] {
-                    NodeSecret::Activation(secrets) => secrets.as_slice(),
-                    _ => &[],
-                };
-                let (mut tensor, [sure, possible]) = activate(activation, secrets, output.plane(), x, intervals);
+                let (mut tensor, [sure, possible]) =
+                    activate(activation, reference.secrets(index), output.plane(), x, intervals);
                 let [wide, possibly_wide] = hold(&mut tensor);
                 excesses = [sure.or(wide), possible.or(possibly_wide)];
                 tensor
             }
         };
-        let report = |found: Option<(usize, Excess)>| {
-            found.map(|(element, excess)| {
-                let (name, channel, element) = reference.place(index, element);
-                let Excess { what, value, limit } = excess;
-                Overflow { node: index, name, channel, element, condition: what, value, limit }
-            })
-        };
+        let report = |found: Found| found.map(|(element, excess)| reference.overflow(index, element, excess));
         let [sure, possible] = excesses;
         if trace.overflow.is_none() {
             trace.overflow = report(sure);
@@ -195,7 +191,7 @@ type Found = Option<(usize, Excess)>;
 
 fn activate(
     activation: &Activation,
-    secrets: &[safenet_core::model::ChannelSecret],
+    secrets: &[ChannelSecret],
     plane: usize,
     x: &Tensor,
     intervals: bool,

@@ -6,7 +6,7 @@ use safenet_core::model::{
     Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
     Pool, Shape,
 };
-use safenet_reference::{CUBIC_LIMIT, FIELD_PRIME, Reference, Violation};
+use safenet_reference::{FIELD_PRIME, Reference, Violation};
 
 /// A small generator (Marsaglia's xorshift, 2003), so that a failing case is reproduced by its seed alone.
 struct Coins(u64);
@@ -142,7 +142,7 @@ fn activate(y: i64, channel: &Channel, secret: &ChannelSecret, coins: &mut Coins
         }
         _ => {
             let z = v * v * v + secret.lambda * v;
-            (z.abs() <= CUBIC_LIMIT).then(|| offset + back(z, coins))
+            (4 * (z.abs() + (1 << 33) + (1 << channel.back_shift)) < FIELD_PRIME).then(|| offset + back(z, coins))
         }
     }
 }

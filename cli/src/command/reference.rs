@@ -35,8 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let input = reference.quantise(&sample.values).with_context(|| sample.name.clone())?;
         let trace = reference.run(&input)?;
         let output = trace.output();
-        let nominal: Vec<i32> =
-            output.nominal.iter().map(|&v| v.clamp(i32::MIN.into(), i32::MAX.into()) as i32).collect();
+        let nominal = trace.nominal_answer();
         let class = record::class(&nominal);
         let scores = reference.scores(&nominal);
         let overflow = trace.overflow.as_ref().map(ToString::to_string);

@@ -16,12 +16,14 @@
 
 use crate::evaluate::Statistics;
 use crate::network::Function;
-use safenet_reference::{CUBIC_LIMIT, FIELD_PRIME};
+use safenet_reference::FIELD_PRIME;
 
 /// Bits of a square's v: |v| < 2^17, so that v² stays below p/4.
 pub(crate) const SQUARE_WIDTH: u8 = 18;
 /// Bits of a cubic's v.
 pub(crate) const CUBIC_WIDTH: u8 = 13;
+/// Largest |v³ + λ·v| of a cubic for g up to 18; for larger g, up to 2^20 less.
+const CUBIC_LIMIT: i64 = (1 << 33) - (1 << 19);
 
 /// What the protocol evaluates on x'.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,7 +125,7 @@ pub(crate) fn square_scale(bound: f64) -> f64 {
 
 /// Largest v per x' with which a cubic stays in its range.
 pub(crate) fn cubic_scale(linear: f64, bound: f64) -> f64 {
-    // One percent below: rounding v by one near 2^12 changes the cube by 3 / 2^12.
+    // One percent below: rounding v by one near 2^12 changes the cube by 3 / 2^12, and g may take 2^20 of 2^33.
     let by_value = (0.99 * CUBIC_LIMIT as f64 / cubic_reach(linear, bound)).cbrt();
     let by_width = (f64::from(1u32 << (CUBIC_WIDTH - 1)) - 2.0) / bound;
     let by_lambda = (f64::from(1u32 << 31) * 4.0 / linear.abs().max(1e-30)).sqrt();
