@@ -46,8 +46,18 @@ pub(crate) struct Linear {
 impl Linear {
     /// Weights of one output channel.
     pub(crate) fn row(&self, output: usize) -> &[f64] {
-        let length = self.weights.len() / self.bias.len().max(1);
+        let length = self.row_length();
         &self.weights[output * length..(output + 1) * length]
+    }
+
+    /// Weights and bias of each output channel.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [f64], &mut f64)> {
+        let length = self.row_length().max(1);
+        self.weights.chunks_exact_mut(length).zip(&mut self.bias)
+    }
+
+    fn row_length(&self) -> usize {
+        self.weights.len() / self.bias.len().max(1)
     }
 
     /// Weights between one input and one output channel.
@@ -122,8 +132,9 @@ impl Function {
 
 /// A shape within the model file's limits.
 pub(crate) fn checked(channels: u64, height: u64, width: u64) -> std::result::Result<Shape, String> {
-    let elements = u128::from(channels) * u128::from(height) * u128::from(width);
-    if elements == 0 || elements > limits::ELEMENTS as u128 || channels > limits::CHANNELS as u64 {
+    let elements = channels.checked_mul(height).and_then(|n| n.checked_mul(width));
+    let fits = elements.is_some_and(|n| (1..=limits::ELEMENTS as u64).contains(&n));
+    if !fits || channels > limits::CHANNELS as u64 {
         return Err(format!(
             "expected a tensor of 1 to {} elements in 1 to {} channels, got {channels}x{height}x{width}",
             limits::ELEMENTS,

@@ -71,11 +71,11 @@ impl Samples {
                 )));
             }
         };
-        let mut read = |name: &str| {
+        let mut read = |name: &str, most: u64| {
             let file = archive.by_name(name).map_err(damaged)?;
-            Array::read(file).map_err(|e| Error::Samples(format!("array {name}: {e}")))
+            Array::read(file, most).map_err(|e| Error::Samples(format!("array {name}: {e}")))
         };
-        let array = read(image)?;
+        let array = read(image, LARGEST)?;
         let shape = match array.shape.as_slice() {
             [_, c, h, w] => [*c, *h, *w],
             [_, h, w] => [1, *h, *w],
@@ -89,7 +89,11 @@ impl Samples {
         let shape = crate::network::checked(shape[0], shape[1], shape[2])
             .map_err(|e| Error::Samples(format!("array {image}: {e}")))?;
         let labels = if names.iter().any(|n| n == "label.npy") && image != "label.npy" {
-            Some(read("label.npy")?.integers().map_err(|e| Error::Samples(format!("array label.npy: {e}")))?)
+            Some(
+                read("label.npy", array.shape[0])?
+                    .integers()
+                    .map_err(|e| Error::Samples(format!("array label.npy: {e}")))?,
+            )
         } else {
             None
         };
@@ -129,7 +133,8 @@ const KINDS: [(&str, usize); 9] =
     [("<f4", 4), ("<f8", 8), ("|u1", 1), ("|i1", 1), ("<i2", 2), ("<i4", 4), ("<i8", 8), ("<u2", 2), ("<u4", 4)];
 
 impl Array {
-    fn read(mut file: impl Read) -> std::result::Result<Self, String> {
+    /// Reads an array of at most `most` elements.
+    fn read(mut file: impl Read, most: u64) -> std::result::Result<Self, String> {
         let mut take = |count: usize| {
             let mut bytes = vec![0; count];
             file.read_exact(&mut bytes).map_err(|e| format!("expected {count} more header bytes: {e}"))?;
@@ -149,8 +154,8 @@ impl Array {
         }
         let header = String::from_utf8(take(length)?).map_err(|_| "expected a header in UTF-8".to_owned())?;
         let (kind, shape) = parse_header(&header)?;
-        let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n <= LARGEST);
-        let count = count.ok_or_else(|| format!("expected at most {LARGEST} elements, got shape {shape:?}"))?;
+        let count = shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).filter(|&n| n <= most);
+        let count = count.ok_or_else(|| format!("expected at most {most} elements, got shape {shape:?}"))?;
         let expected = count * kind.1 as u64;
         // Read what is there rather than reserve what the header claims: the file bounds the memory.
         let mut bytes = Vec::new();
@@ -269,8 +274,15 @@ mod tests {
         assert!(
             text(&[("image.npy", npy("|u1", "(1, 1, 2, 2)", &[1, 2, 3]))]).contains("expected 4 bytes of elements")
         );
+        let absurd = "(0, 9223372036854775808, 9223372036854775808, 4)";
+        assert!(text(&[("image.npy", npy("|u1", absurd, &[]))]).contains("expected a tensor of 1 to"));
         assert!(text(&[("image.npy", npy("<f2", "(1, 1, 2, 2)", &[0; 8]))]).contains("got <f2"));
         assert!(text(&[("image.npy", npy("|u1", "(4,)", &[0; 4]))]).contains("expected shape (N, C, H, W)"));
+        let image = || ("image.npy", npy("|u1", "(1, 2)", &[1, 2]));
+        assert!(
+            text(&[image(), ("label.npy", npy("|u1", "(3,)", &[1, 2, 3]))]).contains("label.npy: expected at most 1")
+        );
+        assert!(text(&[image(), ("label.npy", npy("<f4", "(1,)", &[0; 4]))]).contains("expected a vector of integers"));
         assert!(text(&[("a.npy", vec![]), ("b.npy", vec![])]).contains("got 2 arrays: a.npy, b.npy"));
         assert!(text(&[("image.npy", b"text".to_vec())]).contains("more header bytes"));
         assert!(text(&[("image.npy", npy("<f4", "(1, 1)", &f32::NAN.to_le_bytes()))]).contains("finite"));

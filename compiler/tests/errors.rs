@@ -120,6 +120,14 @@ fn contradictions_are_named() {
             graph(|g| g.node[0].attribute.push(ints("pads", &[i64::from(u32::MAX); 4]))),
             "node conv0 (Conv): expected a tensor of 1 to",
         ),
+        (
+            graph(|g| {
+                let dimension = DimensionProto { dim_value: 1 << 62, ..Default::default() };
+                let shape = Some(TensorShapeProto { dim: vec![dimension; 4] });
+                g.input[0].r#type = Some(TypeProto { tensor_type: Some(TensorTypeProto { elem_type: 1, shape }) });
+            }),
+            "input image: expected a tensor of 1 to",
+        ),
         (graph(|g| g.node[3].input[0] = "conv0".into()), "gemm3 (Gemm): expected a flat input"),
         (graph(|g| g.node[0].input[0] = "flatten2".into()), "expected a graph without cycles"),
         (graph(|g| g.node[0].input[0] = "nowhere".into()), "value nowhere: expected a node that makes it, got none"),
