@@ -64,11 +64,8 @@ fn fold_back(layers: &mut [Layer], index: usize) -> bool {
         match &mut layer.op {
             Op::Average(_) => {}
             Op::Linear(linear) => {
-                let length = linear.weights.len() / linear.bias.len().max(1);
-                for (row, s) in linear.weights.chunks_exact_mut(length.max(1)).zip(scale) {
+                for ((row, b), (s, h)) in linear.rows_mut().zip(scale.iter().zip(shift)) {
                     row.iter_mut().for_each(|w| *w *= s);
-                }
-                for ((b, s), h) in linear.bias.iter_mut().zip(scale).zip(shift) {
                     *b = *b * s + h;
                 }
                 return true;
@@ -106,8 +103,7 @@ fn fold_forward(layers: &mut [Layer], index: usize) -> Result<()> {
                     ));
                 }
                 let taps = linear.taps();
-                let length = linear.weights.len() / linear.bias.len().max(1);
-                for (row, b) in linear.weights.chunks_exact_mut(length.max(1)).zip(&mut linear.bias) {
+                for (row, b) in linear.rows_mut() {
                     for (weights, (s, h)) in row.chunks_exact_mut(taps).zip(scale.iter().zip(&shift)) {
                         *b += weights.iter().sum::<f64>() * h;
                         weights.iter_mut().for_each(|w| *w *= s);
@@ -142,14 +138,14 @@ fn activations_before_flatten(network: &mut Network) {
     }
 }
 
-/// Puts an activation of linear channels where two linear layers meet, an identity convolution where two activations meet,
-/// and the output layer at the end.
+/// Puts an activation of linear channels where two linear layers meet, an identity convolution before an activation that no
+/// linear layer precedes, and the output layer at the end.
 fn alternate(network: &mut Network) -> Result<()> {
     let mut chain = Chain { input: network.input, layers: Vec::new(), open: None };
     for layer in std::mem::take(&mut network.layers) {
         match &layer.op {
             Op::Linear(_) => {
-                chain.close("rescale");
+                chain.close();
                 chain.layers.push(layer);
                 chain.open = Some(chain.layers.len());
             }
@@ -162,7 +158,7 @@ fn alternate(network: &mut Network) -> Result<()> {
             Op::Flatten | Op::Affine { .. } => chain.layers.push(layer),
             Op::Activation(_) => {
                 if chain.open != Some(chain.layers.len()) {
-                    chain.close("rescale");
+                    chain.close();
                     chain.identity(&layer.name)?;
                 }
                 chain.layers.push(layer);
@@ -197,15 +193,16 @@ impl Chain {
     }
 
     /// Gives a linear layer without an activation one of linear channels: truncation alone.
-    fn close(&mut self, what: &str) {
+    fn close(&mut self) {
         if let Some(at) = self.open.take() {
             let before = &self.layers[at - 1];
-            let (shape, name) = (before.shape, format!("{}.{what}", before.name));
+            let (shape, name) = (before.shape, format!("{}.rescale", before.name));
             let functions = vec![Function::IDENTITY; shape.channels as usize];
             self.layers.insert(at, Layer { name, op: Op::Activation(functions), shape });
         }
     }
 
+    /// Gives an activation that has no linear layer of its own one that changes nothing.
     fn identity(&mut self, name: &str) -> Result<()> {
         let shape = self.shape();
         let linear = Linear::diagonal(shape.channels, [1, 1], [1, 1], [0; 4], 1.0).ok_or_else(|| {

@@ -4,7 +4,7 @@ use crate::Options;
 use crate::error::Result;
 use crate::evaluate::{FloatNetwork, Statistics};
 use crate::fixed::form::Shape as Form;
-use crate::fixed::{Fixed, Note, kernel_text};
+use crate::fixed::{Fixed, Note};
 use crate::network::{Network, Op};
 use crate::samples::Samples;
 use safenet_core::model::{Activation, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp};
@@ -77,8 +77,8 @@ pub struct ActivationReport {
     /// Channels whose bound no input within the input range and no choice of roundings can exceed, if the layers before keep
     /// theirs. Where this is so for all channels of all layers, no overflow is possible.
     pub proven: usize,
-    /// How far the calibrated ranges of the other channels may be widened before the first leaves its bound; infinite if there
-    /// are none.
+    /// How far the calibrated ranges of the other channels may be widened before the first leaves its bound; infinite (`null`
+    /// in JSON) if there are none.
     pub headroom: f64,
     /// Signal-to-noise ratio of the integer reference against the network in real numbers, in decibels; constant channels are
     /// left out.
@@ -224,7 +224,7 @@ pub(crate) fn judge(
     for (index, layer) in network.layers.iter().enumerate() {
         let (operation, linear, activation) = match &architecture.nodes[index].op {
             FixedOp::Convolution(conv) => {
-                let kernel = kernel_text(conv, inputs);
+                let kernel = format!("{}x{inputs}x{}x{}", conv.out_channels, conv.kernel[0], conv.kernel[1]);
                 ("linear", linear_report(fixed, index, kernel), None)
             }
             FixedOp::SumPool(_) => ("average", None, None),

@@ -37,7 +37,7 @@ pub(crate) struct Note {
     pub(crate) scale: Vec<f64>,
     /// Per channel: predicted variance of the error, in real numbers.
     pub(crate) noise: Vec<f64>,
-    /// Of an activation, per channel: the form, the scale of its linear output, and the bound in real numbers.
+    /// Of an activation, per channel: the form, and the scale of its linear output.
     pub(crate) forms: Vec<Form>,
     pub(crate) linear_scale: Vec<f64>,
 }
@@ -410,12 +410,13 @@ fn activation_layer(
             }
         };
         let offset = (constant * choice.result).round();
-        let fits = offset.abs() < f64::from(1u32 << 30) && linear.abs() < (1u64 << 34) as f64;
-        if !fits {
-            return Err(Error::Network(format!(
-                "{}, channel {c}: expected a constant within 30 bits, got {offset:e}",
-                layer.name
-            )));
+        for (what, value, bits) in [("constant", offset, 30), ("linear coefficient", linear, 34)] {
+            if value.is_nan() || value.abs() >= (1u64 << bits) as f64 {
+                return Err(Error::Network(format!(
+                    "{}, channel {c}: expected a {what} within {bits} bits, got {value:e}",
+                    layer.name
+                )));
+            }
         }
         secret.offset = offset as i32;
         secret.lambda = linear.round() as i64;
@@ -460,9 +461,4 @@ fn results(form: &Form, bound: f64, function: Function, worst: [f64; 2]) -> [f64
         }
         FormShape::Zero { constant } => [constant, constant],
     }
-}
-
-/// Shape of a convolution's weights, for reports.
-pub(crate) fn kernel_text(conv: &Convolution, inputs: u32) -> String {
-    format!("{}x{inputs}x{}x{}", conv.out_channels, conv.kernel[0], conv.kernel[1])
 }

@@ -18,11 +18,13 @@
 //! bits lessen the second part until the bound of the next layer leaves its weights fewer bits, which raises the third.
 
 use super::form::{CUBIC_WIDTH, Form, SQUARE_WIDTH, Shape, cubic_scale, square_scale};
-use safenet_core::model::{Kind, limits};
+use safenet_core::model::{Kind, WEIGHT_LIMIT, limits};
 
 /// Variance of a rounding that goes up with probability equal to the fraction: 1/6 for a uniform fraction.
 const ROUNDING: f64 = 1.0 / 6.0;
-/// Integer results stay below this, half of the ring's range, over the range for which a channel is made.
+/// Largest integer weight.
+const WEIGHT: f64 = WEIGHT_LIMIT as f64;
+/// Integer results stay below this, a quarter of what 32 bits with sign hold, over the range for which a channel is made.
 const RING: f64 = (1u32 << 29) as f64;
 
 /// What moves of integer results (all but constants) stays below this: T keeps 18 bits at most, so more of them would carry nothing.
@@ -101,7 +103,7 @@ impl Candidate {
 fn next_scales(next: &Next, results: &[f64]) -> Vec<f64> {
     let scales = next.weight.iter().zip(&next.limit).map(|(weights, &limit)| {
         let largest = weights.iter().zip(results).map(|(w, s)| w / s.abs()).fold(0.0, f64::max);
-        (255.0 / largest).min(limit)
+        (WEIGHT / largest).min(limit)
     });
     if next.output {
         let smallest = scales.fold(f64::INFINITY, f64::min);
@@ -153,7 +155,7 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
     let bound = channel.reach();
     let half = f64::from(1u32 << (width + shift - 1));
     let mut t = ((half - unit - channel.linear_slack()) / bound)
-        .min(255.0 / channel.weight)
+        .min(WEIGHT / channel.weight)
         .min(f64::from(1u32 << 30) / channel.bias);
     match form.shape {
         Shape::Square { .. } => t = t.min(square_scale(bound) * unit),
@@ -316,21 +318,22 @@ fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64)
     Ok((total, choices))
 }
 
-/// Scales of constant channels: as small as the next layer's weights of 255 allow, because the error of a weight is multiplied by
-/// the constant's integer. Integers of more than 20 bits would gain
-/// nothing, of less than 8 bits would limit the next layer's scale.
+/// Scales of constant channels: as small as the next layer's weights of 255 allow, because the error of a weight is multiplied
+/// by the constant's integer. Integers of more than 20 bits would gain nothing, of less than 8 bits would limit the next
+/// layer's scale.
 fn constant_channels(channels: &[Candidate], next: &Next, results: &[f64], choices: &mut [Choice]) {
     let scales = next_scales(next, results);
     for (c, channel) in channels.iter().enumerate() {
         let Shape::Zero { constant } = channel.form.shape else { continue };
-        let needed = next.weight.iter().zip(&scales).map(|(weights, t)| weights[c] * t / 255.0);
+        let needed = next.weight.iter().zip(&scales).map(|(weights, t)| weights[c] * t / WEIGHT);
         let needed = needed.filter(|s| s.is_finite()).fold(0.0, f64::max) * (1.0 + 1e-6);
         let largest = f64::from(1u32 << 20) / next.window / constant.abs().max(1e-12);
         choices[c].result = needed.clamp(largest / 4096.0, largest);
     }
 }
 
-/// Bits and scales of the output layer: the same scale 2^F · 2^f for all channels, F as large as `width` bits allow.
+/// Bits and scales of the output layer: the same scale 2^F · 2^f for all channels, F as large as `width` bits allow and f
+/// at least 1: an untruncated answer would tell more of the weights than scores do.
 ///
 /// Returns (F, choices).
 pub(crate) fn choose_output(channels: &[Candidate], width: u8) -> (u8, Vec<Choice>) {
@@ -338,11 +341,11 @@ pub(crate) fn choose_output(channels: &[Candidate], width: u8) -> (u8, Vec<Choic
     let room = |c: &Candidate| (f64::from(1u32 << 29) - f64::from(1u32 << 13) - c.linear_slack()) / c.reach();
     let by_weight = channels
         .iter()
-        .map(|c| (255.0 / c.weight).min(f64::from(1u32 << 30) / c.bias).min(room(c)))
+        .map(|c| (WEIGHT / c.weight).min(f64::from(1u32 << 30) / c.bias).min(room(c)))
         .fold(f64::INFINITY, f64::min);
     let scale_bits = by_weight.min(f64::from(1u32 << 30)).log2().floor().max(0.0) as u8;
     let value_bits = ((f64::from(1u32 << (width - 1)) - 2.0) / largest).log2().floor().clamp(0.0, 24.0) as u8;
-    let fraction = scale_bits.min(value_bits);
+    let fraction = scale_bits.saturating_sub(1).min(value_bits);
     let shift = scale_bits - fraction;
     let (linear, unit) = (f64::from(1u32 << scale_bits), f64::from(1u32 << shift));
     let reach = channels.iter().map(|c| c.linear_reach(linear)).fold(0.0, f64::max);
