@@ -6,10 +6,12 @@ use safenet_core::session::Transport;
 use safenet_core::{Error, ErrorKind};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes that are read and dropped from a peer whose session has failed, so that it can read why.
 const LINGER_BYTES: usize = 1 << 24;
+/// How long that may take, however slowly the peer sends.
+const LINGER_TIME: Duration = Duration::from_secs(3);
 
 /// One end of a TCP connection.
 pub(crate) struct Connection(TcpStream);
@@ -37,11 +39,12 @@ impl Connection {
     ///
     /// Closing a socket with unread bytes in it resets the connection, and the peer might lose the error's text.
     pub(crate) fn linger(mut self) {
+        let end = Instant::now() + LINGER_TIME;
         let limited =
             self.0.shutdown(Shutdown::Write).and_then(|()| self.0.set_read_timeout(Some(Duration::from_secs(1))));
         let mut buffer = vec![0; 1 << 16];
         let mut left = if limited.is_ok() { LINGER_BYTES } else { 0 };
-        while left > 0 {
+        while left > 0 && Instant::now() < end {
             match self.0.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
                 Ok(count) => left = left.saturating_sub(count),

@@ -11,6 +11,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 const SIDE: usize = 8;
 
@@ -236,6 +238,22 @@ fn a_server_survives_bad_clients() {
     let answer = folder.good(&["infer", &server.address, "--model", "net.public", "ramp.f32"]);
     assert!(answer.contains("ramp.f32: class "), "{answer}");
     assert!(server.line().contains("done"));
+}
+
+/// A peer whose session has failed may still read why, but does not hold the server by sending on, a byte at a time.
+#[test]
+fn a_slow_sender_is_not_waited_for() {
+    let folder = Folder::new("slow-sender");
+    let mut server = Serving::start(&folder, &["--once"]);
+    let mut client = TcpStream::connect(&server.address).unwrap();
+    client.write_all(&[0xff; 8]).unwrap();
+    assert!(server.line().contains("failed"));
+    let start = Instant::now();
+    while server.child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the server waits on");
+        let _ = client.write_all(&[0]);
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]

@@ -14,9 +14,9 @@ use std::time::Instant;
 
 /// Ask a server for the network's output on private inputs
 ///
-/// The server learns neither the inputs nor the outputs. An IMAGE is a binary picture (.pgm, or .ppm for colours; 8 bits, dark
-/// 0 to bright 1), little-endian floats and nothing else (.f32), or NumPy arrays (.npz, array `image`); a directory stands for all such
-/// files in it.
+/// The server learns neither the inputs nor the outputs. An IMAGE is a binary picture (.pgm, or .ppm for colours; 8 bits,
+/// dark 0 to bright 1), little-endian floats and nothing else (.f32), or NumPy arrays (.npz, array `image`); a directory
+/// stands for all such files in it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

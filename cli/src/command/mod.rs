@@ -10,6 +10,7 @@ pub(crate) mod serve;
 pub(crate) mod verify;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use safenet_core::model::{Op, Shape};
 use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::Options;
 
@@ -32,4 +33,15 @@ fn depth(text: &str) -> Result<Depth, String> {
 fn options(depth: Option<Depth>) -> Options {
     let defaults = Options::default();
     Options { ot_depth: depth.unwrap_or(defaults.ot_depth), ..defaults }
+}
+
+/// What a node is called in tables.
+fn kind(op: &Op, input: Shape) -> &'static str {
+    match op {
+        Op::Convolution(_) if input.plane() == 1 => "dense",
+        Op::Convolution(_) => "convolution",
+        Op::SumPool(_) => "sum-pool",
+        Op::Flatten => "flatten",
+        Op::Activation(_) => "activation",
+    }
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,8 +37,8 @@ pub(crate) struct Args {
     #[arg(long)]
     once: bool,
     /// Most clients served at once; others are turned away
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    max_clients: usize,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_clients: u32,
     /// Most prepared inferences that are kept for a client
     #[arg(long, value_name = "N", default_value_t = Options::default().max_bundles)]
     max_prepared: u32,
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let good = session(1, peer, stream, &model, options, timeout);
         return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let clients = AtomicUsize::new(0);
+    let clients = AtomicU32::new(0);
     thread::scope(|scope| {
         for number in 1u64.. {
             let (stream, peer) = match listener.accept() {
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Counts a client out, however its thread ends.
-struct Leave<'a>(&'a AtomicUsize);
+struct Leave<'a>(&'a AtomicU32);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         of(|r| r.online_ms),
         of(|r| r.prepare_bytes as f64),
         of(|r| r.online_bytes as f64),
-        of(|r| (r.rounds_prepare + r.rounds_online) as f64),
+        of(|r| r.rounds_prepare as f64 + r.rounds_online as f64),
     )?;
     Ok(if matching == records.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

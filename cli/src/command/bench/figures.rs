@@ -2,8 +2,9 @@
 
 use super::server::PlaceSeconds;
 use super::timed::Cost;
+use crate::command;
 use crate::record::median;
-use safenet_core::model::{Architecture, Op, Shape};
+use safenet_core::model::{Architecture, Shape};
 use safenet_core::session::{Meter, Phase, Place, Traffic};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -164,19 +165,9 @@ impl Run {
         };
         let mut layers = vec![layer("(whole network)", "shared", None)];
         for (index, node) in architecture.nodes.iter().enumerate() {
-            layers.push(layer(&node.name, kind(&node.op, shapes[node.input as usize]), Some(index as u32)));
+            let kind = command::kind(&node.op, shapes[node.input as usize]);
+            layers.push(layer(&node.name, kind, Some(index as u32)));
         }
         layers
-    }
-}
-
-/// What a node is called in tables.
-pub(crate) fn kind(op: &Op, input: Shape) -> &'static str {
-    match op {
-        Op::Convolution(_) if input.plane() == 1 => "dense",
-        Op::Convolution(_) => "convolution",
-        Op::SumPool(_) => "sum-pool",
-        Op::Flatten => "flatten",
-        Op::Activation(_) => "activation",
     }
 }

@@ -4,8 +4,6 @@ mod figures;
 pub(crate) mod server;
 mod timed;
 
-pub(crate) use figures::kind;
-
 use crate::net::{self, Connection};
 use crate::table::{self, Table};
 use crate::{alloc, command, files, images};

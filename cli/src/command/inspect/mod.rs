@@ -2,7 +2,7 @@
 
 mod spread;
 
-use crate::command::{self, bench};
+use crate::command;
 use crate::table::{self, Table};
 use crate::{files, images};
 use anyhow::{Context, Result, bail};
@@ -177,7 +177,7 @@ fn report(
         let (noise_bits, noise_budget_bits) = noise.get(index).copied().flatten().unzip();
         layers.push(Layer {
             name: node.name.clone(),
-            kind: bench::kind(&node.op, shapes[node.input as usize]),
+            kind: command::kind(&node.op, shapes[node.input as usize]),
             shape: [shape.channels, shape.height, shape.width],
             fraction_bits: activation.map(|a| a.fraction_bits),
             bound_bits: activation.and_then(|a| range(a, |c| c.bound_bits)),
