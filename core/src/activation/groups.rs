@@ -137,9 +137,9 @@ pub(crate) struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// `masks` is m, of the layer's input; `signs` the choices and words of the layer's random OTs with
-    /// the client as receiver; `products` the
-    /// client's shares wC of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
+    /// `masks` is m, of the layer's input; `signs` the choices and words of the layer's random OTs with the client as
+    /// receiver; `products` the client's shares wC of the layer's products. Each group then takes its random OTs through
+    /// [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &ClientSecrets,
@@ -211,9 +211,9 @@ pub(crate) struct ServerLayer {
 }
 
 impl ServerLayer {
-    /// `secrets` has an entry per channel; `signs` are the words of the layer's random OTs with the client as
-    /// receiver; `products` the
-    /// server's (u, wS) of the layer's products. Each group then takes its random OTs through [`Self::absorb`].
+    /// `secrets` has an entry per channel; `signs` are the words of the layer's random OTs with the client as receiver;
+    /// `products` the server's (u, wS) of the layer's products. Each group then takes its random OTs through
+    /// [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &[ChannelSecret],

@@ -12,13 +12,13 @@ pub mod limits {
     pub const CHANNELS: usize = 1 << 16;
     /// Elements of a tensor.
     pub const ELEMENTS: usize = 1 << 26;
-    /// Channels, and elements, of all tensors together.
+    /// Channels of all tensors together.
     pub const ALL_CHANNELS: u64 = 1 << 20;
-    /// See [`ALL_CHANNELS`].
+    /// Elements of all tensors together.
     pub const ALL_ELEMENTS: u64 = 1 << 28;
     /// Additions of a pooling layer: output elements times window.
     pub const POOL_ADDITIONS: u64 = 1 << 32;
-    /// Width of the digits by which a ReLU channel is compared is at most 3 · 5 bits, one more for the sign (`docs/protocol.md`, ReLU).
+    /// Bits of a truncated value at a ReLU: three digits of five bits, and the sign (`docs/protocol.md`, ReLU).
     pub const RELU_WIDTH: u8 = 16;
     /// Bits of a channel's bound: |y| < 2^(b-1) - 2^f with b at most this.
     pub const BOUND_BITS: u8 = 30;
@@ -88,11 +88,12 @@ pub struct Node {
 pub enum Op {
     /// y = W · x + bias in Z_2^32; a dense layer is a 1x1 convolution of a flat vector.
     Convolution(Convolution),
-    /// Sums over windows, without padding; an average pool whose window has 2^j elements adds j fraction bits.
+    /// Sums over windows, without padding; an average pool whose window has 2^j elements adds j fraction bits. Sums of
+    /// activations must fit 32 bits with sign: nothing checks that on the way, and a larger one comes back as another.
     SumPool(Pool),
     /// The same elements as a flat vector of C·H·W channels of one element.
     Flatten,
-    /// Truncation and activation, channel by channel.
+    /// Truncation and activation, channel by channel. Results must fit 32 bits with sign, as sums must.
     Activation(Activation),
 }
 
@@ -124,7 +125,8 @@ pub struct Pool {
 /// An activation layer: what becomes of each channel of a linear output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
-    /// Fraction bits of the layer's output, the same for all its channels.
+    /// Fraction bits of the layer's output. Of the last layer they say what the answer's integers stand for; of those before
+    /// they are nominal, for reports: each channel has a scale of its own, which is folded into the next layer's weights.
     pub fraction_bits: u8,
     /// One entry per channel.
     pub channels: Vec<Channel>,
@@ -407,7 +409,7 @@ impl Channel {
             Kind::Square { .. } | Kind::Cubic if g > limits::BACK_SHIFT => {
                 Err(malformed(format!("expected a back shift of at most {}, got {g}", limits::BACK_SHIFT)))
             }
-            // A square needs v² + 2^g < p/4 (just below 2^34), a cubic |v³ + λ·v| <= 2^33 - 2^19. What of that range a channel
+            // A square needs v² + 2^g < p/4 (just below 2^34), a cubic |v³ + λ·v| + 2^g <= 2^33 - 2^18. What of that range a channel
             // really reaches depends on its secrets and is the compiler's to check; these widths can never be of use.
             Kind::Square { .. } if width > 18 => Err(Error::new(
                 ErrorKind::UnsupportedModel,

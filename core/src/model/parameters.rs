@@ -26,7 +26,7 @@ pub enum NodeSecret {
         /// Weights \[out\]\[in\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of channels that no one
         /// reads, or that come from a constant channel, are used as they are: nothing is left out of the file.
         weights: Vec<i16>,
-        /// One bias per output channel, with the fraction bits of the linear output.
+        /// One bias per output channel, in the scale of the linear output.
         bias: Vec<i32>,
     },
     /// An activation layer's integers, one entry per channel.
@@ -36,9 +36,9 @@ pub enum NodeSecret {
 /// The secret integers of one channel's activation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub struct ChannelSecret {
-    /// γ, or the constant of a degree-0 channel, with the fraction bits of the layer's output. 0 for ReLU and degree 1.
+    /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU and degree 1.
     pub offset: i32,
-    /// λ of v³ + λ·v, with twice the fraction bits of v. 0 for the other kinds.
+    /// λ of v³ + λ·v, in the scale of v². 0 for the other kinds.
     pub lambda: i64,
     /// Whether a square with a secret sign is subtracted.
     pub negative: bool,

@@ -1,14 +1,13 @@
 //! The extension: SoftSpokenOT (Roy, "SoftSpokenOT: Quieter OT Extension from Small-Field Silent VOLE in the Minicrypt
-//! Model", CRYPTO 2022), semi-honest, with the repetition code. 128 base OTs become any number of random OTs at 128/k −
-//! 1 bits of traffic each.
+//! Model", CRYPTO 2022), semi-honest, with the repetition code. 128 base OTs become any number of random OTs at
+//! 128/k − 1 bits of traffic each.
 //!
 //! For each of 128/k trees of depth k (module `pprf`) and each OT j: the receiver of the random OTs expands all 2^k
 //! leaves into one bit r_x each and takes u = Σ r_x and, for each bit b < k of the index, v_b = Σ x_b·r_x (sums are
 //! XORs). The sender, who lacks the leaf at its point δ, takes w_b = Σ (x ⊕ δ)_b·r_x, in which the missing leaf has
-//! weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE (figure 7), over GF(2^k) as k bits. The receiver makes
-//! all
-//! trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over the
-//! trees, the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
+//! weight zero. So w_b = v_b ⊕ δ_b·u: the paper's small-field VOLE (figure 7), over GF(2^k) as k bits. The receiver
+//! makes all trees agree on the first one's u, the choice bit, by sending u ⊕ u' for each other tree. Concatenated over
+//! the trees, the sender has q = t ⊕ u·Δ for the receiver's row t of 128 bits; hashing q, q ⊕ Δ and t gives the keys.
 //!
 //! More depth means less traffic and more work: 2^k/k leaves are expanded for each bit of a row.
 

@@ -5,7 +5,8 @@ use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{Forecast, LinearStep, Schedule, Step};
 use super::{
-    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, invalid_state, nonce,
+    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, check_room,
+    invalid_state, nonce, spent,
 };
 use crate::activation::{ClientLayer, ClientSecrets, product_word};
 use crate::error::{Error, ErrorKind, Result};
@@ -290,15 +291,6 @@ impl Session for Client {
     }
 }
 
-fn spent(bundle: BundleId) -> Error {
-    Error::new(
-        ErrorKind::BundleSpent,
-        format!(
-            "bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"
-        ),
-    )
-}
-
 /// Handshake, keys and base OTs.
 async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed) -> Result<Box<Party>> {
     link.enter(Place { phase: Phase::Setup, node: None });
@@ -405,17 +397,7 @@ impl Masks<'_> {
 impl Party {
     /// Whether the server holds `count` more bundles.
     fn check_room(&self, count: u32) -> Result<()> {
-        match u64::from(count) + self.bundles.len() as u64 > u64::from(self.max_bundles) {
-            false => Ok(()),
-            true => Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "prepare: expected at most {} prepared inferences in a session, got {count} more than {} there",
-                    self.max_bundles,
-                    self.bundles.len()
-                ),
-            )),
-        }
+        check_room(ErrorKind::InvalidArgument, count, self.bundles.len(), self.max_bundles)
     }
 
     /// Prepares one inference: everything that does not depend on its input.

@@ -143,7 +143,7 @@ impl Link {
 pub enum Status {
     /// The session needs bytes from the other party to go on.
     WantsInput,
-    /// Bytes for the other party are left over: call again with an empty output buffer.
+    /// Bytes for the other party are left over, or an error that will be returned: call again, with room for output.
     HasOutput,
     /// The operation that was asked for is done and all its bytes are out.
     Idle,

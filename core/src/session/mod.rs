@@ -167,6 +167,29 @@ fn invalid_state(message: &str) -> Error {
     Error::new(ErrorKind::InvalidState, message)
 }
 
+/// Refuses to prepare `count` more inferences than a session of `held` holds.
+fn check_room(kind: ErrorKind, count: u32, held: usize, limit: u32) -> Result<()> {
+    if u64::from(count) + held as u64 > u64::from(limit) {
+        return Err(Error::new(
+            kind,
+            format!(
+                "prepare: expected at most {limit} prepared inferences in a session, got {count} more than {held} there"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The answer to an inference on a bundle that is not there.
+fn spent(bundle: BundleId) -> Error {
+    Error::new(
+        ErrorKind::BundleSpent,
+        format!(
+            "bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"
+        ),
+    )
+}
+
 /// A fresh nonce, from a generator of its own: what it shows says nothing about the party's other random values.
 fn nonce(prg: &mut Prg) -> [u8; NONCE_BYTES] {
     prg.fork().array()

@@ -133,7 +133,7 @@ impl Schedule {
         })
     }
 
-    /// Random OTs with the client as receiver of a batch: (needed, then the runs in which they are extended).
+    /// The runs in which a batch's random OTs with the client as receiver are extended, each a whole number of groups.
     pub(crate) fn client_rots(&self, batch: &core::ops::Range<usize>) -> Vec<usize> {
         let count: usize = self.activations(batch).map(|(_, step)| step.client_rots()).sum();
         (0..count).step_by(CHUNK_OTS).map(|start| round_up((count - start).min(CHUNK_OTS))).collect()

@@ -4,7 +4,7 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
-use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, nonce};
+use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, check_room, nonce, spent};
 use crate::activation::{ServerLayer, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
@@ -319,15 +319,7 @@ async fn receive_linear<'a>(
 impl Party {
     async fn prepare(&mut self, link: &Link, message: &[u8], max_bundles: u32) -> Result<()> {
         let count = <[u8; PREPARE_BYTES]>::try_from(message).map_or(0, u32::from_le_bytes);
-        if u64::from(count) + self.bundles.len() as u64 > u64::from(max_bundles) {
-            return Err(Error::new(
-                ErrorKind::MalformedMessage,
-                format!(
-                    "prepare: expected at most {max_bundles} prepared inferences in a session, got {count} more than {} there",
-                    self.bundles.len()
-                ),
-            ));
-        }
+        check_room(ErrorKind::MalformedMessage, count, self.bundles.len(), max_bundles)?;
         for _ in 0..count {
             let bundle = self.prepare_bundle(link).await?;
             self.bundles.insert(BundleId::new(&self.session, self.prepared), bundle);
@@ -439,12 +431,7 @@ impl Party {
     async fn infer(&mut self, link: &Link, message: &[u8]) -> Result<()> {
         let (id, words) = message.split_at(BUNDLE_BYTES);
         let id = BundleId::from_bytes(<[u8; BUNDLE_BYTES]>::try_from(id).unwrap_or([0; BUNDLE_BYTES]));
-        let Bundle { masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| {
-            Error::new(
-                ErrorKind::BundleSpent,
-                format!("bundle {id}: expected one that this session has prepared and not used, got one used, erased or unknown"),
-            )
-        })?;
+        let Bundle { masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
         let private = self.private.clone();
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
         let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);

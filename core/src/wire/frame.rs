@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The receiver knows from the public architecture which kind comes next and how long it is; anything else is an error
-//! before a byte of payload is stored. An error frame may come at any time: a kind byte and a text of at most 512 bytes.
+//! before a byte of payload is stored. An error frame may come at any time: a code and a text of at most 512 bytes.
 
 use crate::error::{Error, ErrorKind, Result};
 use alloc::{format, string::String, vec::Vec};
@@ -14,6 +14,8 @@ use alloc::{format, string::String, vec::Vec};
 pub(crate) const HEADER_BYTES: usize = 8;
 /// Longest text of an error frame.
 const ERROR_TEXT_BYTES: usize = 512;
+/// Longest payload of an error frame: a code and the text.
+const ERROR_BYTES: usize = 1 + ERROR_TEXT_BYTES;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub(crate) enum FrameKind {
     Error = 0,
     /// Client's opening: magic, version, parameters, model id, nonce.
     ClientHello = 1,
-    /// Server's answer: nonce and first message of the base OTs in which it sends.
+    /// Server's answer: nonce, most inferences it keeps prepared, and first message of the base OTs in which it sends.
     ServerHello = 2,
     /// Client's base OT messages and encryption keys.
     ClientKeys = 3,
@@ -106,8 +108,8 @@ pub(crate) fn parse_header(bytes: &[u8], expected: &[Expected]) -> Result<(Frame
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if code == FrameKind::Error as u8 {
         return match length {
-            1..=513 => Ok((FrameKind::Error, length)),
-            _ => malformed(format!("error message: expected 1 to {} bytes, got {length}", ERROR_TEXT_BYTES + 1)),
+            1..=ERROR_BYTES => Ok((FrameKind::Error, length)),
+            _ => malformed(format!("error message: expected 1 to {ERROR_BYTES} bytes, got {length}")),
         };
     }
     match expected.iter().find(|(kind, _)| *kind as u8 == code) {

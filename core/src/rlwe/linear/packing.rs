@@ -67,7 +67,7 @@ pub struct ConvShape {
 
 /// How a convolution lies in ciphertexts: M input channels per request, L output channels per answer. Public.
 ///
-/// Both parties derive it from the same [`ConvShape`] (and, where it is not the default, the same M and L).
+/// Both parties derive it from the same [`ConvShape`] and the same limit on L.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinearPacking {
     shape: ConvShape,

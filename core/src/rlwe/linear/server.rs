@@ -47,7 +47,8 @@ pub fn linear_noise_bound(packing: &LinearPacking, weights: &[i16]) -> Result<u6
 
 /// The cheapest packing of [`LinearPacking::choose_quieter`] whose noise flooding hides, for the weights of a layer.
 ///
-/// For the compiler: the M and L found go into the model's public part, and [`LinearPacking::new`] makes them a packing again.
+/// For the compiler: its L goes into the model's public part, from which both parties choose a packing of at most as many
+/// output channels per answer.
 ///
 /// # Errors
 /// As [`LinearPacking::choose`], [`linear_noise_bound`]; [`ErrorKind::UnsupportedModel`] if even a single output channel per
