@@ -41,7 +41,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A session on a shipped model, from seeds of the operating system's making or the test's.
+    /// A session on a shipped model, from the client's seed and the server's.
     pub fn new(client: &ClientModel, server: &ServerModel, seeds: [[u8; 32]; 2]) -> Self {
         let [mine, theirs] = seeds.map(Seed::from_bytes);
         Self {

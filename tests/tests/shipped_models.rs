@@ -2,10 +2,10 @@
 
 use safenet_compiler::{Options, compile};
 use safenet_core::model::{Kind, ModelFile, Op};
-use safenet_core::session::{ClientModel, Phase, ServerModel};
+use safenet_core::session::{ClientModel, Options as SessionOptions, Phase, Place, ServerModel, Traffic};
 use safenet_reference::Reference;
 use safenet_tests::{PLANS, Pair, model, read, samples};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compiling the shipped ONNX again gives the shipped files, bit for bit: nobody has changed one without the other.
 #[test]
@@ -55,6 +55,11 @@ fn the_mixed_plan_mixes_every_kind_in_every_layer() {
     assert_eq!(relu.nodes.iter().filter(|node| all_relu(&node.op)).count(), 3);
 }
 
+/// Index of the largest score.
+fn class(scores: &[i32]) -> usize {
+    (0..scores.len()).max_by_key(|&i| scores[i]).unwrap()
+}
+
 /// The fixed-point network in the clear, on 1,000 digits that training never saw.
 #[test]
 fn accuracy_in_the_clear() {
@@ -65,9 +70,7 @@ fn accuracy_in_the_clear() {
         let mut right = 0;
         for (image, &label) in digits.iter().zip(labels) {
             let trace = reference.run_nominal(&reference.quantise(image).unwrap()).unwrap();
-            let scores = &trace.output().nominal;
-            let best = (0..scores.len()).max_by_key(|&i| scores[i]).unwrap();
-            right += usize::from(best as i64 == label);
+            right += usize::from(class(&trace.nominal_answer()) as i64 == label);
         }
         assert!(right >= least, "{plan}: {right} of 1,000");
     }
@@ -91,12 +94,20 @@ fn private_answers_are_the_references() {
                 let trace = reference.run(&input).unwrap();
                 assert_eq!(trace.contains(&output).unwrap(), None, "{plan}");
                 assert!(trace.overflow.is_none());
+                assert_eq!(class(&output), class(&trace.nominal_answer()), "{plan}");
             }
         }
-        // At most 50 bytes online per activation, and a small client.
         let mut pair = Pair::new(&client, &server, [[77; 32], [78; 32]]);
         pair.infer(&vec![0; client.inputs()]);
-        let online = pair.client.meter().phase(Phase::Infer);
+        let meter = pair.client.meter();
+        let forecast = client.forecast(&SessionOptions::default());
+        let spent = meter.traffic().into_iter().filter(|(place, _)| place.phase != Phase::Setup);
+        let expected = forecast.traffic.into_iter().filter(|(_, traffic)| *traffic != Traffic::default());
+        assert_eq!(spent.collect::<BTreeMap<Place, Traffic>>(), expected.collect(), "{plan}");
+        assert_eq!(meter.rounds(Phase::Prepare), forecast.prepare_rounds, "{plan}");
+        assert_eq!(meter.rounds(Phase::Infer), forecast.infer_rounds, "{plan}");
+        // At most 50 bytes online per activation.
+        let online = meter.phase(Phase::Infer);
         let activations = 8 * 28 * 28 + 16 * 14 * 14 + 64;
         assert!((online.sent + online.received) / activations <= 50, "{plan}: {online:?}");
     }
