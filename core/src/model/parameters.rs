@@ -23,8 +23,8 @@ pub enum NodeSecret {
     None,
     /// A convolution's integers.
     Convolution {
-        /// Weights \[out\]\[in\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of channels that no one
-        /// reads, or that come from a constant channel, are used as they are: nothing is left out of the file.
+        /// Weights \[out\]\[in\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of outputs that no
+        /// one reads and of inputs that are constant are there like all others.
         weights: Vec<i16>,
         /// One bias per output channel, in the scale of the linear output.
         bias: Vec<i32>,

@@ -120,11 +120,6 @@ impl RingParams {
     pub fn primes(&self) -> &'static [RnsPrime] {
         self.primes
     }
-
-    /// log2 of the modulus q' that answers are switched to.
-    pub fn switched_bits(&self) -> u32 {
-        self.switched_bits
-    }
 }
 
 #[cfg(test)]

@@ -200,8 +200,8 @@ impl<T> Driver<T> {
         self.failure.as_ref()
     }
 
-    pub(crate) fn with_meter<R>(&self, read: impl FnOnce(&Meter) -> R) -> R {
-        read(&self.channel.lock().meter)
+    pub(crate) fn meter(&self) -> Meter {
+        self.channel.lock().meter.clone()
     }
 
     /// Ends the script at once, with everything that it holds and all that is not sent; later calls return the error, or

@@ -175,12 +175,7 @@ impl Server {
 
     /// What the session has cost so far.
     pub fn meter(&self) -> Meter {
-        self.driver.with_meter(Meter::clone)
-    }
-
-    /// Where the session is.
-    pub fn place(&self) -> Place {
-        self.driver.with_meter(Meter::place)
+        self.driver.meter()
     }
 }
 

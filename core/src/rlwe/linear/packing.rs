@@ -272,11 +272,6 @@ impl LinearPacking {
         self.shape.out_channels * self.windows()
     }
 
-    /// Rows and columns of the output.
-    pub fn output_size(&self) -> (usize, usize) {
-        (self.rows.windows, self.columns.windows)
-    }
-
     /// Number of weights: output channels times input channels times kernel.
     pub fn weights(&self) -> usize {
         self.shape.out_channels * self.shape.in_channels * self.rows.kernel * self.columns.kernel
