@@ -34,7 +34,7 @@ pub enum NodeSecret {
 }
 
 /// The secret integers of one channel's activation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub struct ChannelSecret {
     /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU and degree 1.
     pub offset: i32,

@@ -14,7 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Largest magnitude of a weight: 9 bits with sign.
-pub const MAX_WEIGHT: i16 = 255;
+pub const MAX_WEIGHT: i16 = crate::model::WEIGHT_LIMIT;
 
 /// The weights of a linear layer as transformed polynomials. The server makes them once per model; immutable, shared by any number of
 /// inferences, wiped when dropped.
