@@ -27,7 +27,8 @@ static int header_number(const uint8_t *contents, size_t size, size_t *position,
         *number = 10 * *number + (uint32_t)(contents[*position] - '0');
         *position += 1;
     }
-    return *position == start ? -1 : 0;
+    /* A number of ten digits or more would go on as the next one. */
+    return *position == start || (*position < size && isdigit(contents[*position])) ? -1 : 0;
 }
 
 static int read_image(const char *path, const uint8_t *contents, size_t size, const safenet_model_info *info,

@@ -2,10 +2,11 @@
 #include <netinet/in.h>
 #include <safenet.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static ptrdiff_t get(void *fd, uint8_t *bytes, size_t size) { return read(*(int *)fd, bytes, size); }
-static ptrdiff_t put(void *fd, const uint8_t *bytes, size_t size) { return write(*(int *)fd, bytes, size); }
+static ptrdiff_t put(void *fd, const uint8_t *bytes, size_t size) { return send(*(int *)fd, bytes, size, MSG_NOSIGNAL); }
 
 int main(int argc, char **argv) {
     static uint8_t file[1 << 20];
@@ -17,7 +18,8 @@ int main(int argc, char **argv) {
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     safenet_client_model *model = NULL;
     safenet_client *client = NULL;
-    if (scanf("P5 28 28 255%*1[\n]") != 0) return 1; /* the header of a 28x28 image */
+    int header = 0;
+    if (scanf("P5 28 28 255%*1[\n]%n", &header) == EOF || !header) return fprintf(stderr, "expected a 28x28 PGM image\n"), 1;
     for (int i = 0; i < 28 * 28; i++) image[i] = (float)getchar() / 255;
     if (connect(fd, (struct sockaddr *)&server, sizeof server) /* 0.0.0.0 is this machine */
         || safenet_client_model_load(file, size, &model, error, sizeof error)

@@ -29,7 +29,7 @@ static const char usage[] =
     "  --once          exit after the first session, with status 1 if it failed\n"
     "  --sessions N    most sessions at a time; more wait (64)\n"
     "  --prepared N    most unused prepared inferences that one session may hold (64)\n"
-    "  --timeout S     seconds after which a silent client is let go; 0 means never (600)\n"
+    "  --timeout S     seconds without a byte after which a client is let go; 0 means never (600)\n"
     "  --help          this text\n";
 
 /* One client's connection and the thread that serves it. The list of them is the main thread's alone. */
@@ -293,6 +293,8 @@ int main(int argc, char **argv)
         action.sa_handler = on_signal;
         sigaction(SIGINT, &action, NULL);
         sigaction(SIGTERM, &action, NULL);
+        /* Whoever reads the lines may go away; the server stays. */
+        signal(SIGPIPE, SIG_IGN);
         /* Lines appear as they are printed, into files and pipes too. */
         setvbuf(stdout, NULL, _IOLBF, 0);
         char text[320];

@@ -15,7 +15,8 @@
  * Ownership   What _load or _new made, the _free of the same type frees, once. Buffers stay their caller's: nothing is
  *             kept of them after the call.
  * Threads     A model is immutable and may be used by any number of threads and sessions at once. A session may move
- *             from thread to thread, but only one at a time may use it.
+ *             from thread to thread, but only one at a time may use it. It must not go on in two copies (fork(), a
+ *             restored snapshot): both would use the same masks.
  * Structs     Those that may grow begin with their size in bytes: set it before the call, and programs and libraries
  *             of different versions understand each other.
  * Quiet       The library opens no files and no sockets, starts no threads, reads no clock and prints nothing. Running
@@ -362,7 +363,8 @@ safenet_status safenet_client_advance(struct safenet_client *client,
                                       safenet_state *state);
 
 // Tells the session that the connection has ended: no more input will come. Everything prepared is erased, and every later
-// operation fails with SAFENET_ERROR_ABORTED.
+// operation fails with SAFENET_ERROR_ABORTED, or the error that ended the session before. Without effect on a session
+// that was closed.
 safenet_status safenet_client_input_ended(struct safenet_client *client);
 
 // Carries out the operation that was started, over a blocking connection: calls `read` and `write` with `context` until it
@@ -410,7 +412,8 @@ safenet_status safenet_server_advance(struct safenet_server *server,
                                       safenet_state *state);
 
 // Tells the session that the connection has ended: no more input will come. Everything prepared is erased, and
-// later calls fail with SAFENET_ERROR_ABORTED.
+// later calls fail with SAFENET_ERROR_ABORTED, or the error that ended the session before. Without effect on a session that
+// is closed.
 safenet_status safenet_server_input_ended(struct safenet_server *server);
 
 // Serves the session to its end over a blocking connection: calls `read` and `write` with `context` until the client has

@@ -310,7 +310,8 @@ pub unsafe extern "C" fn safenet_client_advance(
 }
 
 /// Tells the session that the connection has ended: no more input will come. Everything prepared is erased, and every later
-/// operation fails with SAFENET_ERROR_ABORTED.
+/// operation fails with SAFENET_ERROR_ABORTED, or the error that ended the session before. Without effect on a session
+/// that was closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn safenet_client_input_ended(client: *mut safenet_client) -> safenet_status {
     // SAFETY: what the header asks of callers.

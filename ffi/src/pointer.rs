@@ -30,6 +30,12 @@ fn checked_len<T>(pointer: *const T, len: usize, name: &str) -> Result<(), Failu
     if pointer.is_null() {
         return Err(null(name));
     }
+    if !pointer.is_aligned() {
+        return Err(invalid(format!(
+            "{name}: expected a pointer aligned to {} bytes, got one that is not",
+            align_of::<T>()
+        )));
+    }
     match len.checked_mul(size_of::<T>()) {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
         _ => Err(invalid(format!("{name}: expected a length that memory can hold, got {len}"))),

@@ -88,7 +88,8 @@ pub unsafe extern "C" fn safenet_server_advance(
 }
 
 /// Tells the session that the connection has ended: no more input will come. Everything prepared is erased, and
-/// later calls fail with SAFENET_ERROR_ABORTED.
+/// later calls fail with SAFENET_ERROR_ABORTED, or the error that ended the session before. Without effect on a session that
+/// is closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn safenet_server_input_ended(server: *mut safenet_server) -> safenet_status {
     // SAFETY: what the header asks of callers.

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{
-    INPUTS, OUTPUTS, SIDE, close, compile, evaluate, image, library, repository, run, system_libraries, tiny,
+    INPUTS, OUTPUTS, SIDE, available, close, compile, evaluate, image, library, repository, run, system_libraries, tiny,
 };
 use serde_json::Value;
 use std::fs;
@@ -203,7 +203,7 @@ fn a_server_outlives_bad_clients_and_serves_good_ones_side_by_side() {
 
 #[test]
 fn valgrind_finds_no_error_and_no_leak() {
-    if Command::new("valgrind").arg("--version").output().is_ok_and(|output| output.status.success()) {
+    if available("valgrind") {
         serve_good_and_bad(true);
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Most prepared inferences that are kept for a client
     #[arg(long, value_name = "N", default_value_t = Options::default().max_bundles)]
     max_prepared: u32,
-    /// Ends a session whose client does nothing for so long
+    /// Ends a session whose client sends no byte for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }

@@ -74,8 +74,10 @@ impl Parameters {
                             bias.len()
                         ))));
                     }
-                    if let Some(w) = weights.iter().find(|w| w.unsigned_abs() > WEIGHT_LIMIT as u16) {
-                        return Err(place(malformed(format!("expected weights of at most {WEIGHT_LIMIT}, got {w}"))));
+                    if weights.iter().any(|w| w.unsigned_abs() > WEIGHT_LIMIT as u16) {
+                        return Err(place(malformed(format!(
+                            "expected weights of at most {WEIGHT_LIMIT}, got a larger one"
+                        ))));
                     }
                 }
                 (Op::Activation(activation), NodeSecret::Activation(channels)) => {

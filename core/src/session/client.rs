@@ -5,7 +5,7 @@ use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{Forecast, LinearStep, Schedule, Step};
 use super::{
-    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, check_room,
+    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, bind, check_room,
     invalid_state, nonce, spent,
 };
 use crate::activation::{ClientLayer, ClientSecrets, product_word};
@@ -237,6 +237,7 @@ impl Client {
     /// [`ErrorKind::InvalidState`] while an operation runs; the error that ended the session, if one did.
     pub fn close(&mut self) -> Result<()> {
         self.check_idle()?;
+        self.seed = None;
         if let Some(party) = self.party.take() {
             let link = self.driver.link();
             self.driver.start(Box::pin(async move {
@@ -275,7 +276,7 @@ impl Session for Client {
     }
 
     fn input_ended(&mut self) {
-        let open = self.seed.is_some() || self.party.take().is_some() || self.driver.is_running();
+        let open = self.seed.take().is_some() || self.party.take().is_some() || self.driver.is_running();
         if !open {
             return;
         }
@@ -304,6 +305,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
+    let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
     let mut delta = Box::new(Zeroizing::new([0; BASE_OTS / 8]));
     prg.fill(&mut delta[..]);
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;

@@ -84,7 +84,10 @@ impl Link {
     fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
         let header = frame::header(kind, payload.len())?;
         let mut channel = self.0.lock();
-        channel.meter.sent(HEADER_BYTES + payload.len());
+        // Neither party counts an error: it ends the session, and belongs to no phase of it.
+        if kind != FrameKind::Error {
+            channel.meter.sent(HEADER_BYTES + payload.len());
+        }
         channel.queued += HEADER_BYTES + payload.len();
         channel.outbox.push_back(header.to_vec());
         if !payload.is_empty() {

@@ -28,10 +28,11 @@ pub use server::{Server, ServerModel, fit_noise};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ModelId;
 use crate::ot::softspoken::Depth;
-use crate::prg::Prg;
+use crate::prg::{Prg, Seed};
 use alloc::{format, vec::Vec};
 use core::fmt;
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// First bytes of every session.
 const MAGIC: [u8; 8] = *b"SAFENET\0";
@@ -188,6 +189,16 @@ fn spent(bundle: BundleId) -> Error {
             "bundle {bundle}: expected one that this session has prepared and not used, got one used, erased or unknown"
         ),
     )
+}
+
+/// Goes on with a generator keyed by this one's output and both nonces. The peer's nonce is fresh even where a broken source
+/// of randomness repeats this party's seed, so that no mask is drawn twice then either.
+fn bind(prg: &mut Prg, client_nonce: &[u8; NONCE_BYTES], server_nonce: &[u8; NONCE_BYTES]) -> Prg {
+    let drawn = Zeroizing::new(prg.array::<32>());
+    let hash = Sha256::new_with_prefix(b"safenet seed").chain_update(*drawn);
+    let mut seed = Zeroizing::new([0; 32]);
+    seed.copy_from_slice(&hash.chain_update(client_nonce).chain_update(server_nonce).finalize());
+    Prg::new(&Seed::from_bytes(*seed))
 }
 
 /// A fresh nonce, from a generator of its own: what it shows says nothing about the party's other random values.

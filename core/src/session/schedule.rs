@@ -22,6 +22,8 @@ const CHUNK_OTS: usize = 1 << 15;
 const BATCH_BYTES: u64 = 64 << 20;
 /// What a response in the making takes: two halves of 4096 residues modulo three primes.
 const ACCUMULATOR_BYTES: u64 = 2 * 3 * 4096 * 4;
+/// Most responses of one layer: 384 MiB in the making.
+const LAYER_RESPONSES: usize = 4096;
 /// Most bits of one message of inference: 1 GiB.
 const MESSAGE_BITS: u64 = 1 << 33;
 
@@ -83,6 +85,19 @@ impl Schedule {
                 Op::SumPool(_) | Op::Flatten => Step::Local,
                 Op::Activation(activation) => Step::Activation(ActivationStep { groups: groups(activation, input) }),
             });
+        }
+        for (index, step) in steps.iter().enumerate() {
+            if let Step::Linear(LinearStep { packing: Some(packing), .. }) = step
+                && packing.response_ciphertexts() > LAYER_RESPONSES
+            {
+                return Err(Error::new(
+                    ErrorKind::UnsupportedModel,
+                    alloc::format!(
+                        "node {index}: expected at most {LAYER_RESPONSES} response ciphertexts of a layer, got {}",
+                        packing.response_ciphertexts()
+                    ),
+                ));
+            }
         }
         let mut schedule = Self { shapes, steps, batches: vec![] };
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {

@@ -4,7 +4,9 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
-use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, check_room, nonce, spent};
+use super::{
+    BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, check_room, nonce, spent,
+};
 use crate::activation::{ServerLayer, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
@@ -246,6 +248,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     link.count_received(opening.len());
     let Hello { depth, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
     let server_nonce = nonce(&mut prg);
+    let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);

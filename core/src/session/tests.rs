@@ -415,6 +415,28 @@ fn a_cut_connection_erases_every_bundle_on_both_sides() {
     again.infer(&input).unwrap();
 }
 
+/// A source of randomness that repeats itself at one party does not make it use a mask twice: nonces of the other enter.
+#[test]
+fn a_repeated_seed_repeats_no_mask() {
+    let (_, client, server) = models();
+    let masks = |mine: u8, theirs: u8| {
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, 0);
+        pipe.client = Client::new(&client, Options::default(), Seed::from_bytes([mine; 32]));
+        pipe.server = Server::new(&server, Options::default(), Seed::from_bytes([theirs; 32]));
+        pipe.client.prepare(1).unwrap();
+        pipe.run().unwrap();
+        // r of the input, and m of the first layer, which is W · r + s.
+        pipe.client.driver.shown()[..2].to_vec()
+    };
+    let (first, other_server, other_client) = (masks(1, 2), masks(1, 3), masks(4, 2));
+    assert_eq!(first, masks(1, 2));
+    let equal = |a: &[u32], b: &[u32]| a.iter().zip(b).filter(|(a, b)| a == b).count();
+    assert!(equal(&first[0], &other_server[0]) < 3, "the client's masks");
+    // The server's s is m - W · r: with the same client seed and a bound generator everything differs.
+    assert!(equal(&first[1], &other_server[1]) < first[1].len() / 4, "the outputs' masks");
+    assert!(equal(&first[0], &other_client[0]) < 3);
+}
+
 #[test]
 fn inputs_that_do_not_fit_cost_nothing() {
     let (_, client, server) = models();

@@ -141,6 +141,11 @@ pub(crate) fn error_payload(error: &Error) -> Vec<u8> {
     out
 }
 
+/// Whether a character of a peer's text may be shown: no control characters, line breaks or changes of writing direction.
+fn is_plain(c: char) -> bool {
+    !(c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+}
+
 /// The error that an error frame's payload tells of.
 pub(crate) fn peer_error(payload: &[u8]) -> Error {
     let (code, text) = payload.split_first().map_or((0, &[][..]), |(code, text)| (*code, text));
@@ -149,7 +154,7 @@ pub(crate) fn peer_error(payload: &[u8]) -> Error {
         2 => ErrorKind::BundleSpent,
         _ => ErrorKind::Peer,
     };
-    let text: String = String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = String::from_utf8_lossy(text).chars().map(|c| if is_plain(c) { c } else { ' ' }).collect();
     Error::new(kind, format!("the other party reports: {text}"))
 }
 
@@ -176,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_error_crosses_the_wire_without_control_characters() {
-        let error = Error::new(ErrorKind::BundleSpent, "bundle 3: spent\u{7}");
+        let error = Error::new(ErrorKind::BundleSpent, "bundle 3:\u{202e}spent\u{7}");
         let there = peer_error(&error_payload(&error));
         assert_eq!(there.kind(), ErrorKind::BundleSpent);
         assert_eq!(there.message(), "the other party reports: bundle 3: spent ");

@@ -150,3 +150,13 @@ pub(crate) fn image(seed: u8) -> Vec<i32> {
     let mut prg = Prg::new(&Seed::from_bytes([seed; 32]));
     (0..INPUTS).map(|_| prg.below(256) as i32 * 256 / 255).collect()
 }
+
+/// Whether a program that some tests need is installed. Where `SAFENET_TEST_ALL` is set, it must be.
+pub(crate) fn available(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    assert!(found || std::env::var_os("SAFENET_TEST_ALL").is_none(), "expected {program} to be installed, it is not");
+    if !found {
+        eprintln!("skipped: {program} is not installed");
+    }
+    found
+}
