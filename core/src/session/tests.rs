@@ -1,5 +1,7 @@
 //! Client and server back to back in memory.
 
+mod graphs;
+
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
@@ -53,6 +55,16 @@ impl Pipe {
         self.client.infer(self.client.bundles()[0], input)?;
         self.run()?;
         Ok(self.client.output().unwrap().to_vec())
+    }
+}
+
+impl Pipe {
+    /// Every tensor's values: both parties' words put together.
+    fn tensors(&self) -> Vec<Vec<i64>> {
+        let (words, masks) = (self.server.driver.shown(), self.client.driver.shown());
+        assert_eq!(words.len(), masks.len());
+        let plain = |(x, r): (&u32, &u32)| i64::from(x.wrapping_sub(*r) as i32);
+        words.iter().zip(&masks).map(|(x, r)| x.iter().zip(r).map(plain).collect()).collect()
     }
 }
 
@@ -264,13 +276,7 @@ fn every_value_of_every_layer_is_an_allowed_rounding() {
                 })
                 .collect();
             let output = pipe.infer(&input).unwrap();
-            let masks = pipe.client.driver.shown();
-            let words = pipe.server.driver.shown();
-            let tensors: Vec<Vec<i64>> = words
-                .iter()
-                .zip(&masks)
-                .map(|(x, r)| x.iter().zip(r).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect())
-                .collect();
+            let tensors = pipe.tensors();
             assert_eq!(tensors.len(), file.architecture.nodes.len() + 1);
             assert!(tensors[0].iter().zip(&input).all(|(&a, &b)| a == i64::from(b)));
             assert!(tensors[tensors.len() - 1].iter().zip(&output).all(|(&a, &b)| a == i64::from(b)));
