@@ -1,6 +1,8 @@
 //! The C interface called as C programs call it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+#[path = "api/blocking.rs"]
+mod blocking;
 mod common;
 
 use common::{INPUTS, OUTPUTS, close, evaluate, image, tiny};
@@ -599,179 +601,21 @@ fn null_is_an_error_of_every_function_and_never_a_crash() {
     }
 }
 
-mod blocking {
-    //! The blocking helpers, over sockets.
-
-    use super::*;
-    use std::io::{Read, Write};
-    use std::os::unix::net::UnixStream;
-    use std::thread;
-
-    /// A pointer that a test moves to another thread, as C programs do.
-    struct Sent<T>(*mut T);
-    // SAFETY: handles may move between threads.
-    unsafe impl<T> Send for Sent<T> {}
-
-    impl<T> Sent<T> {
-        fn get(self) -> *mut T {
-            self.0
+#[test]
+fn an_inference_that_fails_is_not_counted() {
+    let mut pair = Pair::new(1 << 20);
+    pair.prepare(1);
+    let input = image(1);
+    assert_eq!(unsafe { safenet_client_infer_fixed(pair.client, null(), input.as_ptr(), INPUTS) }, SAFENET_OK);
+    // The input, then four replies (three rounds of ReLU, one of the output), the last of them damaged.
+    for message in 0..5 {
+        turn(safenet_client_advance, pair.client, &mut pair.down, &mut pair.up, 1 << 20).unwrap();
+        if message == 4 {
+            pair.up[0] = 200;
         }
+        turn(safenet_server_advance, pair.server, &mut pair.up, &mut pair.down, 1 << 20).unwrap();
     }
-
-    unsafe extern "C" fn read(context: *mut c_void, buffer: *mut u8, size: usize) -> isize {
-        let socket = unsafe { &mut *context.cast::<UnixStream>() };
-        let buffer = unsafe { std::slice::from_raw_parts_mut(buffer, size) };
-        socket.read(buffer).map_or(-1, |count| count as isize)
-    }
-
-    unsafe extern "C" fn write(context: *mut c_void, buffer: *const u8, size: usize) -> isize {
-        let socket = unsafe { &mut *context.cast::<UnixStream>() };
-        // A part at a time, as sockets may.
-        let buffer = unsafe { std::slice::from_raw_parts(buffer, size.min(5000)) };
-        socket.write(buffer).map_or(-1, |count| count as isize)
-    }
-
-    fn run(client: *mut safenet_client, socket: &mut UnixStream) -> safenet_status {
-        unsafe { safenet_client_run(client, Some(read), Some(write), std::ptr::from_mut(socket).cast()) }
-    }
-
-    #[test]
-    fn sessions_in_threads_share_a_model() {
-        let file = tiny();
-        let client_model = load_client(&file.public_bytes().unwrap());
-        let server_model = load_server(&file.server_bytes().unwrap());
-        let threads: Vec<_> = (0..3u8)
-            .map(|i| {
-                let (mut ours, mut theirs) = UnixStream::pair().unwrap();
-                let (client, server) = (Sent(new_client(client_model)), Sent(new_server(server_model)));
-                let serving = thread::spawn(move || {
-                    let server = server.get();
-                    let context = std::ptr::from_mut(&mut theirs).cast();
-                    let status = unsafe { safenet_server_run(server, Some(read), Some(write), context) };
-                    assert_eq!(status, SAFENET_OK, "{}", server_error(server));
-                    unsafe { safenet_server_free(server) };
-                });
-                let asking = thread::spawn(move || {
-                    let client = client.get();
-                    let input = image(i);
-                    let mut output = [0; OUTPUTS];
-                    unsafe {
-                        assert_eq!(safenet_client_prepare(client, 1), SAFENET_OK);
-                        assert_eq!(run(client, &mut ours), SAFENET_OK, "{}", client_error(client));
-                        assert_eq!(safenet_client_infer_fixed(client, null(), input.as_ptr(), INPUTS), SAFENET_OK);
-                        assert_eq!(run(client, &mut ours), SAFENET_OK, "{}", client_error(client));
-                        assert_eq!(safenet_client_output_fixed(client, output.as_mut_ptr(), OUTPUTS), SAFENET_OK);
-                        assert_eq!(safenet_client_close(client), SAFENET_OK);
-                        assert_eq!(run(client, &mut ours), SAFENET_OK, "{}", client_error(client));
-                        safenet_client_free(client);
-                    }
-                    assert!(close(&output, &evaluate(&tiny(), &input)), "{output:?}");
-                });
-                (serving, asking)
-            })
-            .collect();
-        // Loaded models are counted: giving them back early takes nothing from the sessions.
-        unsafe {
-            safenet_client_model_free(client_model);
-            safenet_server_model_free(server_model);
-        }
-        for (serving, asking) in threads {
-            asking.join().unwrap();
-            serving.join().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_peer_that_leaves_is_an_aborted_session() {
-        let file = tiny();
-        let (client_model, server_model) =
-            (load_client(&file.public_bytes().unwrap()), load_server(&file.server_bytes().unwrap()));
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let client = new_client(client_model);
-        theirs.shutdown(std::net::Shutdown::Write).unwrap();
-        unsafe {
-            assert_eq!(safenet_client_prepare(client, 1), SAFENET_OK);
-            assert_eq!(run(client, &mut ours), SAFENET_ERROR_ABORTED);
-            assert_eq!(run(client, &mut ours), SAFENET_ERROR_ABORTED);
-            safenet_client_free(client);
-        }
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let server = new_server(server_model);
-        drop(theirs);
-        unsafe {
-            let context = std::ptr::from_mut(&mut ours).cast();
-            let status = safenet_server_run(server, Some(read), Some(write), context);
-            assert_eq!(status, SAFENET_ERROR_ABORTED);
-            assert!(server_error(server).contains("got its end"), "{}", server_error(server));
-            safenet_server_free(server);
-            safenet_client_model_free(client_model);
-            safenet_server_model_free(server_model);
-        }
-    }
-
-    unsafe extern "C" fn too_much(_: *mut c_void, _: *mut u8, size: usize) -> isize {
-        size as isize + 1
-    }
-
-    unsafe extern "C" fn failing(_: *mut c_void, _: *const u8, _: usize) -> isize {
-        -1
-    }
-
-    #[test]
-    fn callbacks_that_fail_or_lie_are_transport_errors() {
-        let model = load_client(&tiny().public_bytes().unwrap());
-        let client = new_client(model);
-        unsafe {
-            assert_eq!(safenet_client_prepare(client, 1), SAFENET_OK);
-            let status = safenet_client_run(client, Some(too_much), Some(failing), null_mut());
-            assert_eq!(status, SAFENET_ERROR_TRANSPORT);
-            assert!(client_error(client).starts_with("write callback: expected 1 to "), "{}", client_error(client));
-            safenet_client_free(client);
-            let client = new_client(model);
-            assert_eq!(safenet_client_prepare(client, 1), SAFENET_OK);
-            let (ours, _theirs) = UnixStream::pair().unwrap();
-            let mut ours = ours;
-            let context = std::ptr::from_mut(&mut ours).cast();
-            let status = safenet_client_run(client, Some(too_much), Some(write), context);
-            assert_eq!(status, SAFENET_ERROR_TRANSPORT);
-            assert_eq!(client_error(client), "read callback: expected 0 to 65536, got 65537");
-            // The session is over.
-            assert_eq!(safenet_client_prepare(client, 1), SAFENET_ERROR_ABORTED);
-            safenet_client_free(client);
-            safenet_client_model_free(model);
-        }
-    }
-
-    /// What a callback finds out about the session that called it.
-    struct Inside {
-        client: *mut safenet_client,
-        status: Option<safenet_status>,
-    }
-
-    unsafe extern "C" fn reentrant(context: *mut c_void, _: *mut u8, _: usize) -> isize {
-        let inside = unsafe { &mut *context.cast::<Inside>() };
-        inside.status = Some(unsafe { safenet_client_prepare(inside.client, 1) });
-        // Refused too, and the session stays whole.
-        unsafe { safenet_client_free(inside.client) };
-        -1
-    }
-
-    unsafe extern "C" fn ignoring(_: *mut c_void, _: *const u8, size: usize) -> isize {
-        size as isize
-    }
-
-    #[test]
-    fn a_callback_that_uses_its_own_session_is_refused() {
-        let model = load_client(&tiny().public_bytes().unwrap());
-        let client = new_client(model);
-        let mut inside = Inside { client, status: None };
-        unsafe {
-            assert_eq!(safenet_client_prepare(client, 1), SAFENET_OK);
-            let status = safenet_client_run(client, Some(reentrant), Some(ignoring), (&raw mut inside).cast());
-            assert_eq!(status, SAFENET_ERROR_TRANSPORT);
-            assert_eq!(inside.status, Some(SAFENET_ERROR_INVALID_STATE));
-            safenet_client_free(client);
-            safenet_client_model_free(model);
-        }
-    }
+    let failed = turn(safenet_server_advance, pair.server, &mut pair.up, &mut pair.down, 1 << 20);
+    assert_eq!(failed, Err(SAFENET_ERROR_MALFORMED_MESSAGE));
+    assert_eq!(stats(|s| unsafe { safenet_server_stats(pair.server, s) }).inferences, 0);
 }
