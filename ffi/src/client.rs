@@ -141,9 +141,12 @@ pub unsafe extern "C" fn safenet_client_new(
 }
 
 /// Starts to prepare `count` inferences: all that does not depend on their inputs. The first call also opens the session
-/// (and does only that if `count` is 0). The server refuses to hold more at a time than its option max_bundles says.
+/// (and does only that if `count` is 0). Inferences that are prepared and not used may be no more than the server's option
+/// max_bundles says.
 ///
-/// Fails with SAFENET_ERROR_INVALID_STATE while an operation runs, or with the error that ended the session.
+/// Fails with SAFENET_ERROR_INVALID_ARGUMENT if they would be more (in the first call, which cannot know yet, carrying it out
+/// fails, and the session is over), with SAFENET_ERROR_INVALID_STATE while an operation runs, or with the error that ended
+/// the session.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn safenet_client_prepare(client: *mut safenet_client, count: u32) -> safenet_status {
     // SAFETY: what the header asks of callers.
@@ -226,7 +229,7 @@ pub unsafe extern "C" fn safenet_client_infer_fixed(
     }
 }
 
-/// Copies the output of the last inference as real numbers. `output` has room for `output_count` values, at least as many as
+/// Copies the output of the last inference that is done as real numbers. `output` has room for `output_count` values, at least as many as
 /// the model's `outputs`; as many as that are written.
 ///
 /// Fails with SAFENET_ERROR_INVALID_STATE if no inference is done and SAFENET_ERROR_INVALID_ARGUMENT if there is too little

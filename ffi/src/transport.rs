@@ -66,6 +66,7 @@ pub(crate) fn run(
     let mut callbacks = Callbacks { read, write, context, failed: false };
     match drive(session, &mut callbacks) {
         Ok(_) => Ok(()),
+        // Any other error is the session's own, which it could not tell the other party.
         Err(error) if callbacks.failed && error.kind() == ErrorKind::Aborted => {
             Err(Failure::new(safenet_status::SAFENET_ERROR_TRANSPORT, error.message()))
         }
