@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use safenet_core::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Pool, Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Pool, Shape,
 };
 use serde_json::Value;
 use std::fs;
@@ -109,6 +109,7 @@ fn network() -> ModelFile {
             ],
         },
         parameters: Some(Parameters {
+            calibration: Calibration::default(),
             nodes: vec![
                 NodeSecret::Convolution { weights: random.weights(5 * 9), bias: vec![100, -200, 0, 50, 0] },
                 NodeSecret::Activation(vec![

@@ -148,7 +148,11 @@ pub fn compile(
     safenet_core::session::fit_noise(&mut fixed.model)?;
     progress(&format!("comparing on {} samples", options.compared_samples.min(calibration.count())));
     let report = report::judge(&network, &float, &fixed, &statistics, calibration, options)?;
-    Ok(Compiled { model: fixed.model, report, float })
+    let mut model = fixed.model;
+    if let Some(parameters) = &mut model.parameters {
+        parameters.calibration = report.output.in_units(model.architecture.output_fraction_bits());
+    }
+    Ok(Compiled { model, report, float })
 }
 
 fn check(options: &Options) -> Result<()> {

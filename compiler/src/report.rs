@@ -7,7 +7,7 @@ use crate::fixed::form::Shape as Form;
 use crate::fixed::{Fixed, Note};
 use crate::network::{Network, Op};
 use crate::samples::Samples;
-use safenet_core::model::{Activation, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp};
+use safenet_core::model::{Activation, Calibration, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp};
 use safenet_reference::{ChannelBounds, Reference, Trace};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -133,6 +133,19 @@ pub struct OutputReport {
     pub max_half_width: f64,
     /// Part of the samples whose class no choice of roundings can change.
     pub certain: f64,
+}
+
+impl OutputReport {
+    /// What the model file keeps of this, in units of the last place of an output with `fraction_bits`.
+    pub(crate) fn in_units(&self, fraction_bits: u8) -> Calibration {
+        // Casts of reals saturate.
+        let units = |score: f64| (score * f64::from(1u32 << fraction_bits)).round() as u32;
+        Calibration {
+            samples: self.intervals as u32,
+            rounding_ulp: units(2.0 * self.max_half_width),
+            gap_ulp: units(self.median_gap),
+        }
+    }
 }
 
 /// Part of the labelled samples whose class is found.

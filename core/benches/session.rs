@@ -3,8 +3,8 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use safenet_core::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Pool, Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Pool, Shape,
 };
 use safenet_core::prg::{Prg, Seed};
 use safenet_core::session::{Client, ClientModel, Options, Server, ServerModel, Session, Status};
@@ -65,7 +65,7 @@ fn network(kind: Kind) -> ModelFile {
         Op::Activation(activation) => NodeSecret::Activation(vec![ChannelSecret::default(); activation.channels.len()]),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: secrets.collect() });
+    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default() });
     ModelFile { architecture, parameters }
 }
 

@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use safenet_core::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Pool, Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Pool, Shape,
 };
 use safenet_reference::{FIELD_PRIME, Reference, Violation};
 
@@ -115,7 +115,7 @@ fn network(coins: &mut Coins) -> ModelFile {
     let Builder { nodes, secrets, .. } = b;
     let architecture =
         Architecture { name: "random".into(), input, input_fraction_bits: 8, input_range: [-256, 256], nodes };
-    ModelFile { architecture, parameters: Some(Parameters { nodes: secrets }) }
+    ModelFile { architecture, parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default() }) }
 }
 
 /// One activation with random roundings; `None` where the model's bounds are violated.

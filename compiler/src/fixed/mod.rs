@@ -8,8 +8,8 @@ use crate::evaluate::Statistics;
 use crate::network::{Function, Layer, Linear, Network, Op};
 use form::{Form, Range, Shape as FormShape, form};
 use safenet_core::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, ModelFile, Node, NodeSecret, Op as FixedOp,
-    Parameters, Pool, Shape, WEIGHT_LIMIT,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, ModelFile, Node, NodeSecret,
+    Op as FixedOp, Parameters, Pool, Shape, WEIGHT_LIMIT,
 };
 use search::{Candidate, Choice, Next, choose, choose_output, kind};
 
@@ -150,7 +150,7 @@ pub(crate) fn fix(network: &Network, statistics: &[Vec<Statistics>], settings: &
         input_range: settings.input_range.map(|x| (x * input_scale).round() as i32),
         nodes,
     };
-    let parameters = Parameters { nodes: secrets };
+    let parameters = Parameters { nodes: secrets, calibration: Calibration::default() };
     parameters.check(&architecture)?;
     Ok(Fixed { model: ModelFile { architecture, parameters: Some(parameters) }, notes })
 }

@@ -11,4 +11,4 @@ mod tests;
 
 pub use architecture::{Activation, Architecture, Channel, Convolution, Kind, Node, Op, Pool, Shape, TensorId, limits};
 pub use file::{ModelFile, ModelId, PUBLIC_MAGIC, SERVER_MAGIC};
-pub use parameters::{ChannelSecret, NodeSecret, Parameters, WEIGHT_LIMIT};
+pub use parameters::{Calibration, ChannelSecret, NodeSecret, Parameters, WEIGHT_LIMIT};

@@ -14,6 +14,20 @@ pub const WEIGHT_LIMIT: i16 = 255;
 pub struct Parameters {
     /// What each node needs.
     pub nodes: Vec<NodeSecret>,
+    /// What was measured when the model was made.
+    pub calibration: Calibration,
+}
+
+/// How exact a model's answers are on the samples with which it was made. For reports; the protocol makes no use of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+pub struct Calibration {
+    /// Samples on which the rest was measured; 0 if nothing was.
+    pub samples: u32,
+    /// Widest interval of an output that the protocol's roundings allow, in units of the last place: how far apart two private
+    /// inferences on the same input may be.
+    pub rounding_ulp: u32,
+    /// Median distance of the two largest outputs, in the same units.
+    pub gap_ulp: u32,
 }
 
 /// The secret integers of one node.

@@ -5,8 +5,8 @@ mod graphs;
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Pool, Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Pool, Shape,
 };
 use crate::ot::softspoken::Depth;
 use crate::prg::{Prg, Seed};
@@ -151,7 +151,7 @@ fn network(prg: &mut Prg) -> ModelFile {
         ),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: parameters.collect() });
+    let parameters = Some(Parameters { nodes: parameters.collect(), calibration: Calibration::default() });
     ModelFile { architecture, parameters }
 }
 

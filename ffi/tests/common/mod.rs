@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "every test program uses a part")]
 
 use safenet_core::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Shape,
 };
 use safenet_core::prg::{Prg, Seed};
 use std::path::{Path, PathBuf};
@@ -93,6 +93,7 @@ pub(crate) fn tiny() -> ModelFile {
             ],
         },
         parameters: Some(Parameters {
+            calibration: Calibration::default(),
             nodes: vec![
                 NodeSecret::Convolution { weights: weights(MAPS * 9), bias: vec![100, -200] },
                 NodeSecret::Activation(vec![ChannelSecret::default(); MAPS]),

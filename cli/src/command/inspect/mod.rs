@@ -6,7 +6,7 @@ use crate::command;
 use crate::table::{self, Table};
 use crate::{files, images};
 use anyhow::{Context, Result, bail};
-use safenet_core::model::{Activation, Architecture, Channel, Kind, ModelFile, Op};
+use safenet_core::model::{Activation, Architecture, Calibration, Channel, Kind, ModelFile, Op};
 use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{ClientModel, Forecast, Phase, Place, ServerModel, Traffic};
 use safenet_reference::{Overflow, Reference};
@@ -24,7 +24,8 @@ use std::process::ExitCode;
 ///
 /// Of the server's file also: the noise of each linear layer's encryption, in bits, against the bits that flooding hides;
 /// and the rounding interval of the output, in units of its last place: how far apart two private inferences on the same
-/// input may be. With --images it is the widest over these inputs; without, a range that holds the outputs of every input.
+/// input may be. With --images it is the widest over these inputs; without, the widest
+/// over the compiler's samples, and a range that holds the outputs of every input.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -103,6 +104,9 @@ struct Rounding {
     inputs: usize,
     /// The widest interval of an output.
     interval_ulp: i64,
+    /// What the compiler measured, if the whole input range is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<Calibration>,
     /// The first bound that is exceeded or cannot be proven.
     #[serde(skip_serializing_if = "Option::is_none")]
     overflow: Option<String>,
@@ -134,7 +138,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn rounding(file: &ModelFile, paths: &[PathBuf]) -> Result<Rounding> {
     let reference = Reference::new(file)?;
     let samples = images::load_all(paths, file.architecture.input)?;
-    let mut rounding = Rounding { inputs: samples.len(), interval_ulp: 0, overflow: None, possible_overflow: None };
+    let mut rounding =
+        Rounding { inputs: samples.len(), interval_ulp: 0, calibration: None, overflow: None, possible_overflow: None };
     for sample in &samples {
         let input = reference.quantise(&sample.values).with_context(|| sample.name.clone())?;
         let trace = reference.run(&input)?;
@@ -147,6 +152,7 @@ fn rounding(file: &ModelFile, paths: &[PathBuf]) -> Result<Rounding> {
         let [low, high] = file.architecture.input_range.map(|end| vec![end; file.architecture.input.elements()]);
         let trace = reference.run_range(&low, &high)?;
         rounding.interval_ulp = spread::bound(file, &trace)?;
+        rounding.calibration = file.parameters.as_ref().map(|p| p.calibration).filter(|made| made.samples > 0);
         rounding.possible_overflow = trace.possible_overflow.as_ref().map(ToString::to_string);
     }
     Ok(rounding)
@@ -292,10 +298,16 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
     if let Some(rounding) = &report.rounding {
         let ulp = rounding.interval_ulp;
         match rounding.inputs {
-            0 => writeln!(
-                out,
-                "rounding interval of the output: at most {ulp} units of the last place, for every input"
-            )?,
+            0 => {
+                if let Some(made) = &rounding.calibration {
+                    writeln!(
+                        out,
+                        "rounding interval of the output: at most {} units of the last place on {} calibration samples, whose two best outputs are {} apart (median)",
+                        made.rounding_ulp, made.samples, made.gap_ulp
+                    )?;
+                }
+                writeln!(out, "        at most {ulp} for every input that there could be")?;
+            }
             n => writeln!(
                 out,
                 "rounding interval of the output: at most {ulp} units of the last place, over {}",

@@ -2,8 +2,8 @@
 
 use super::{Pipe, check_tensors};
 use crate::model::{
-    Activation, Architecture, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Parameters,
-    Pool, Shape,
+    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
+    Parameters, Pool, Shape,
 };
 use crate::prg::{Prg, Seed};
 use crate::session::{ClientModel, ServerModel};
@@ -74,7 +74,7 @@ fn odd(prg: &mut Prg) -> ModelFile {
         Op::Activation(activation) => NodeSecret::Activation(activation.channels.iter().map(secret).collect()),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: secrets.collect() });
+    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default() });
     ModelFile { architecture, parameters }
 }
 
