@@ -1,8 +1,11 @@
-//! The network in real numbers: a chain of layers, each reading the one before.
+//! The network in real numbers: a graph of layers, each reading earlier tensors.
 
-use safenet_core::model::{Convolution, Pool, Shape, limits};
+use safenet_core::model::{Channels, Convolution, Pool, Shape, Window, limits};
 
-/// A trained network as the compiler works on it.
+/// Names a tensor: 0 is the network's input, i + 1 is the output of layer i.
+pub(crate) type Tensor = usize;
+
+/// A trained network as the compiler works on it. The last layer's output is the network's.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     pub(crate) name: String,
@@ -10,28 +13,61 @@ pub(crate) struct Network {
     pub(crate) layers: Vec<Layer>,
 }
 
-/// One layer of the chain.
+/// One layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Layer {
     pub(crate) name: String,
+    /// What it reads: the network's input or outputs of earlier layers.
+    pub(crate) inputs: Vec<Tensor>,
     pub(crate) op: Op,
     /// Shape of its output.
     pub(crate) shape: Shape,
 }
 
 /// What a layer computes.
+///
+/// Those marked *read* come from ONNX and are gone after [`normalise`](crate::fold::normalise), which expresses them by the
+/// others.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Linear(Linear),
-    /// Averages over windows, without padding.
+    /// Averages over windows; with `inside_only`, of what is inside the image, else with zeros of the padding counted.
     Average(Pool),
+    /// *Read.* Maxima over windows; `padding` holds nothing, `Pool::inside_only` says nothing.
+    MaxPool(Pool),
+    /// The larger of two tensors, element by element.
+    Max,
+    Window(Window),
+    Channels(Channels),
+    Concat,
     Flatten,
+    /// The sum of the inputs, those with a true entry in `negative` subtracted, and a constant per channel.
+    Sum {
+        negative: Vec<bool>,
+        constant: Vec<f64>,
+    },
+    /// One function per channel.
     Activation(Vec<Function>),
-    /// scale · x + shift, per channel: batch normalisation and its like, before it is folded away.
+    /// *Read.* scale · x + shift, per channel: batch normalisation and its like.
     Affine {
         scale: Vec<f64>,
         shift: Vec<f64>,
     },
+    /// *Read.* One piecewise function per channel.
+    Piecewise(Vec<Piecewise>),
+}
+
+/// A function of one variable that is put together from ReLUs, lines and parabolas.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Piecewise {
+    /// min(max(x, low), high); an end may be infinite. Clip, ReLU6.
+    Clip { low: f64, high: f64 },
+    /// x for x > 0, slope · x below. LeakyRelu, PRelu.
+    Leaky { slope: f64 },
+    /// min(max(alpha · x + beta, 0), 1).
+    HardSigmoid { alpha: f64, beta: f64 },
+    /// x · min(max(x/6 + 1/2, 0), 1).
+    HardSwish,
 }
 
 /// A convolution, or a dense layer as a 1x1 convolution of a flat vector.

@@ -7,8 +7,8 @@
 //! The server's file holds both parts, the client's (`.public`) the architecture alone. Both parts are in postcard's
 //! encoding; lengths are little-endian. The hash guards against damage, not against forgery.
 
-use super::architecture::Architecture;
-use super::parameters::Parameters;
+use super::Architecture;
+use super::Parameters;
 use crate::error::{Error, ErrorKind, Result};
 use alloc::{format, vec::Vec};
 use serde::{Serialize, de::DeserializeOwned};

@@ -1,7 +1,7 @@
 //! The server's secret parameters: what the client must never learn.
 
-use super::architecture::{Architecture, Kind, Op};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Architecture, Kind, Op, malformed};
+use crate::error::{Error, Result};
 use alloc::{format, vec::Vec};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -33,11 +33,13 @@ pub struct Calibration {
 /// The secret integers of one node.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub enum NodeSecret {
-    /// Pooling and reshaping have none.
+    /// Pooling, reshaping and maxima have none.
     None,
+    /// What a sum adds to each channel, in the scale of its output.
+    Sum(Vec<i32>),
     /// A convolution's integers.
     Convolution {
-        /// Weights \[out\]\[in\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of outputs that no
+        /// Weights \[out\]\[in / groups\]\[kernel row\]\[kernel column\], each at most 255 in absolute value. Those of outputs that no
         /// one reads and of inputs that are constant are there like all others.
         weights: Vec<i16>,
         /// One bias per output channel, in the scale of the linear output.
@@ -76,7 +78,7 @@ impl Parameters {
             let place = |e: Error| e.context(format!("parameters of node {index} ({})", node.name));
             match (&node.op, secret) {
                 (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
-                    let inputs = u128::from(shapes[node.input as usize].channels);
+                    let inputs = u128::from(shapes[node.inputs[0] as usize].channels / conv.groups);
                     let kernel = u128::from(conv.kernel[0]) * u128::from(conv.kernel[1]);
                     // The kernel fits the padded input, whose sides the shapes bound: no product overflows.
                     let expected = u128::from(conv.out_channels) * inputs * kernel;
@@ -106,7 +108,19 @@ impl Parameters {
                         secret.check(public.kind).map_err(|e| place(e.context(format!("channel {c}"))))?;
                     }
                 }
-                (Op::SumPool(_) | Op::Flatten, NodeSecret::None) => {}
+                (Op::Sum(_), NodeSecret::Sum(constants)) => {
+                    let channels = shapes[index + 1].channels as usize;
+                    if constants.len() != channels {
+                        return Err(place(malformed(format!(
+                            "expected {channels} constants, got {}",
+                            constants.len()
+                        ))));
+                    }
+                }
+                (
+                    Op::SumPool(_) | Op::Window(_) | Op::Channels(_) | Op::Concat | Op::Flatten | Op::Max(_),
+                    NodeSecret::None,
+                ) => {}
                 _ => return Err(place(malformed("expected parameters of the node's kind, got those of another"))),
             }
         }
@@ -130,8 +144,4 @@ impl ChannelSecret {
         }
         Ok(())
     }
-}
-
-fn malformed(message: impl Into<alloc::string::String>) -> Error {
-    Error::new(ErrorKind::MalformedModel, message)
 }
