@@ -3,7 +3,7 @@
 use super::material::{ReceiverRots, SenderRots};
 use super::{linear, poly, relu};
 use crate::field::P;
-use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
+use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::{Mask, Masked};
@@ -19,10 +19,10 @@ pub(crate) struct Group {
 }
 
 /// The groups of a layer, in the order of their first channels.
-pub(crate) fn groups(activation: &Activation, shape: Shape) -> Vec<Group> {
+pub(crate) fn groups(channels: &[Channel], shape: Shape) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
     let mut places = alloc::collections::BTreeMap::new();
-    for (index, channel) in activation.channels.iter().enumerate() {
+    for (index, channel) in channels.iter().enumerate() {
         let place = *places.entry(*channel).or_insert_with(|| {
             out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane() });
             out.len() - 1
@@ -137,19 +137,19 @@ pub(crate) struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// `masks` is m, of the layer's input; `signs` the choices and words of the layer's random OTs with the client as
+    /// `masks` are m, of the layer's input, and r, of what comes out; `signs` the choices and words of the layer's random OTs with the client as
     /// receiver; `products` the client's shares wC of the layer's products. Each group then takes its random OTs through
     /// [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &ClientSecrets,
-        masks: &[u32],
+        masks: (&[u32], &[u32]),
         mut signs: (&[u8], &[u32]),
         mut products: &[u64],
         prg: &mut Prg,
     ) -> Self {
         let prepared = groups.iter().zip(&secrets.shares).map(|(group, shares)| {
-            let (m, r) = (group.gather(masks), group.gather(&secrets.outputs));
+            let (m, r) = (group.gather(masks.0), group.gather(masks.1));
             match group.channel.kind {
                 Kind::Relu => {
                     let count = group.elements();

@@ -20,7 +20,7 @@ fn run(
 ) -> Vec<Vec<i64>> {
     let plane = values[0].len();
     let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
-    let groups = groups(activation, shape);
+    let groups = groups(&activation.channels, shape);
     let elements = shape.elements();
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
     let mine = ClientSecrets::draw(&groups, elements, prg);
@@ -36,7 +36,8 @@ fn run(
     let sign_words: Vec<u32> = signs.keys.iter().map(|&key| product_word(key)).collect();
     let sign_pairs: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
 
-    let mut client = ClientLayer::new(&groups, &mine, &masks, (&sign_choices, &sign_words), &client_products, prg);
+    let mut client =
+        ClientLayer::new(&groups, &mine, (&masks, &mine.outputs), (&sign_choices, &sign_words), &client_products, prg);
     let mut server = ServerLayer::new(&groups, secrets, &sign_pairs, &server_products);
     for (index, group) in groups.iter().enumerate() {
         // Two parts, to see that elements may come in runs.

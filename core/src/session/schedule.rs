@@ -4,13 +4,14 @@
 use super::meter::{Phase, Place, Traffic};
 use crate::activation::{Group, groups};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Architecture, Convolution, Op, Shape};
+use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
 use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
     linear::{ConvShape, LinearPacking},
     slots,
 };
+use crate::wire::bits::packed_bytes;
 use crate::wire::frame::HEADER_BYTES;
 use alloc::{vec, vec::Vec};
 
@@ -35,6 +36,10 @@ pub(crate) struct Schedule {
     pub(crate) steps: Vec<Step>,
     /// Runs of nodes that are prepared in one round trip.
     pub(crate) batches: Vec<core::ops::Range<usize>>,
+    /// What the client learns.
+    pub(crate) output: Output,
+    /// For every tensor, the last node that reads it.
+    pub(crate) last_readers: Vec<Option<usize>>,
 }
 
 /// What a node takes to prepare and to infer.
@@ -50,7 +55,8 @@ pub(crate) enum Step {
 pub(crate) struct LinearStep {
     /// None if no live input meets a live output: then both masks are zero.
     pub(crate) packing: Option<LinearPacking>,
-    /// Input channels whose mask is not a public zero, and output channels that someone reads.
+    /// Input channels whose mask is not a public zero, and output channels that someone reads; of a convolution in groups,
+    /// all channels of the groups that have some of either.
     pub(crate) inputs: Vec<usize>,
     pub(crate) outputs: Vec<usize>,
     /// Which output channels no one reads.
@@ -66,13 +72,16 @@ impl Schedule {
     pub(crate) fn new(architecture: &Architecture) -> Result<Self> {
         let shapes = architecture.shapes()?;
         let constant = architecture.constant_channels(&shapes);
+        let mut unread = architecture.unread_channels(&shapes);
         let mut steps = Vec::with_capacity(architecture.nodes.len());
         for (index, node) in architecture.nodes.iter().enumerate() {
-            let input = shapes[node.input as usize];
+            // Every operator has at least one input.
+            let first = node.inputs[0] as usize;
+            let input = shapes[first];
             steps.push(match &node.op {
                 Op::Convolution(conv) => {
-                    let unread = architecture.unread_outputs(index, &shapes);
-                    let step = LinearStep::new(conv, input, &constant[node.input as usize], unread);
+                    let unread = core::mem::take(&mut unread[index + 1]);
+                    let step = LinearStep::new(conv, input, &constant[first], unread);
                     // A shape that the packing cannot take came with the model.
                     let malformed = |e: Error| match e.kind() {
                         ErrorKind::InvalidArgument => Error::new(ErrorKind::MalformedModel, e.message()),
@@ -82,8 +91,16 @@ impl Schedule {
                         step.map_err(|e| malformed(e).context(alloc::format!("node {index} ({})", node.name)))?,
                     )
                 }
-                Op::SumPool(_) | Op::Flatten => Step::Local,
-                Op::Activation(activation) => Step::Activation(ActivationStep { groups: groups(activation, input) }),
+                Op::Activation(activation) => {
+                    Step::Activation(ActivationStep { groups: groups(&activation.channels, input) })
+                }
+                Op::Max(max) => {
+                    // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
+                    let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
+                    let channels = vec![channel; input.channels as usize];
+                    Step::Activation(ActivationStep { groups: groups(&channels, input) })
+                }
+                _ => Step::Local,
             });
         }
         for (index, step) in steps.iter().enumerate() {
@@ -99,7 +116,8 @@ impl Schedule {
                 ));
             }
         }
-        let mut schedule = Self { shapes, steps, batches: vec![] };
+        let (output, last_readers) = (architecture.output, architecture.last_readers());
+        let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
             let bits = (0..step.rounds()).map(|round| step.round_bits(round)).map(|(down, up)| down.max(up)).max();
             if bits.unwrap_or(0) > MESSAGE_BITS {
@@ -111,6 +129,18 @@ impl Schedule {
         }
         schedule.batches = schedule.batches();
         Ok(schedule)
+    }
+
+    /// Bytes of the server's answer.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let elements = self.shapes.last().map_or(0, Shape::elements);
+        packed_bytes(elements, self.output.bits().into())
+    }
+
+    /// The tensors that no node after this one reads. The output is not among them.
+    pub(crate) fn last_read_by(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        let last = self.last_readers.iter().enumerate();
+        last.filter(move |(_, reader)| **reader == Some(index)).map(|(tensor, _)| tensor)
     }
 
     /// Cuts the nodes into runs of bounded bytes.
@@ -177,7 +207,6 @@ impl Schedule {
             }
         }
         place(Phase::Prepare, None, prepare_sent, prepare_received);
-        let words = |shape: Shape| 4 * shape.elements();
         let mut rounds = 1;
         for (index, step) in self.steps.iter().enumerate() {
             match step {
@@ -201,8 +230,12 @@ impl Schedule {
                 _ => {}
             }
         }
-        let (first, last) = (self.shapes[0], self.shapes[self.shapes.len() - 1]);
-        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + words(first)), frames(1, words(last)));
+        place(
+            Phase::Infer,
+            None,
+            frames(1, super::BUNDLE_BYTES + 4 * self.shapes[0].elements()),
+            frames(1, self.answer_bytes()),
+        );
         Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds }
     }
 }
@@ -221,7 +254,20 @@ pub struct Forecast {
 impl LinearStep {
     fn new(conv: &Convolution, input: Shape, constant: &[bool], unread: Vec<bool>) -> Result<Self> {
         let chosen = |mask: &[bool]| (0..mask.len()).filter(|&c| !mask[c]).collect::<Vec<_>>();
-        let (inputs, outputs) = (chosen(constant), chosen(&unread));
+        let (inputs, outputs, groups) = match conv.groups as usize {
+            1 => (chosen(constant), chosen(&unread), 1),
+            // A group is there as a whole or not at all, so that all groups that are there have the same size.
+            groups => {
+                let (inputs, outputs) = (constant.len() / groups, unread.len() / groups);
+                let alive = |g: &usize| {
+                    constant[g * inputs..(g + 1) * inputs].contains(&false)
+                        && unread[g * outputs..(g + 1) * outputs].contains(&false)
+                };
+                let alive: Vec<usize> = (0..groups).filter(alive).collect();
+                let all = |size: usize| alive.iter().flat_map(move |g| g * size..(g + 1) * size).collect();
+                (all(inputs), all(outputs), alive.len())
+            }
+        };
         let packing = if inputs.is_empty() || outputs.is_empty() {
             None
         } else {
