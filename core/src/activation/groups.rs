@@ -211,7 +211,7 @@ pub(crate) struct ServerLayer {
 }
 
 impl ServerLayer {
-    /// `secrets` has an entry per channel; `signs` are the words of the layer's random OTs with the client as receiver;
+    /// `secrets` has an entry per channel, or none where all channels are ReLUs; `signs` are the words of the layer's random OTs with the client as receiver;
     /// `products` the server's (u, wS) of the layer's products. Each group then takes its random OTs through
     /// [`Self::absorb`].
     pub(crate) fn new(
@@ -220,6 +220,10 @@ impl ServerLayer {
         mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
+        let each = |group: &Group| {
+            let (members, plane) = (group.members.clone(), group.plane);
+            members.into_iter().flat_map(move |c| core::iter::repeat_n(secrets[c as usize], plane))
+        };
         let prepared = groups.iter().map(|group| match group.channel.kind {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
@@ -229,10 +233,12 @@ impl ServerLayer {
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                let each = group.members.iter().flat_map(|&c| core::iter::repeat_n(secrets[c as usize], group.plane));
-                ServerGroup::Poly(poly::Server::new(&group.channel, each, mine))
+                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), mine))
             }
-            Kind::Linear => ServerGroup::Linear(linear::Server::new(&group.channel, group.elements())),
+            Kind::Linear => {
+                let offsets = each(group).map(|secret| secret.offset);
+                ServerGroup::Linear(linear::Server::new(&group.channel, group.elements(), offsets))
+            }
             Kind::Zero => ServerGroup::Zero,
         });
         Self { groups: prepared.collect(), outputs: SecretVec::default() }

@@ -94,7 +94,7 @@ fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
     };
     match channel.kind {
         Kind::Relu => truncations(y, channel.shift).iter().map(|&t| t.max(0)).collect(),
-        Kind::Linear => truncations(y, channel.shift).to_vec(),
+        Kind::Linear => truncations(y, channel.shift).iter().map(|v| v + i64::from(secret.offset)).collect(),
         Kind::Square { .. } => polynomial(|v, _| v * v),
         Kind::Cubic => polynomial(|v, lambda| v * v * v + lambda * v),
         Kind::Zero => vec![offset],
@@ -208,7 +208,7 @@ fn mixed_layers_over_full_widths() {
         let secrets: Vec<ChannelSecret> = channels
             .iter()
             .map(|channel| ChannelSecret {
-                offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) { 0 } else { prg.next_u32() as i32 >> 8 },
+                offset: if channel.kind == Kind::Relu { 0 } else { prg.next_u32() as i32 >> 8 },
                 lambda: if channel.kind == Kind::Cubic { prg.below(1 << 21) as i64 - (1 << 20) } else { 0 },
                 negative: channel.kind == (Kind::Square { secret_sign: true }) && prg.below(2) == 1,
             })

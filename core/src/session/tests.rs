@@ -140,11 +140,7 @@ fn network(prg: &mut Prg) -> ModelFile {
                 .channels
                 .iter()
                 .map(|channel| ChannelSecret {
-                    offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) {
-                        0
-                    } else {
-                        prg.below(100) as i32 - 50
-                    },
+                    offset: if channel.kind == Kind::Relu { 0 } else { prg.below(100) as i32 - 50 },
                     lambda: if channel.kind == Kind::Cubic { prg.below(2000) as i64 - 1000 } else { 0 },
                     negative: channel.kind == (Kind::Square { secret_sign: true }),
                 })
@@ -180,7 +176,7 @@ fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
     let sign = if secret.negative { -1 } else { 1 };
     match channel.kind {
         Kind::Relu => truncated.iter().map(|&v| v.max(0)).collect(),
-        Kind::Linear => truncated.to_vec(),
+        Kind::Linear => truncated.iter().map(|v| v + i64::from(secret.offset)).collect(),
         Kind::Square { .. } => {
             truncated.iter().flat_map(|&v| back(v * v)).map(|q| sign * q + i64::from(secret.offset)).collect()
         }
@@ -422,6 +418,7 @@ fn a_repeated_seed_repeats_no_mask() {
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 0);
         pipe.client = Client::new(&client, Options::default(), Seed::from_bytes([mine; 32]));
         pipe.server = Server::new(&server, Options::default(), Seed::from_bytes([theirs; 32]));
+        pipe.trace();
         pipe.client.prepare(1).unwrap();
         pipe.run().unwrap();
         // r of the input, and m of the first layer, which is W · r + s.
