@@ -20,10 +20,8 @@ const CHUNK_ELEMENTS: usize = 2048;
 const CHUNK_OTS: usize = 1 << 15;
 /// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
 const BATCH_BYTES: u64 = 64 << 20;
-/// What a response in the making takes: two halves of 4096 residues modulo three primes.
-const ACCUMULATOR_BYTES: u64 = 2 * 3 * 4096 * 4;
-/// Most responses of one layer: 384 MiB in the making.
-const LAYER_RESPONSES: usize = 4096;
+/// Most requests of one layer: 384 MiB at the server.
+const LAYER_REQUESTS: usize = 4096;
 /// Most bits of one message of inference: 1 GiB.
 const MESSAGE_BITS: u64 = 1 << 33;
 
@@ -88,13 +86,13 @@ impl Schedule {
         }
         for (index, step) in steps.iter().enumerate() {
             if let Step::Linear(LinearStep { packing: Some(packing), .. }) = step
-                && packing.response_ciphertexts() > LAYER_RESPONSES
+                && packing.request_ciphertexts() > LAYER_REQUESTS
             {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
                     alloc::format!(
-                        "node {index}: expected at most {LAYER_RESPONSES} response ciphertexts of a layer, got {}",
-                        packing.response_ciphertexts()
+                        "node {index}: expected at most {LAYER_REQUESTS} request ciphertexts of a layer, got {}",
+                        packing.request_ciphertexts()
                     ),
                 ));
             }
@@ -119,7 +117,7 @@ impl Schedule {
         for (index, step) in self.steps.iter().enumerate() {
             let own = match step {
                 Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                    p.response_ciphertexts() as u64 * ACCUMULATOR_BYTES
+                    p.request_ciphertexts() as u64 * p.ciphertext_memory() as u64
                 }
                 Step::Activation(step) => {
                     let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
@@ -231,8 +229,11 @@ impl LinearStep {
                 in_height: input.height as usize,
                 in_width: input.width as usize,
                 out_channels: outputs.len(),
+                groups: 1,
                 kernel_height: conv.kernel[0] as usize,
                 kernel_width: conv.kernel[1] as usize,
+                dilation_height: 1,
+                dilation_width: 1,
                 stride_height: conv.stride[0] as usize,
                 stride_width: conv.stride[1] as usize,
                 pad_top: top,

@@ -14,7 +14,7 @@ use crate::model::{Architecture, ModelFile, ModelId, NodeSecret, Op, Parameters}
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
-use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
+use crate::rlwe::linear::{self, Keep, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::share::Masked;
 use crate::wire::bits::{BitReader, BitWriter};
@@ -64,9 +64,7 @@ impl ServerModel {
         let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
         let products = schedule.steps.iter().filter_map(|step| match step {
-            Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                Some(p.request_ciphertexts() as u64 * p.response_ciphertexts() as u64)
-            }
+            Step::Linear(LinearStep { packing: Some(p), .. }) => Some(p.weight_polynomials()),
             _ => None,
         });
         let products = products.sum::<u64>();
@@ -106,7 +104,7 @@ impl LinearStep {
     /// The weights between live channels, transformed.
     fn transform(&self, weights: &[i16], channels: usize) -> Result<Option<LinearWeights>> {
         let Some(packing) = &self.packing else { return Ok(None) };
-        LinearWeights::new(packing, &self.live_weights(weights, channels)).map(Some)
+        LinearWeights::new(packing, &self.live_weights(weights, channels), Keep::Transformed).map(Some)
     }
 
     /// The weights between live channels, of all weights of a layer with `channels` input channels.
@@ -292,7 +290,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     })
 }
 
-/// Receives a batch's encrypted masks and multiplies them with the weights as they come.
+/// Receives a batch's encrypted masks.
 async fn receive_linear<'a>(
     link: &Link,
     private: &'a Private,
