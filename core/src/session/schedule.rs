@@ -8,7 +8,7 @@ use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
 use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
-    linear::{ConvShape, LinearPacking},
+    linear::{ConvShape, Keep, LinearPacking},
     slots,
 };
 use crate::wire::bits::packed_bytes;
@@ -21,10 +21,8 @@ const CHUNK_ELEMENTS: usize = 2048;
 const CHUNK_OTS: usize = 1 << 15;
 /// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
 const BATCH_BYTES: u64 = 64 << 20;
-/// What a response in the making takes: two halves of 4096 residues modulo three primes.
-const ACCUMULATOR_BYTES: u64 = 2 * 3 * 4096 * 4;
-/// Most responses of one layer: 384 MiB in the making.
-const LAYER_RESPONSES: usize = 4096;
+/// Most requests of one layer: 384 MiB at the server.
+const LAYER_REQUESTS: usize = 4096;
 /// Most bits of one message of inference: 1 GiB.
 const MESSAGE_BITS: u64 = 1 << 33;
 
@@ -103,21 +101,19 @@ impl Schedule {
                 _ => Step::Local,
             });
         }
-        for (index, step) in steps.iter().enumerate() {
-            if let Step::Linear(LinearStep { packing: Some(packing), .. }) = step
-                && packing.response_ciphertexts() > LAYER_RESPONSES
-            {
+        let (output, last_readers) = (architecture.output, architecture.last_readers());
+        let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
+        for (index, packing) in schedule.packings() {
+            if packing.request_ciphertexts() > LAYER_REQUESTS {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
                     alloc::format!(
-                        "node {index}: expected at most {LAYER_RESPONSES} response ciphertexts of a layer, got {}",
-                        packing.response_ciphertexts()
+                        "node {index}: expected at most {LAYER_REQUESTS} request ciphertexts of a layer, got {}",
+                        packing.request_ciphertexts()
                     ),
                 ));
             }
         }
-        let (output, last_readers) = (architecture.output, architecture.last_readers());
-        let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
             let bits = (0..step.rounds()).map(|round| step.round_bits(round)).map(|(down, up)| down.max(up)).max();
             if bits.unwrap_or(0) > MESSAGE_BITS {
@@ -143,13 +139,37 @@ impl Schedule {
         last.filter(move |(_, reader)| **reader == Some(index)).map(|(tensor, _)| tensor)
     }
 
+    /// For each node, in which form a server keeps its weights: those of the smallest layers transformed, as long as all of
+    /// these take at most `memory` bytes.
+    pub(crate) fn kept_weights(&self, memory: u64) -> Vec<Keep> {
+        let mut sizes: Vec<(u64, usize)> = self.packings().map(|(index, p)| (p.transformed_bytes(), index)).collect();
+        sizes.sort_unstable();
+        let mut kept = vec![Keep::Plain; self.steps.len()];
+        let mut left = memory;
+        for (bytes, index) in sizes {
+            match left.checked_sub(bytes) {
+                Some(rest) => (left, kept[index]) = (rest, Keep::Transformed),
+                None => break,
+            }
+        }
+        kept
+    }
+
+    /// The packings of the linear layers, with their node indices.
+    fn packings(&self) -> impl Iterator<Item = (usize, &LinearPacking)> {
+        self.steps.iter().enumerate().filter_map(|(index, step)| match step {
+            Step::Linear(LinearStep { packing: Some(packing), .. }) => Some((index, packing)),
+            _ => None,
+        })
+    }
+
     /// Cuts the nodes into runs of bounded bytes.
     fn batches(&self) -> Vec<core::ops::Range<usize>> {
         let (mut batches, mut start, mut bytes) = (vec![], 0, 0u64);
         for (index, step) in self.steps.iter().enumerate() {
             let own = match step {
                 Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                    p.response_ciphertexts() as u64 * ACCUMULATOR_BYTES
+                    p.request_ciphertexts() as u64 * p.ciphertext_memory() as u64
                 }
                 Step::Activation(step) => {
                     let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
@@ -277,8 +297,11 @@ impl LinearStep {
                 in_height: input.height as usize,
                 in_width: input.width as usize,
                 out_channels: outputs.len(),
+                groups,
                 kernel_height: conv.kernel[0] as usize,
                 kernel_width: conv.kernel[1] as usize,
+                dilation_height: conv.dilation[0] as usize,
+                dilation_width: conv.dilation[1] as usize,
                 stride_height: conv.stride[0] as usize,
                 stride_width: conv.stride[1] as usize,
                 pad_top: top,

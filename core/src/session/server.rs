@@ -14,7 +14,7 @@ use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId,
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
-use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
+use crate::rlwe::linear::{self, Keep, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::share::Masked;
 use crate::wire::bits::{BitReader, BitWriter};
@@ -22,8 +22,8 @@ use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use zeroize::Zeroizing;
 
-/// Most transformed weight polynomials of a model: 3 GiB.
-const WEIGHT_POLYNOMIALS: u64 = 1 << 16;
+/// Bytes of transformed weights that a server keeps unless told otherwise.
+pub const WEIGHT_MEMORY: u64 = 2 << 30;
 
 /// A model with its secrets, its weights transformed for encrypted masks. Immutable; any number of sessions share it.
 #[derive(Clone)]
@@ -34,12 +34,12 @@ struct Private {
     parameters: Parameters,
     schedule: Schedule,
     id: ModelId,
-    /// Per node, the transformed weights of a convolution with live channels.
+    /// Per node, the weights of a convolution with live channels, ready for products.
     weights: Vec<Option<LinearWeights>>,
 }
 
 impl ServerModel {
-    /// Reads a server's model file and transforms its weights.
+    /// Reads a server's model file and makes its weights ready, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`]; the latter also where a layer's noise exceeds
@@ -48,11 +48,23 @@ impl ServerModel {
         Self::new(ModelFile::read(bytes)?)
     }
 
-    /// Takes a model with its secrets.
+    /// Takes a model with its secrets, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn new(model: ModelFile) -> Result<Self> {
+        Self::load(model, WEIGHT_MEMORY, &mut |_, _| {})
+    }
+
+    /// Takes a model with its secrets and transforms its weights for products with encrypted masks, layer by layer, the
+    /// smallest layers first, as long as transformed weights take at most `weight_memory` bytes. Those of the other layers
+    /// are transformed anew in each inference.
+    ///
+    /// `progress` is told after each layer how many weights are done, and of how many.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn load(model: ModelFile, weight_memory: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let ModelFile { architecture, parameters } = model;
         let parameters = parameters.ok_or_else(|| {
             Error::new(
@@ -63,27 +75,26 @@ impl ServerModel {
         parameters.check(&architecture)?;
         let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
-        let products = schedule.steps.iter().filter_map(|step| match step {
-            Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                Some(p.request_ciphertexts() as u64 * p.response_ciphertexts() as u64)
-            }
-            _ => None,
-        });
-        let products = products.sum::<u64>();
-        if products > WEIGHT_POLYNOMIALS {
-            return Err(Error::new(
-                ErrorKind::UnsupportedModel,
-                format!("model: expected at most {WEIGHT_POLYNOMIALS} weight polynomials of 48 KiB, got {products}"),
-            ));
-        }
+        let keep = schedule.kept_weights(weight_memory);
+        let sizes = || {
+            parameters.nodes.iter().map(|secret| match secret {
+                NodeSecret::Convolution { weights, .. } => weights.len() as u64,
+                _ => 0,
+            })
+        };
+        let (mut done, total) = (0, sizes().sum());
         let mut weights = Vec::with_capacity(architecture.nodes.len());
-        for (index, node) in architecture.nodes.iter().enumerate() {
+        for ((index, node), size) in architecture.nodes.iter().enumerate().zip(sizes()) {
             weights.push(match (&node.op, &schedule.steps[index], &parameters.nodes[index]) {
-                (Op::Convolution(conv), Step::Linear(step), NodeSecret::Convolution { weights, .. }) => {
-                    step.transform(weights, conv).map_err(|e| e.context(format!("node {index} ({})", node.name)))?
-                }
+                (Op::Convolution(conv), Step::Linear(step), NodeSecret::Convolution { weights, .. }) => step
+                    .transform(weights, conv, keep[index])
+                    .map_err(|e| e.context(format!("node {index} ({})", node.name)))?,
                 _ => None,
             });
+            done += size;
+            if size > 0 {
+                progress(done, total);
+            }
         }
         Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights })))
     }
@@ -102,10 +113,10 @@ impl ServerModel {
 }
 
 impl LinearStep {
-    /// The weights between live channels, transformed.
-    fn transform(&self, weights: &[i16], conv: &Convolution) -> Result<Option<LinearWeights>> {
+    /// The weights between live channels, in the form in which they are kept.
+    fn transform(&self, weights: &[i16], conv: &Convolution, keep: Keep) -> Result<Option<LinearWeights>> {
         let Some(packing) = &self.packing else { return Ok(None) };
-        LinearWeights::new(packing, &self.live_weights(weights, conv)).map(Some)
+        LinearWeights::new(packing, &self.live_weights(weights, conv), keep).map(Some)
     }
 
     /// The weights between live channels, of all weights of a layer.
@@ -304,7 +315,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     })
 }
 
-/// Receives a batch's encrypted masks and multiplies them with the weights as they come.
+/// Receives a batch's encrypted masks.
 async fn receive_linear<'a>(
     link: &Link,
     private: &'a Private,
