@@ -8,6 +8,7 @@ use crate::ot::ideal;
 use crate::prg::{Prg, Seed};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::{vec, vec::Vec};
+use sha2::{Digest, Sha256};
 
 /// Runs a layer over vectors: `values[c]` are the linear outputs of channel c, all channels of one length, `masks` the
 /// linear outputs' masks in the same order (or random ones). Returns the unmasked outputs, channel by channel.
@@ -18,6 +19,17 @@ fn run(
     masks: Option<&[u32]>,
     prg: &mut Prg,
 ) -> Vec<Vec<i64>> {
+    run_recorded(activation, secrets, values, masks, prg).0
+}
+
+/// [`run`], with all messages one after another.
+fn run_recorded(
+    activation: &Activation,
+    secrets: &[ChannelSecret],
+    values: &[Vec<i64>],
+    masks: Option<&[u32]>,
+    prg: &mut Prg,
+) -> (Vec<Vec<i64>>, Vec<u8>) {
     let plane = values[0].len();
     let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
     let groups = groups(activation, shape);
@@ -50,6 +62,7 @@ fn run(
     let masked: Vec<u32> = values.iter().flatten().zip(&masks).map(|(&y, &m)| (y as u32).wrapping_add(m)).collect();
     server.start(&groups, secrets, &masked);
     let rounds = groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0);
+    let mut messages = vec![];
     for round in 0..rounds {
         let bits = groups.iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(d, u), (down, up)| (d + down, u + up));
@@ -65,11 +78,12 @@ fn run(
         let mut reader = BitReader::new(&reply);
         server.reply(&groups, round, &mut reader);
         reader.finish().unwrap();
+        messages.extend(request.into_iter().chain(reply));
     }
     let out = server.finish();
     let plain: Vec<i64> =
         out.iter().zip(mine.outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
-    plain.chunks(plane).map(<[i64]>::to_vec).collect()
+    (plain.chunks(plane).map(<[i64]>::to_vec).collect(), messages)
 }
 
 /// Both roundings of y / 2^f.
@@ -151,6 +165,23 @@ fn exhaustive(kind: Kind, widths: core::ops::RangeInclusive<u8>, secret: Channel
 #[test]
 fn relu_exhaustively_over_small_widths() {
     exhaustive(Kind::Relu, 2..=9, ChannelSecret::default());
+}
+
+/// Both parties' messages at each width up to 16, hashed: peers built before wider ones existed send and expect these.
+#[test]
+fn relu_messages_up_to_sixteen_bits_stay_as_they_are() {
+    let mut prg = Prg::new(&Seed::from_bytes([8; 32]));
+    let mut hash = Sha256::new();
+    for w in 2..=16 {
+        for f in [0, 1, 7, 14] {
+            let limit = (1i64 << (w + f - 1)) - (1 << f);
+            let values = (0..50).map(|_| prg.below(2 * limit as u64 - 1) as i64 - (limit - 1)).collect();
+            let layer = single(Kind::Relu, w + f, f, 0);
+            hash.update(run_recorded(&layer, &[ChannelSecret::default()], &[values], None, &mut prg).1);
+        }
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    assert_eq!(digest[..8], [216, 226, 52, 101, 91, 208, 67, 169]);
 }
 
 #[test]
