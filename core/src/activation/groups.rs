@@ -64,7 +64,7 @@ impl Group {
     /// Bits of the group in each round: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
-            Kind::Relu => relu::round_bits(&self.channel).to_vec(),
+            Kind::Relu => relu::round_bits(&self.channel),
             Kind::Cubic | Kind::Square { .. } => poly::round_bits(&self.channel).to_vec(),
             Kind::Linear => vec![linear::round_bits(&self.channel)],
             Kind::Zero => vec![],

@@ -95,7 +95,7 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
     use ErrorKind::{MalformedModel, UnsupportedModel};
     refused(&|a| channels(a)[0].bound_bits = 31, MalformedModel, "channel 0 (relu): expected a bound of 2 to 30 bits");
     refused(&|a| channels(a)[0].shift = 15, MalformedModel, "shift at least 2 below it, got bound 16, shift 15");
-    refused(&|a| channels(a)[0].bound_bits = 19, UnsupportedModel, "at most 16 bits, got 17");
+    refused(&|a| channels(a)[0].bound_bits = 29, UnsupportedModel, "at most 26 bits, got 27");
     refused(&|a| channels(a)[1].shift = 1, MalformedModel, "channel 1 (zero)");
     refused(&|a| channels(a)[2].back_shift = 21, MalformedModel, "back shift of at most 20, got 21");
     refused(&|a| channels(a).truncate(2), MalformedModel, "expected 3 activations, got 2");

@@ -94,7 +94,8 @@ fn network(prg: &mut Prg) -> ModelFile {
             channel(Kind::Cubic, cubic + 8, 8, 10),
             zero,
             channel(Kind::Linear, 20, 5, 0),
-            channel(Kind::Relu, relu + 6, 6, 0),
+            // Wide enough for a round more than the other.
+            channel(Kind::Relu, relu + 13, 6, 0),
             channel(Kind::Square { secret_sign: true }, poly + 4, 4, 7),
             channel(Kind::Linear, 20, 0, 0),
         ]
