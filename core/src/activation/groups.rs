@@ -61,6 +61,18 @@ impl Group {
         }
     }
 
+    /// Bytes that both parties keep of the group once it is prepared: (client, server).
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let (client, server) = match self.channel.kind {
+            Kind::Relu => relu::memory(&self.channel),
+            Kind::Cubic | Kind::Square { .. } => poly::memory(&self.channel),
+            Kind::Linear => linear::memory(&self.channel),
+            Kind::Zero => (0, 0),
+        };
+        let all = |bytes: usize| bytes as u64 * self.elements() as u64;
+        (all(client), all(server))
+    }
+
     /// Bits of the group in each round: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {

@@ -22,6 +22,13 @@ pub(crate) fn round_bits(channel: &Channel) -> (u32, u32) {
     if channel.shift > 0 { (1, 64) } else { (0, 32) }
 }
 
+/// Bytes that both parties keep per element of a prepared layer: (client, server).
+pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
+    let truncated = usize::from(channel.shift > 0);
+    // Both masks and two pads; γ, a choice and a pad.
+    (4 + 4 + 8 * truncated, 4 + 5 * truncated)
+}
+
 /// The client's prepared side of a group.
 pub(crate) struct Client {
     truncation: Truncation,

@@ -256,7 +256,33 @@ impl Schedule {
             frames(1, super::BUNDLE_BYTES + 4 * self.shapes[0].elements()),
             frames(1, self.answer_bytes()),
         );
-        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds }
+        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds, memory: self.memory() }
+    }
+
+    fn memory(&self) -> Memory {
+        let bytes = |shape: &Shape| 4 * shape.elements() as u64;
+        let ends = self.shapes.first().into_iter().chain(self.shapes.last()).map(bytes);
+        let mut memory = Memory { client_bundle: ends.sum(), ..Memory::default() };
+        for (step, shape) in self.steps.iter().zip(&self.shapes[1..]) {
+            match step {
+                Step::Linear(_) => memory.server_bundle += bytes(shape),
+                Step::Activation(step) => {
+                    let groups = step.groups.iter().map(Group::memory);
+                    let (client, server) = groups.fold((0, 0), |(c, s), (client, server)| (c + client, s + server));
+                    memory.client_bundle += client;
+                    memory.server_bundle += server;
+                }
+                Step::Local => {}
+            }
+        }
+        memory.weights = self.packings().map(|(_, packing)| packing.transformed_bytes()).sum();
+        let requests = |batch: &core::ops::Range<usize>| {
+            let packings = self.packings().filter(|(index, _)| batch.contains(index)).map(|(_, packing)| packing);
+            let held = |p: &LinearPacking| (p.request_ciphertexts() + p.tiles()) as u64 * p.ciphertext_memory() as u64;
+            packings.map(held).sum::<u64>()
+        };
+        memory.server_prepare = self.batches.iter().map(requests).max().unwrap_or(0);
+        memory
     }
 }
 
@@ -269,6 +295,21 @@ pub struct Forecast {
     pub prepare_rounds: u64,
     /// Round trips of an inference.
     pub infer_rounds: u64,
+    /// What both parties hold.
+    pub memory: Memory,
+}
+
+/// Bytes of what grows with a model, as the architecture determines them; what is constant is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// One prepared inference at the client.
+    pub client_bundle: u64,
+    /// One prepared inference at the server.
+    pub server_bundle: u64,
+    /// Ciphertexts that the server holds at most while it prepares an inference.
+    pub server_prepare: u64,
+    /// All weights of the server, transformed; it may keep fewer ([`crate::session::ServerModel::load`]).
+    pub weights: u64,
 }
 
 impl LinearStep {

@@ -35,6 +35,14 @@ pub(crate) fn round_bits(channel: &Channel) -> Vec<(u32, u32)> {
     core::iter::once(digits).chain(comparison.step_bits()).chain([(33, 64)]).collect()
 }
 
+/// Bytes that both parties keep per element of a prepared layer: (client, server).
+pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
+    let bits = Comparison::new(channel.width().into()).sign as usize + 1;
+    let truncated = usize::from(channel.shift > 0);
+    // Both masks, the share, the pads of T, of the planes and of the result, their masks, and the sign's share.
+    (4 + 4 + 4 + 8 * truncated + 2 + 4 * bits + 4 + 8, 4 + 2 + 2 + 4 * truncated + 4 + 8)
+}
+
 /// The word of a random OT's key that the multiplication's correlation uses: all that is kept of that OT.
 pub(crate) fn product_word(key: Block) -> u32 {
     table::receiver_word(0, &[key]) as u32
