@@ -24,7 +24,7 @@
 mod error;
 mod evaluate;
 mod fixed;
-mod fold;
+mod normalise;
 mod network;
 pub mod onnx;
 mod report;
@@ -132,7 +132,7 @@ pub fn compile(
         }
         network.name.clone_from(name);
     }
-    fold::normalise(&mut network)?;
+    normalise::normalise(&mut network)?;
     if network.layers.len() > limits::NODES {
         return Err(Error::Network(format!("expected at most {} layers, got {}", limits::NODES, network.layers.len())));
     }
