@@ -21,7 +21,7 @@
 //! #             Node { name: "output".into(), input: 1, op: Op::Activation(Activation { fraction_bits: 4, channels: vec![Channel { kind: Kind::Linear, bound_bits: 16, shift: 6, back_shift: 0 }] }) },
 //! #         ],
 //! #     },
-//! #     parameters: Some(Parameters { nodes: vec![NodeSecret::Convolution { weights: vec![-5], bias: vec![20] }, NodeSecret::Activation(vec![ChannelSecret::default()])], calibration: Calibration::default() }),
+//! #     parameters: Some(Parameters { nodes: vec![NodeSecret::Convolution { weights: vec![-5], bias: vec![20] }, NodeSecret::Activation(vec![ChannelSecret::default()])], calibration: Calibration::default(), scales: vec![] }),
 //! # };
 //! let reference = safenet_reference::Reference::new(&model)?;
 //! let input = reference.quantise(&[0.5])?;              // 128 with 8 fraction bits

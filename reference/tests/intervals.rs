@@ -115,7 +115,7 @@ fn network(coins: &mut Coins) -> ModelFile {
     let Builder { nodes, secrets, .. } = b;
     let architecture =
         Architecture { name: "random".into(), input, input_fraction_bits: 8, input_range: [-256, 256], nodes };
-    ModelFile { architecture, parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default() }) }
+    ModelFile { architecture, parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] }) }
 }
 
 /// One activation with random roundings; `None` where the model's bounds are violated.

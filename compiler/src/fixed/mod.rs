@@ -196,7 +196,7 @@ fn write(
             nodes,
             output: Output::Scores,
         },
-        parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default() }),
+        parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] }),
     };
     if settings.class_output {
         tournament::append(&mut model)?;
