@@ -45,7 +45,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Network> {
     if let Some(f) = model.functions.iter().find(|f| f.domain == function::DOMAIN && f.name == function::NAME) {
         function::check(f).map_err(bad)?;
     }
-    Reader::new(graph)?.network()
+    Reader::new(graph, opset)?.network()
 }
 
 /// Nodes of a file. Shapes computed at run time take several nodes per layer.
@@ -89,6 +89,7 @@ impl Builder {
 
 struct Reader {
     graph: GraphProto,
+    opset: i64,
     output: String,
     /// The nodes that make each value.
     makers: HashMap<String, usize>,
@@ -99,7 +100,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(mut graph: GraphProto) -> Result<Self> {
+    fn new(mut graph: GraphProto, opset: i64) -> Result<Self> {
         let mut values: HashMap<String, Value> = HashMap::new();
         for tensor in std::mem::take(&mut graph.initializer) {
             values.insert(tensor.name.clone(), Value::Constant(Rc::new(tensor)));
@@ -132,7 +133,7 @@ impl Reader {
             node.input.iter().for_each(|name| *uses.entry(name.clone()).or_default() += 1);
         }
         let builder = Builder { network, channels: 0, weights: 0, input: name, uses };
-        Ok(Self { graph, output, makers, needed, values, faults: BTreeMap::new(), builder })
+        Ok(Self { graph, opset, output, makers, needed, values, faults: BTreeMap::new(), builder })
     }
 
     fn network(mut self) -> Result<Network> {
@@ -163,7 +164,7 @@ impl Reader {
     fn node(&mut self, index: usize) -> Result<()> {
         let inputs = self.inputs(index)?;
         let node = &self.graph.node[index];
-        let outputs = match translate(node, index, &inputs, &mut self.builder) {
+        let outputs = match translate(node, index, &inputs, self.opset, &mut self.builder) {
             Ok(outputs) => outputs,
             Err(Fault::Damaged(e)) => {
                 return Err(bad(format!("node {} ({}): {e}", label(node), node.op_type)));
@@ -243,6 +244,7 @@ fn translate(
     node: &NodeProto,
     index: usize,
     inputs: &[Option<Value>],
+    opset: i64,
     builder: &mut Builder,
 ) -> std::result::Result<Vec<Value>, Fault> {
     let standard = node.domain.is_empty() || node.domain == "ai.onnx";
@@ -251,7 +253,7 @@ fn translate(
         return Ok(vec![Value::Constant(Rc::new(proto::TensorProto { name, ..constant::of_node(node)? }))]);
     }
     if let (true, Some(constants)) = (standard, constants(inputs)) {
-        return fold(node, inputs, &constants);
+        return fold(node, inputs, &constants, opset);
     }
     if let (true, "Shape", [Some(Value::Computed(x))]) = (standard, node.op_type.as_str(), inputs) {
         return Ok(vec![Value::Constant(Rc::new(shape_of(node, x)?))]);
@@ -300,12 +302,17 @@ fn fold(
     node: &NodeProto,
     inputs: &[Option<Value>],
     constants: &[&proto::TensorProto],
+    opset: i64,
 ) -> std::result::Result<Vec<Value>, Fault> {
     if let ("Identity", [Some(value)]) = (node.op_type.as_str(), inputs) {
         return Ok(vec![value.clone()]);
     }
-    let outputs = crate::engine::fold_constant(node, constants).map_err(Fault::Damaged)?;
-    Ok(outputs.into_iter().map(|tensor| Value::Constant(Rc::new(tensor))).collect())
+    // One for every output that has a name.
+    let mut made = crate::engine::fold_constant(node, constants, opset).map_err(Fault::Damaged)?.into_iter();
+    let value = |name: &String| {
+        if name.is_empty() { Ok(Value::Unknown) } else { made.next().map(|t| Value::Constant(Rc::new(t))).ok_or("") }
+    };
+    node.output.iter().map(value).collect::<std::result::Result<_, _>>().map_err(|_: &str| "expected more outputs".into())
 }
 
 fn input_value(input: &ValueInfoProto) -> Result<Computed> {
