@@ -1,8 +1,8 @@
 //! How exact and how safe a compiled model is, measured with the integer reference.
 
 use crate::Options;
-use crate::error::Result;
 use crate::engine::{FloatNetwork, Statistics};
+use crate::error::Result;
 use crate::fixed::form::Shape as Form;
 use crate::fixed::{Fixed, Note};
 use crate::network::{Layer, Network, Op};

@@ -166,7 +166,10 @@ fn check_answer(architecture: &Architecture, answer: &[i32], tensors: &[Vec<i64>
         Output::Scores => value,
         Output::Class { index_bits } => value & ((1 << index_bits) - 1),
     };
-    ensure!(answer.iter().map(|&v| i64::from(v)).eq(last.iter().map(told)), "expected the last layer's values as answer");
+    ensure!(
+        answer.iter().map(|&v| i64::from(v)).eq(last.iter().map(told)),
+        "expected the last layer's values as answer"
+    );
     Ok(())
 }
 
@@ -202,7 +205,9 @@ fn layers(
 /// Signal-to-noise ratio in decibels; none where nothing is compared.
 fn snr(values: &[i64], real: &[f32], scales: &[f32], plane: usize) -> Option<f64> {
     let (mut signal, mut noise) = (0.0, 0.0);
-    for ((value, real), scale) in values.iter().zip(real).zip(scales.iter().flat_map(|s| std::iter::repeat_n(*s, plane))) {
+    for ((value, real), scale) in
+        values.iter().zip(real).zip(scales.iter().flat_map(|s| std::iter::repeat_n(*s, plane)))
+    {
         let real = f64::from(*real);
         signal += real * real;
         noise += (*value as f64 / f64::from(scale) - real).powi(2);
@@ -218,7 +223,13 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
     let mut table = Table::new(&titles);
     for layer in &report.layers {
         let allowed = if layer.fault.is_none() { "allowed" } else { "NOT ALLOWED" };
-        let row = [layer.name.clone(), layer.kind.into(), layer.shape.clone(), allowed.into(), layer.distance_ulp.to_string()];
+        let row = [
+            layer.name.clone(),
+            layer.kind.into(),
+            layer.shape.clone(),
+            allowed.into(),
+            layer.distance_ulp.to_string(),
+        ];
         let snr = layer.snr_db.map_or_else(|| "-".to_owned(), |snr| format!("{snr:.1}"));
         table.row(row.into_iter().chain(with_real.then_some(snr)));
     }

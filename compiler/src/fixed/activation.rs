@@ -152,7 +152,8 @@ fn constrain(
         if class.sources.is_empty() { Scale::Fixed(base) } else { Scale::Steps { quantum: base, least: base } }
     };
     // What else reads the same outputs, with its own margin.
-    for &(layer, channel, other) in class.readers.iter().filter(|(layer, channel, _)| (*layer, *channel) != (index, c)) {
+    for &(layer, channel, other) in class.readers.iter().filter(|(layer, channel, _)| (*layer, *channel) != (index, c))
+    {
         let seen = &context.statistics[context.network.layers[layer].inputs[0]];
         let reach = context.settings.margin * seen[channel].low.abs().max(seen[channel].high.abs()).max(least(seen));
         candidate.limit = candidate.limit.min(f64::from(1u32 << 28) / reach * (ratio / other));
@@ -253,4 +254,3 @@ fn possible(form: &Form, bound: f64, function: Function, worst: [f64; 2]) -> [f6
         FormShape::Zero { constant } => [constant, constant],
     }
 }
-

@@ -106,7 +106,9 @@ impl<'a> Analysis<'a> {
         }
         let bias = bias.round();
         if bias.is_nan() || bias.abs() > f64::from(i32::MAX) {
-            return Err(Error::Network(format!("{name}, output {output}: expected a bias within 32 bits, got {bias:e}")));
+            return Err(Error::Network(format!(
+                "{name}, output {output}: expected a bias within 32 bits, got {bias:e}"
+            )));
         }
         Ok(bias as i32)
     }

@@ -150,7 +150,8 @@ fn write(
                 (FixedOp::Convolution(linear.conv), round(context, index, &analysis, &state.scale, decisions)?)
             }
             Op::Activation(_) => {
-                let decision = decisions[index].as_ref().ok_or_else(|| context.fault(index, "expected numbers for it"))?;
+                let decision =
+                    decisions[index].as_ref().ok_or_else(|| context.fault(index, "expected numbers for it"))?;
                 note.forms.clone_from(&decision.forms);
                 note.linear_scale = decision.choices.iter().map(|c| c.linear).collect();
                 write_activation(decision, &layer.name)?
@@ -294,7 +295,8 @@ fn sum(
                 continue;
             }
             let quotient = state.scale[c] / term.scale[c];
-            if !(0.5..f64::from(1u32 << 30)).contains(&quotient) || (quotient - quotient.round()).abs() > 1e-6 * quotient
+            if !(0.5..f64::from(1u32 << 30)).contains(&quotient)
+                || (quotient - quotient.round()).abs() > 1e-6 * quotient
             {
                 return Err(context.fault(
                     index,

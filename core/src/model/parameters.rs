@@ -78,7 +78,8 @@ impl Parameters {
                 self.nodes.len()
             )));
         }
-        let known = self.scales.iter().zip(&shapes[1..]).all(|(s, shape)| [0, shape.channels as usize].contains(&s.len()));
+        let known =
+            self.scales.iter().zip(&shapes[1..]).all(|(s, shape)| [0, shape.channels as usize].contains(&s.len()));
         if !known || ![0, self.nodes.len()].contains(&self.scales.len()) {
             return Err(malformed("scales: expected none, or one for each channel of each node, got another number"));
         }

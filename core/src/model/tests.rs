@@ -28,7 +28,8 @@ fn small() -> ModelFile {
             output: Output::Scores,
         },
         parameters: Some(Parameters {
-            calibration: Calibration::default(), scales: vec![],
+            calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: (0..12).map(|i| i * 40 - 220).collect(), bias: vec![1, -2, 3] },
                 NodeSecret::Activation(vec![

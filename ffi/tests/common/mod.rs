@@ -93,7 +93,8 @@ pub(crate) fn tiny() -> ModelFile {
             ],
         },
         parameters: Some(Parameters {
-            calibration: Calibration::default(), scales: vec![],
+            calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: weights(MAPS * 9), bias: vec![100, -200] },
                 NodeSecret::Activation(vec![ChannelSecret::default(); MAPS]),

@@ -201,7 +201,8 @@ fn report(
         online_bytes_up: a.online_bytes_up + b.online_bytes_up,
         online_bytes_down: a.online_bytes_down + b.online_bytes_down,
     });
-    let activations = architecture.nodes.iter().zip(&shapes[1..]).filter(|(n, _)| matches!(n.op, Op::Activation(_) | Op::Max(_)));
+    let activations =
+        architecture.nodes.iter().zip(&shapes[1..]).filter(|(n, _)| matches!(n.op, Op::Activation(_) | Op::Max(_)));
     let scale = f64::from(1u32 << architecture.input_fraction_bits);
     Ok(Report {
         model: architecture.name.clone(),
