@@ -43,7 +43,7 @@ pub(super) fn decide(
     let least = least(seen);
     let last = index + 1 == context.network.layers.len();
     let folds_into = folds_into(context.network, &context.reading, index);
-    let Uses { linear, aligned, compared } = context.uses[index + 1];
+    let Uses { linear, aligned, compared, .. } = context.uses[index + 1];
     let positive = !last && !linear;
     let (next, prices) = next_layers(context.network, &context.reading, context.statistics, settings, index);
     let mut candidates = Vec::with_capacity(functions.len());

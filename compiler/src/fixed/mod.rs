@@ -19,7 +19,7 @@ pub(crate) use settle::settle;
 
 use crate::engine::Statistics;
 use crate::error::{Error, Result};
-use crate::network::{Function, Linear, Network, Op};
+use crate::network::{Linear, Network, Op};
 use activation::{Decision, decide, write_activation};
 use classes::{Classes, Member};
 use form::Form;

@@ -24,7 +24,7 @@ pub(super) fn folds_into(network: &Network, reading: &[Vec<usize>], activation: 
 /// - a polynomial of degree 2 or 3 whose shift does not fold into weights finds a sum that takes it up;
 /// - a polynomial of odd degree with a negative leading coefficient is read by linear layers alone, in whose weights the sign
 ///   disappears.
-pub(super) fn settle(network: &mut Network) {
+pub(crate) fn settle(network: &mut Network) {
     if let Some(last) = network.layers.len().checked_sub(1)
         && folds_into(network, &network.readers(), last).is_none()
     {
