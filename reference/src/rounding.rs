@@ -115,7 +115,7 @@ pub(crate) fn activated(y: Interval, channel: &Channel, secret: &ChannelSecret) 
     let g = channel.back_shift;
     let result = match channel.kind {
         Kind::Relu => Interval::new(v.low.max(0), v.high.max(0)),
-        Kind::Linear => v,
+        Kind::Linear => v.plus(offset),
         Kind::Zero => Interval::new(offset, offset),
         Kind::Square { .. } => {
             let z = square_range(v);
@@ -145,7 +145,7 @@ pub(crate) fn rounded(y: i64, channel: &Channel, secret: &ChannelSecret, mut rou
     match channel.kind {
         Kind::Zero => offset,
         Kind::Relu => v.max(0),
-        Kind::Linear => v,
+        Kind::Linear => v + offset,
         Kind::Square { .. } => {
             let q = drop_bits(square(v), channel.back_shift);
             offset + if secret.negative { -q } else { q }

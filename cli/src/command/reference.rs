@@ -2,6 +2,7 @@
 
 use crate::{files, images, record};
 use anyhow::{Context, Result};
+use safenet_core::model::Output;
 use safenet_reference::Reference;
 use serde_json::json;
 use std::io::{self, Write};
@@ -37,7 +38,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let output = trace.output();
         let nominal = trace.nominal_answer();
         let class = record::class(&nominal, model.architecture.output);
-        let scores = reference.scores(&nominal);
+        let scores = match model.architecture.output {
+            Output::Scores => reference.scores(&nominal)?,
+            Output::Class { .. } => vec![],
+        };
         let overflow = trace.overflow.as_ref().map(ToString::to_string);
         let possible = trace.possible_overflow.as_ref().map(ToString::to_string);
         if args.json {
@@ -49,6 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             continue;
         }
         writeln!(out, "{}: class {class}", sample.name)?;
+        if scores.is_empty() {
+            writeln!(out, "  classes that the roundings may give: {:?}", trace.possible_classes(0))?;
+        }
         for (index, score) in scores.iter().enumerate() {
             let (low, value, high) = (output.low[index], nominal[index], output.high[index]);
             writeln!(out, "  {index:>4}  {score:>10.4}  integer {value}, {low} to {high}")?;

@@ -1,7 +1,5 @@
 //! `safenet inspect`: what a model is, what it costs, and how sure its arithmetic is.
 
-mod spread;
-
 use crate::command;
 use crate::table::{self, Table};
 use crate::{files, images};
@@ -151,7 +149,7 @@ fn rounding(file: &ModelFile, paths: &[PathBuf]) -> Result<Rounding> {
     if samples.is_empty() {
         let [low, high] = file.architecture.input_range.map(|end| vec![end; file.architecture.input.elements()]);
         let trace = reference.run_range(&low, &high)?;
-        rounding.interval_ulp = spread::bound(file, &trace)?;
+        rounding.interval_ulp = reference.worst_spread();
         rounding.calibration = file.parameters.as_ref().map(|p| p.calibration).filter(|made| made.samples > 0);
         rounding.possible_overflow = trace.possible_overflow.as_ref().map(ToString::to_string);
     }
