@@ -70,12 +70,14 @@ pub(crate) fn fold_constant(node: &NodeProto, inputs: &[&TensorProto], opset: i6
             ..Default::default()
         });
     }
+    let engine_name = |(i, name): (usize, &String)| if name.is_empty() { format!("unnamed {i}") } else { name.clone() };
     let graph = pb::GraphProto {
         node: vec![pb::NodeProto {
             op_type: node.op_type.clone(),
             name: node.name.clone(),
             input: node.input.clone(),
-            output: node.output.clone(),
+            // The engine counts outputs by their names.
+            output: node.output.iter().enumerate().map(engine_name).collect(),
             attribute: attributes,
             ..Default::default()
         }],
