@@ -3,7 +3,7 @@
 
 use safenet_core::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
-    Parameters, Pool, Shape,
+    Output as Answer, Parameters, Pool, Shape,
 };
 use serde_json::Value;
 use std::fs;
@@ -78,9 +78,9 @@ impl Random {
 fn network() -> ModelFile {
     let mut random = Random(1);
     let channel = |kind, bound_bits, shift, back_shift| Channel { kind, bound_bits, shift, back_shift };
-    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    let node = |name: &str, input, op| Node { name: name.into(), inputs: vec![input], op };
     let conv = |out_channels, kernel, padding| {
-        Op::Convolution(Convolution { out_channels, kernel, stride: [1, 1], padding, packed_outputs: u32::MAX })
+        Op::Convolution(Convolution { padding, ..Convolution::new(out_channels, kernel) })
     };
     let mixed = vec![
         channel(Kind::Relu, 18, 4, 0),
@@ -98,7 +98,7 @@ fn network() -> ModelFile {
             nodes: vec![
                 node("conv", 0, conv(5, [3, 3], [1; 4])),
                 node("mixed", 1, Op::Activation(Activation { fraction_bits: 8, channels: mixed })),
-                node("pool", 2, Op::SumPool(Pool { kernel: [2, 2], stride: [2, 2] })),
+                node("pool", 2, Op::SumPool(Pool::new([2, 2], [2, 2]))),
                 node("flat", 3, Op::Flatten),
                 node("dense", 4, conv(4, [1, 1], [0; 4])),
                 node(
@@ -107,6 +107,7 @@ fn network() -> ModelFile {
                     Op::Activation(Activation { fraction_bits: 6, channels: vec![channel(Kind::Linear, 30, 8, 0); 4] }),
                 ),
             ],
+            output: Answer::Scores,
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),

@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use safenet_core::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
-    Parameters, Pool, Shape,
+    Output, Parameters, Pool, Shape,
 };
 use safenet_core::prg::{Prg, Seed};
 use safenet_core::session::{Client, ClientModel, Options, Server, ServerModel, Session, Status};
@@ -22,15 +22,9 @@ fn network(kind: Kind) -> ModelFile {
     };
     let conv = |out_channels, kernel, pad| {
         let padding = [pad; 4];
-        Op::Convolution(Convolution {
-            out_channels,
-            kernel: [kernel; 2],
-            stride: [1; 2],
-            padding,
-            packed_outputs: u32::MAX,
-        })
+        Op::Convolution(Convolution { padding, ..Convolution::new(out_channels, [kernel; 2]) })
     };
-    let pool = || Op::SumPool(Pool { kernel: [2; 2], stride: [2; 2] });
+    let pool = || Op::SumPool(Pool::new([2; 2], [2; 2]));
     let linear = Channel { kind: Kind::Linear, bound_bits: 24, shift: 8, back_shift: 0 };
     let output = Op::Activation(Activation { fraction_bits: 8, channels: vec![linear; 10] });
     let ops = vec![
@@ -46,19 +40,20 @@ fn network(kind: Kind) -> ModelFile {
         conv(10, 1, 0),
         output,
     ];
-    let nodes = ops.into_iter().enumerate().map(|(i, op)| Node { name: format!("node {i}"), input: i as u32, op });
+    let nodes = ops.into_iter().enumerate().map(|(i, op)| Node { name: format!("node {i}"), inputs: vec![i as u32], op });
     let architecture = Architecture {
         name: "digits".into(),
         input: Shape { channels: 1, height: 28, width: 28 },
         input_fraction_bits: 8,
         input_range: [0, 256],
         nodes: nodes.collect(),
+        output: Output::Scores,
     };
     let shapes = architecture.shapes().expect("a network");
     let mut prg = Prg::new(&Seed::from_bytes([0; 32]));
     let secrets = architecture.nodes.iter().map(|node| match &node.op {
         Op::Convolution(conv) => {
-            let count = conv.out_channels * shapes[node.input as usize].channels * conv.kernel[0] * conv.kernel[1];
+            let count = conv.out_channels * shapes[node.inputs[0] as usize].channels * conv.kernel[0] * conv.kernel[1];
             let weights = (0..count).map(|_| prg.below(65) as i16 - 32).collect();
             NodeSecret::Convolution { weights, bias: vec![0; conv.out_channels as usize] }
         }

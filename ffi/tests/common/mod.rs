@@ -3,7 +3,7 @@
 
 use safenet_core::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
-    Parameters, Shape,
+    Output, Parameters, Shape,
 };
 use safenet_core::prg::{Prg, Seed};
 use std::path::{Path, PathBuf};
@@ -69,15 +69,9 @@ pub(crate) fn tiny() -> ModelFile {
     let channel = |kind, bound_bits, shift| Channel { kind, bound_bits, shift, back_shift: 0 };
     let layer = |channel, count| Activation { fraction_bits: 8, channels: vec![channel; count] };
     let conv = |out_channels: usize, kernel, pad| {
-        Op::Convolution(Convolution {
-            out_channels: out_channels as u32,
-            kernel: [kernel; 2],
-            stride: [1, 1],
-            padding: [pad; 4],
-            packed_outputs: u32::MAX,
-        })
+        Op::Convolution(Convolution { padding: [pad; 4], ..Convolution::new(out_channels as u32, [kernel; 2]) })
     };
-    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    let node = |name: &str, input, op| Node { name: name.into(), inputs: vec![input], op };
     ModelFile {
         architecture: Architecture {
             name: "tiny".into(),
@@ -91,6 +85,7 @@ pub(crate) fn tiny() -> ModelFile {
                 node("dense", 3, conv(OUTPUTS, 1, 0)),
                 node("scores", 4, Op::Activation(layer(channel(Kind::Linear, 23, 4), OUTPUTS))),
             ],
+            output: Output::Scores,
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),
