@@ -37,6 +37,10 @@ pub use samples::Samples;
 
 use safenet_core::model::{ModelFile, Shape, limits};
 
+/// Largest width of a truncated value at a ReLU that is compiled to. The protocol takes wider ones at the price of a
+/// further round trip per layer, for precision that weights of 9 bits cannot use.
+const WIDEST_RELU: u8 = 16;
+
 /// How to compile.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,7 +69,7 @@ impl Default for Options {
             input_fraction_bits: 8,
             input_range: None,
             margin: 2.0,
-            relu_width: limits::RELU_WIDTH,
+            relu_width: WIDEST_RELU,
             output_width: 16,
             compared_samples: 256,
             interval_samples: 64,
@@ -163,7 +167,7 @@ fn check(options: &Options) -> Result<()> {
         Err(Error::Options(format!("{what}: expected {low} to {high}, got {value}")))
     };
     within("input fraction bits", options.input_fraction_bits, 0, 16)?;
-    within("ReLU width", options.relu_width, 6, limits::RELU_WIDTH)?;
+    within("ReLU width", options.relu_width, 6, WIDEST_RELU)?;
     within("output width", options.output_width, 6, 24)?;
     if !(1.0..=1024.0).contains(&options.margin) {
         return Err(Error::Options(format!("margin: expected 1 to 1024, got {}", options.margin)));

@@ -52,7 +52,7 @@ pub enum NodeSecret {
 /// The secret integers of one channel's activation.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub struct ChannelSecret {
-    /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU and degree 1.
+    /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU.
     pub offset: i32,
     /// λ of v³ + λ·v, in the scale of v². 0 for the other kinds.
     pub lambda: i64,
@@ -131,7 +131,7 @@ impl Parameters {
 impl ChannelSecret {
     fn check(&self, kind: Kind) -> Result<()> {
         let secret_sign = matches!(kind, Kind::Square { secret_sign: true });
-        let may_offset = !matches!(kind, Kind::Relu | Kind::Linear);
+        let may_offset = kind != Kind::Relu;
         if (self.lambda != 0 && kind != Kind::Cubic)
             || (self.negative && !secret_sign)
             || (self.offset != 0 && !may_offset)
