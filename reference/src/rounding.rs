@@ -48,11 +48,6 @@ pub(crate) fn truncated(y: Interval, shift: u8) -> Interval {
     Interval::new(y.low >> shift, -((-y.high) >> shift))
 }
 
-/// y / 2^shift rounded half up, which is always one of the values that T allows.
-pub(crate) fn truncated_nominal(y: i64, shift: u8) -> i64 {
-    if shift == 0 { y } else { (y + (1 << (shift - 1))) >> shift }
-}
-
 /// What the way back allows for field values within `z`: floor, or one more even where 2^g divides z.
 fn returned(z: Interval, back_shift: u8) -> Interval {
     Interval::new(z.low >> back_shift, (z.high >> back_shift) + i64::from(back_shift > 0))
@@ -101,6 +96,7 @@ fn cubic_range(v: Interval, lambda: i64) -> Interval {
 }
 
 /// What a channel's activation allows for linear outputs within `y`, and the first bound that some value of it violates.
+#[inline]
 pub(crate) fn activated(y: Interval, channel: &Channel, secret: &ChannelSecret) -> (Interval, Option<Excess>) {
     let offset = i64::from(secret.offset);
     if channel.kind == Kind::Zero {
@@ -138,25 +134,35 @@ pub(crate) fn activated(y: Interval, channel: &Channel, secret: &ChannelSecret) 
     (result, excess)
 }
 
-/// The nominal result for one linear output: both roundings to the nearest allowed integer.
-pub(crate) fn activated_nominal(y: i64, channel: &Channel, secret: &ChannelSecret) -> i64 {
+/// The result for one linear output with each rounding chosen by `round`: floor(z / 2^bits) or one more, for bits > 0.
+pub(crate) fn rounded(y: i64, channel: &Channel, secret: &ChannelSecret, mut round: impl FnMut(i64, u8) -> i64) -> i64 {
     let offset = i64::from(secret.offset);
-    let v = truncated_nominal(y, channel.shift);
-    let nearest = |z: i64| {
-        // floor(z / 2^g) or one more, whichever is nearer; with g = 0 there is no choice.
-        let g = channel.back_shift;
-        if g == 0 { z } else { (z >> g) + ((z >> (g - 1)) & 1) }
-    };
+    if channel.kind == Kind::Zero {
+        return offset;
+    }
+    let mut drop_bits = |z, bits| if bits == 0 { z } else { round(z, bits) };
+    let v = drop_bits(y, channel.shift);
     match channel.kind {
         Kind::Zero => offset,
         Kind::Relu => v.max(0),
         Kind::Linear => v,
         Kind::Square { .. } => {
-            let q = nearest(square(v));
+            let q = drop_bits(square(v), channel.back_shift);
             offset + if secret.negative { -q } else { q }
         }
-        Kind::Cubic => offset + nearest(cubic(v, secret.lambda)),
+        Kind::Cubic => offset + drop_bits(cubic(v, secret.lambda), channel.back_shift),
     }
+}
+
+/// z / 2^bits rounded to the nearest integer, half up: one of the two that every rounding of the protocol allows.
+pub(crate) fn nearest(z: i64, bits: u8) -> i64 {
+    (z >> bits) + ((z >> (bits - 1)) & 1)
+}
+
+/// z / 2^bits rounded up with the probability of its fraction, exactly, for a uniform word.
+pub(crate) fn at_random(z: i64, bits: u8, word: u64) -> i64 {
+    let low = |z: u64| z & ((1 << bits) - 1);
+    (z >> bits) + i64::from(low(word) < low(z as u64))
 }
 
 #[cfg(test)]
@@ -240,12 +246,12 @@ mod tests {
         }
 
         #[test]
-        fn truncation_allows_floor_and_ceiling(y in -(1i64 << 30)..(1 << 30), shift in 0u8..28) {
+        fn truncation_allows_floor_and_ceiling(y in -(1i64 << 30)..(1 << 30), shift in 0u8..28, word: u64) {
             let v = truncated(Interval::new(y, y), shift);
             let floor = y.div_euclid(1 << shift);
             let ceiling = floor + i64::from(y.rem_euclid(1 << shift) != 0);
             prop_assert_eq!(v, Interval::new(floor, ceiling));
-            prop_assert!(v.holds(truncated_nominal(y, shift)));
+            prop_assert!(shift == 0 || v.holds(nearest(y, shift)) && v.holds(at_random(y, shift, word)));
         }
 
         #[test]
@@ -257,7 +263,16 @@ mod tests {
             let channel = Channel { kind, bound_bits: 20, shift, back_shift };
             let secret = ChannelSecret { offset, lambda, negative };
             let (range, _) = activated(Interval::new(y, y), &channel, &secret);
-            prop_assert!(range.holds(activated_nominal(y, &channel, &secret)));
+            prop_assert!(range.holds(rounded(y, &channel, &secret, nearest)));
+        }
+
+        #[test]
+        fn random_roundings_go_up_as_often_as_the_fraction_says(z in -(1i64 << 40)..(1 << 40), bits in 1u8..12) {
+            let unit = 1i64 << bits;
+            // Every word's low bits once, under some others.
+            let ups = (0..1u64 << bits).filter(|word| at_random(z, bits, word | 5 << 40) == z.div_euclid(unit) + 1).count();
+            let floors = (0..1u64 << bits).filter(|word| at_random(z, bits, word | 5 << 40) == z.div_euclid(unit)).count();
+            prop_assert_eq!((ups as i64, floors as i64), (z.rem_euclid(unit), unit - z.rem_euclid(unit)));
         }
     }
 }

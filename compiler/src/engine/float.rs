@@ -74,7 +74,7 @@ impl FloatNetwork {
     ///
     /// # Errors
     /// [`Error::Samples`] if the input's length is not that of the input.
-    pub(crate) fn trace(&self, input: &[f32]) -> Result<Vec<Vec<f32>>> {
+    pub fn trace(&self, input: &[f32]) -> Result<Vec<Vec<f32>>> {
         self.visit(input, |_, values| values.to_vec())
     }
 

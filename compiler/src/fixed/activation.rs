@@ -43,7 +43,7 @@ pub(super) fn decide(
     let least = least(seen);
     let last = index + 1 == context.network.layers.len();
     let folds_into = folds_into(context.network, &context.reading, index);
-    let Uses { linear, aligned, compared } = context.uses[index + 1];
+    let Uses { linear, aligned, compared, .. } = context.uses[index + 1];
     let positive = !last && !linear;
     let (next, prices) = next_layers(context.network, &context.reading, context.statistics, settings, index);
     let mut candidates = Vec::with_capacity(functions.len());
@@ -152,7 +152,8 @@ fn constrain(
         if class.sources.is_empty() { Scale::Fixed(base) } else { Scale::Steps { quantum: base, least: base } }
     };
     // What else reads the same outputs, with its own margin.
-    for &(layer, channel, other) in class.readers.iter().filter(|(layer, channel, _)| (*layer, *channel) != (index, c)) {
+    for &(layer, channel, other) in class.readers.iter().filter(|(layer, channel, _)| (*layer, *channel) != (index, c))
+    {
         let seen = &context.statistics[context.network.layers[layer].inputs[0]];
         let reach = context.settings.margin * seen[channel].low.abs().max(seen[channel].high.abs()).max(least(seen));
         candidate.limit = candidate.limit.min(f64::from(1u32 << 28) / reach * (ratio / other));
@@ -253,4 +254,3 @@ fn possible(form: &Form, bound: f64, function: Function, worst: [f64; 2]) -> [f6
         FormShape::Zero { constant } => [constant, constant],
     }
 }
-

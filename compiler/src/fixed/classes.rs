@@ -67,10 +67,11 @@ impl Classes {
     /// `known` tells which tensors' scales are given by activations or by the input.
     pub(super) fn new(network: &Network, known: &[bool]) -> Self {
         let given = |tensor: Tensor, shape: Shape| {
-            (0..shape.channels as usize).map(|channel| Member::Given { tensor, channel, ratio: 1.0 }).collect::<Vec<_>>()
+            (0..shape.channels as usize)
+                .map(|channel| Member::Given { tensor, channel, ratio: 1.0 })
+                .collect::<Vec<_>>()
         };
-        let mut all =
-            Self { members: vec![given(0, network.input)], joined: Vec::new(), classes: Vec::new() };
+        let mut all = Self { members: vec![given(0, network.input)], joined: Vec::new(), classes: Vec::new() };
         for (index, layer) in network.layers.iter().enumerate() {
             let first = layer.inputs.first().copied().unwrap_or_default();
             let members = match &layer.op {

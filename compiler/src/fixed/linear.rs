@@ -49,8 +49,9 @@ impl<'a> Analysis<'a> {
 
     /// Largest integer weight per unit of the output's scale.
     pub(super) fn largest_weight(&self, output: usize) -> f64 {
-        let each = |(weights, c): (&[f64], usize)| weights.iter().map(move |w| (w / self.input.scale[c]).abs());
-        self.row(output).flat_map(each).fold(0.0, f64::max)
+        self.row(output).fold(0.0, |largest, (weights, c)| {
+            weights.iter().fold(largest, |largest: f64, w| largest.max((w / self.input.scale[c]).abs()))
+        })
     }
 
     /// Variance of an output that comes from errors of the inputs, as if these were independent.
@@ -106,7 +107,9 @@ impl<'a> Analysis<'a> {
         }
         let bias = bias.round();
         if bias.is_nan() || bias.abs() > f64::from(i32::MAX) {
-            return Err(Error::Network(format!("{name}, output {output}: expected a bias within 32 bits, got {bias:e}")));
+            return Err(Error::Network(format!(
+                "{name}, output {output}: expected a bias within 32 bits, got {bias:e}"
+            )));
         }
         Ok(bias as i32)
     }

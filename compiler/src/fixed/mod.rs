@@ -19,7 +19,7 @@ pub(crate) use settle::settle;
 
 use crate::engine::Statistics;
 use crate::error::{Error, Result};
-use crate::network::{Function, Linear, Network, Op};
+use crate::network::{Linear, Network, Op};
 use activation::{Decision, decide, write_activation};
 use classes::{Classes, Member};
 use form::Form;
@@ -150,7 +150,8 @@ fn write(
                 (FixedOp::Convolution(linear.conv), round(context, index, &analysis, &state.scale, decisions)?)
             }
             Op::Activation(_) => {
-                let decision = decisions[index].as_ref().ok_or_else(|| context.fault(index, "expected numbers for it"))?;
+                let decision =
+                    decisions[index].as_ref().ok_or_else(|| context.fault(index, "expected numbers for it"))?;
                 note.forms.clone_from(&decision.forms);
                 note.linear_scale = decision.choices.iter().map(|c| c.linear).collect();
                 write_activation(decision, &layer.name)?
@@ -196,7 +197,7 @@ fn write(
             nodes,
             output: Output::Scores,
         },
-        parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default() }),
+        parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] }),
     };
     if settings.class_output {
         tournament::append(&mut model)?;
@@ -294,7 +295,8 @@ fn sum(
                 continue;
             }
             let quotient = state.scale[c] / term.scale[c];
-            if !(0.5..f64::from(1u32 << 30)).contains(&quotient) || (quotient - quotient.round()).abs() > 1e-6 * quotient
+            if !(0.5..f64::from(1u32 << 30)).contains(&quotient)
+                || (quotient - quotient.round()).abs() > 1e-6 * quotient
             {
                 return Err(context.fault(
                     index,

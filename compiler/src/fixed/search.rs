@@ -132,8 +132,7 @@ fn next_scales(next: &Next, results: &[f64]) -> Vec<f64> {
 
 /// Relative error of the next layer's outputs that its own weights cause.
 fn next_cost(next: &Next, results: &[f64]) -> f64 {
-    let each: Vec<f64> =
-        next.energy.iter().zip(results).map(|(e, s)| if *e > 0.0 { e * s * s } else { 0.0 }).collect();
+    let each: Vec<f64> = next.energy.iter().zip(results).map(|(e, s)| if *e > 0.0 { e * s * s } else { 0.0 }).collect();
     // Of the channels that an output reads: in a convolution in groups, not all.
     let energy = |weights: &[f64]| weights.iter().zip(&each).map(|(&w, e)| if w > 0.0 { *e } else { 0.0 }).sum::<f64>();
     let outputs = next.weight.iter().zip(next_scales(next, results)).zip(&next.variance);

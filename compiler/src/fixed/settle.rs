@@ -1,8 +1,7 @@
 //! Last changes to the graph before its numbers are chosen, so that every activation finds what its form needs.
 
 use super::uses::uses;
-use crate::normalise::OUTPUT;
-use crate::network::{Function, Layer, Linear, Network, Op};
+use crate::network::{Function, Layer, Linear, Network, OUTPUT, Op, Tensor};
 
 /// Whether the linear outputs that an activation reads are read by it alone, so that a factor and a shift of its channels fold
 /// into the weights: the linear layer's index.
@@ -25,7 +24,7 @@ pub(super) fn folds_into(network: &Network, reading: &[Vec<usize>], activation: 
 /// - a polynomial of degree 2 or 3 whose shift does not fold into weights finds a sum that takes it up;
 /// - a polynomial of odd degree with a negative leading coefficient is read by linear layers alone, in whose weights the sign
 ///   disappears.
-pub(super) fn settle(network: &mut Network) {
+pub(crate) fn settle(network: &mut Network) {
     if let Some(last) = network.layers.len().checked_sub(1)
         && folds_into(network, &network.readers(), last).is_none()
     {
@@ -83,30 +82,21 @@ fn identity(channels: usize) -> Op {
 /// Inserts a layer that keeps the shape between tensor `input` and layer `reader`.
 fn insert(network: &mut Network, reader: usize, input: usize, what: &str, op: impl Fn(usize) -> Op) {
     let shape = network.shape(input);
-    shift_tensors(&mut network.layers, reader);
     let name = format!("{}.{what}", network.layers[reader].name);
-    network.layers.insert(reader, Layer { name, inputs: vec![input], op: op(shape.channels as usize), shape });
-    for slot in network.layers[reader + 1].inputs.iter_mut().filter(|slot| **slot == input) {
-        *slot = reader + 1;
-    }
+    let op = op(shape.channels as usize);
+    let tensor = network.insert(reader, Layer { name, inputs: vec![input], op, shape });
+    replace(&mut network.layers[reader + 1], input, tensor);
 }
 
 /// Inserts a layer that keeps the shape right after `layer`, for `readers` of its output.
 fn insert_after(network: &mut Network, layer: usize, readers: &[usize], what: &str, op: impl Fn(usize) -> Op) {
-    let shape = network.layers[layer].shape;
-    shift_tensors(&mut network.layers, layer + 1);
+    let Layer { shape, .. } = network.layers[layer];
     let name = format!("{}.{what}", network.layers[layer].name);
-    network.layers.insert(layer + 1, Layer { name, inputs: vec![layer + 1], op: op(shape.channels as usize), shape });
-    for &reader in readers {
-        for slot in network.layers[reader + 1].inputs.iter_mut().filter(|slot| **slot == layer + 1) {
-            *slot = layer + 2;
-        }
-    }
+    let op = op(shape.channels as usize);
+    let tensor = network.insert(layer + 1, Layer { name, inputs: vec![layer + 1], op, shape });
+    readers.iter().for_each(|&reader| replace(&mut network.layers[reader + 1], layer + 1, tensor));
 }
 
-/// Renames tensors for a layer that is about to be inserted at `index`.
-fn shift_tensors(layers: &mut [Layer], index: usize) {
-    for layer in &mut layers[index..] {
-        layer.inputs.iter_mut().filter(|t| **t > index).for_each(|t| *t += 1);
-    }
+fn replace(layer: &mut Layer, input: Tensor, by: Tensor) {
+    layer.inputs.iter_mut().filter(|slot| **slot == input).for_each(|slot| *slot = by);
 }

@@ -136,13 +136,7 @@ impl TensorState {
         out
     }
 
-    fn sum(
-        context: &Context<'_>,
-        index: usize,
-        negative: &[bool],
-        constant: &[f64],
-        tensors: &[Self],
-    ) -> Result<Self> {
+    fn sum(context: &Context<'_>, index: usize, negative: &[bool], constant: &[f64], tensors: &[Self]) -> Result<Self> {
         let layer = &context.network.layers[index];
         let known = context.known[index + 1];
         let mut out = Self::default();
@@ -160,7 +154,8 @@ impl TensorState {
             let scale = match known {
                 true if all_constant => terms().map(|(term, _)| term.scale[c]).fold(1.0, f64::max),
                 true => common_multiple(moving).ok_or_else(|| {
-                    context.fault(index, format!("channel {c}: expected terms whose scales are multiples of each other"))
+                    context
+                        .fault(index, format!("channel {c}: expected terms whose scales are multiples of each other"))
                 })?,
                 false => 1.0,
             };

@@ -1,9 +1,7 @@
 //! Class outputs: a tournament of maxima over scores that carry their class in their low bits.
 
 use crate::error::{Error, Result};
-use safenet_core::model::{
-    Channels, Max, ModelFile, Node, NodeSecret, Op, Output, Sum, TensorId, limits,
-};
+use safenet_core::model::{Channels, Max, ModelFile, Node, NodeSecret, Op, Output, Sum, TensorId, limits};
 
 /// Bits of a class index.
 fn index_bits(classes: u32) -> u8 {
@@ -53,7 +51,8 @@ pub(super) fn append(model: &mut ModelFile) -> Result<()> {
         };
         let pair = vec![take("first", 0, half), take("second", half, half)];
         let bye = (left % 2 == 1).then(|| take("bye", 2 * half, 1));
-        let winners = bracket.push(&format!("class.round{round}"), pair, Op::Max(Max { width: compared }), NodeSecret::None);
+        let winners =
+            bracket.push(&format!("class.round{round}"), pair, Op::Max(Max { width: compared }), NodeSecret::None);
         if let Some(bye) = bye {
             bracket.push(&format!("class.round{round}.all"), vec![winners, bye], Op::Concat, NodeSecret::None);
         }

@@ -312,7 +312,11 @@ fn fold(
     let value = |name: &String| {
         if name.is_empty() { Ok(Value::Unknown) } else { made.next().map(|t| Value::Constant(Rc::new(t))).ok_or("") }
     };
-    node.output.iter().map(value).collect::<std::result::Result<_, _>>().map_err(|_: &str| "expected more outputs".into())
+    node.output
+        .iter()
+        .map(value)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_: &str| "expected more outputs".into())
 }
 
 fn input_value(input: &ValueInfoProto) -> Result<Computed> {

@@ -240,7 +240,7 @@ fn cost_of_a_relu() {
         (26, 39, &[(26, 2 + 288), (9, 64), (3, 8), (33, 64)]),
     ];
     for (w, rots, rounds) in costs {
-        let group = &groups(&single(Kind::Relu, w + 1, 1, 0), Shape { channels: 1, height: 1, width: 1 })[0];
+        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, Shape { channels: 1, height: 1, width: 1 })[0];
         assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
         assert_eq!(group.round_bits(), rounds, "w = {w}");
     }

@@ -16,6 +16,10 @@ pub struct Parameters {
     pub nodes: Vec<NodeSecret>,
     /// What was measured when the model was made.
     pub calibration: Calibration,
+    /// What integers stand for, node by node and channel by channel: the integer for a real value of 1, negative where a sign
+    /// was folded into the next layers' weights. For finding faults; the protocol makes no use of it. Empty if not known, and
+    /// for nodes of which it is not known.
+    pub scales: Vec<Vec<f32>>,
 }
 
 /// How exact a model's answers are on the samples with which it was made. For reports; the protocol makes no use of it.
@@ -73,6 +77,11 @@ impl Parameters {
                 architecture.nodes.len(),
                 self.nodes.len()
             )));
+        }
+        let known =
+            self.scales.iter().zip(&shapes[1..]).all(|(s, shape)| [0, shape.channels as usize].contains(&s.len()));
+        if !known || ![0, self.nodes.len()].contains(&self.scales.len()) {
+            return Err(malformed("scales: expected none, or one for each channel of each node, got another number"));
         }
         for (index, (node, secret)) in architecture.nodes.iter().zip(&self.nodes).enumerate() {
             let place = |e: Error| e.context(format!("parameters of node {index} ({})", node.name));

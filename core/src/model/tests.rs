@@ -29,6 +29,7 @@ fn small() -> ModelFile {
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: (0..12).map(|i| i * 40 - 220).collect(), bias: vec![1, -2, 3] },
                 NodeSecret::Activation(vec![

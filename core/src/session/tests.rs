@@ -149,7 +149,8 @@ fn network(prg: &mut Prg) -> ModelFile {
         ),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: parameters.collect(), calibration: Calibration::default() });
+    let parameters =
+        Some(Parameters { nodes: parameters.collect(), calibration: Calibration::default(), scales: vec![] });
     ModelFile { architecture, parameters }
 }
 

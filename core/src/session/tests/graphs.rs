@@ -75,7 +75,7 @@ fn with_secrets(architecture: Architecture, prg: &mut Prg) -> ModelFile {
         Op::Sum(_) => NodeSecret::Sum((0..output.channels as i32).map(|c| 3 * c - 4).collect()),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default() });
+    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default(), scales: vec![] });
     ModelFile { architecture, parameters }
 }
 
