@@ -144,7 +144,7 @@ mod tests {
         let shape = Shape { channels: 2, height: 3, width: 5 };
         let functions = vec![Function::Relu, Function::Polynomial { degree: 1, c: [1.0, -2.0, 0.0, 0.0] }];
         let layer = Layer { name: "act".into(), inputs: vec![0], op: Op::Activation(functions.clone()), shape };
-        let float = FloatNetwork::new(&Network { name: String::new(), input: shape, layers: vec![layer] }).unwrap();
+        let float = FloatNetwork::new(&Network { layers: vec![layer], ..Network::new(String::new(), shape) }).unwrap();
         let data: Vec<f32> = (0..5 * 30).map(|i| ((i * 37 % 101) as f32 - 50.0) / 16.0).collect();
         let samples = Samples::new(shape, data.clone(), None).unwrap();
         let mut told = Vec::new();
@@ -174,7 +174,7 @@ mod tests {
         let shape = Shape { channels: 1, height: 1, width: 1 };
         let square = Function::Polynomial { degree: 2, c: [0.0, 0.0, 1.0, 0.0] };
         let layer = Layer { name: "act".into(), inputs: vec![0], op: Op::Activation(vec![square]), shape };
-        let float = FloatNetwork::new(&Network { name: String::new(), input: shape, layers: vec![layer] }).unwrap();
+        let float = FloatNetwork::new(&Network { layers: vec![layer], ..Network::new(String::new(), shape) }).unwrap();
         let other = Samples::new(Shape { width: 2, ..shape }, vec![1.0, 2.0], None).unwrap();
         assert!(matches!(measure(&float, &other, &mut |_, _| {}), Err(Error::Samples(_))));
         let large = Samples::new(shape, vec![1.0, 1e30], None).unwrap();

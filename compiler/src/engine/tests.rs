@@ -39,7 +39,7 @@ fn check(op: Op, input: Shape, output: Shape, at: impl Fn(&Image, usize, i64, i6
     let text = format!("{op:?}");
     let layer =
         Layer { name: "layer".into(), inputs: vec![0; if matches!(op, Op::Max) { 2 } else { 1 }], op, shape: output };
-    let network = Network { name: String::new(), input, layers: vec![layer] };
+    let network = Network { layers: vec![layer], ..Network::new(String::new(), input) };
     let float = FloatNetwork::new(&network).unwrap_or_else(|e| panic!("{text}: {e}"));
     let image = Image { shape: input, values: numbers(7, input.elements()) };
     let narrow: Vec<f32> = image.values.iter().map(|&x| x as f32).collect();
@@ -244,7 +244,7 @@ fn graphs() {
         layer(&[3, 3, 0], Op::Sum { negative: vec![false, true, true], constant: vec![0.5] }, input),
         layer(&[5, 3, 0], Op::Concat, shape(3, 2, 2)),
     ];
-    let float = FloatNetwork::new(&Network { name: String::new(), input, layers }).unwrap();
+    let float = FloatNetwork::new(&Network { layers, ..Network::new(String::new(), input) }).unwrap();
     let x = [-2.0, -0.5, 0.0, 3.0];
     let each = |f: fn(f32) -> f32| x.map(f).to_vec();
     let sum = each(|x| 0.5 - x);
@@ -268,7 +268,7 @@ fn graphs() {
 fn contradictions_are_errors() {
     let input = shape(2, 3, 3);
     let refused = |layer: Layer| {
-        let network = Network { name: String::new(), input, layers: vec![layer] };
+        let network = Network { layers: vec![layer], ..Network::new(String::new(), input) };
         FloatNetwork::new(&network).err().unwrap().to_string()
     };
     assert!(refused(layer(&[0], Op::Flatten, input)).contains("expected an output of shape 2x3x3"));
@@ -280,6 +280,6 @@ fn contradictions_are_errors() {
     assert!(refused(layer(&[0], linear(conv), input)).contains("the ONNX engine"));
     let conv = convolution(2, [4, 4], [1, 1], [0; 4]);
     assert!(refused(layer(&[0], linear(conv), input)).contains("the ONNX engine"));
-    let empty = Network { name: String::new(), input, layers: Vec::new() };
+    let empty = Network::new(String::new(), input);
     assert!(FloatNetwork::new(&empty).is_err());
 }

@@ -93,7 +93,8 @@ impl Graph {
 
     fn outputs(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>, count: usize) -> Vec<String> {
         let name = format!("{}{}", op.to_lowercase(), self.graph.node.len());
-        let output: Vec<String> = (0..count).map(|i| if i == 0 { name.clone() } else { format!("{name}.{i}") }).collect();
+        let output: Vec<String> =
+            (0..count).map(|i| if i == 0 { name.clone() } else { format!("{name}.{i}") }).collect();
         self.graph.node.push(NodeProto {
             input: inputs.iter().map(|&i| i.into()).collect(),
             output: output.clone(),
@@ -113,7 +114,8 @@ impl Graph {
         let mut graph = self.graph.clone();
         graph.output = vec![ValueInfoProto { name: output.into(), r#type: None }];
         let opset = OperatorSetIdProto { domain: String::new(), version: 15 };
-        ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Default::default() }.encode_to_vec()
+        ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..Default::default() }
+            .encode_to_vec()
     }
 
     fn convolution(&mut self, x: &Value, out: usize, kernel: usize, pad: i64) -> Value {
@@ -529,11 +531,11 @@ fn maxima_compare_as_little_as_they_can() {
     for (kernel, stride, pads, expected) in [
         ([2, 2], [2, 2], [0; 4], 8 * 4 + 4 * 4),
         ([3, 3], [2, 2], [1, 1, 1, 1], 2 * 8 * 4 + 2 * 4 * 4),
-        // Two of each and one beside for the doubling's ends.
-        ([3, 3], [1, 1], [1, 1, 1, 1], (8 + 8 + 1) * 8 * 2),
+        // Two of each: pairs of neighbours would take one more at the end of every line.
+        ([3, 3], [1, 1], [1, 1, 1, 1], 2 * 8 * 8 * 2),
         ([8, 8], [1, 1], [0; 4], 63),
-        // Pairs of 2, pairs of pairs, and one that overlaps: 5 - 1, 5 - 3, 1 ... of seven.
-        ([1, 7], [1, 1], [0, 3, 0, 3], (13 + 11 + 8) * 8),
+        // Pairs, pairs of pairs, and two of these that overlap, for each of eight.
+        ([1, 7], [1, 1], [0, 3, 0, 3], (8 + 5 + 8 + 3 + 8) * 8),
     ] {
         let mut g = Graph::new(&[1, 8, 8]);
         let x = g.convolution(&g.x(), 1, 3, 1);
