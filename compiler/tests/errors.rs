@@ -118,14 +118,13 @@ fn what_depends_on_shapes_is_named_too() {
         (text("Clip", vec![floats("", &[], &[1.0]), floats("", &[], &[0.0])], vec![]), "got 1 and 0"),
         (text("Reshape", vec![integers("", &[2], &[2, 16])], vec![]), "a change of the batch, to [2, 16]"),
         (text("Reshape", vec![integers("", &[2], &[1, 33])], vec![]), "expected a shape of 32 elements"),
-        (text("Slice", vec![integers("", &[1], &[3]), integers("", &[1], &[1]), integers("", &[1], &[1])], vec![]),
-            "expected a slice of at least one place of 2"),
+        (
+            text("Slice", vec![integers("", &[1], &[3]), integers("", &[1], &[1]), integers("", &[1], &[1])], vec![]),
+            "expected a slice of at least one place of 2",
+        ),
         (text("Div", vec![floats("", &[1], &[0.0])], vec![]), "expected a divisor of at least 1e-18, got 0"),
         (text("Relu", vec![], vec![float("alpha", 0.5)]), "unknown attribute alpha"),
-        (
-            text("LeakyRelu", vec![], vec![int("alpha", 1)]),
-            "alpha: expected an attribute of type 1, got type 2",
-        ),
+        (text("LeakyRelu", vec![], vec![int("alpha", 1)]), "alpha: expected an attribute of type 1, got type 2"),
     ] {
         assert!(got.contains(expected), "expected {expected:?}, got {got:?}");
     }
@@ -154,7 +153,7 @@ fn contradictions_are_named() {
             }),
             "expected element-wise operators in the body, got If",
         ),
-        (graph(|g| g.initializer[0].dims[0] = 1 << 40), "conv0 (Conv): constant conv0.0: expected"),
+        (graph(|g| g.initializer[0].dims[0] = 1 << 40), "conv0 (Conv): weights: constant conv0.0: expected"),
         (graph(|g| g.initializer[0].dims[0] = -1), "expected positive dimensions, got -1"),
         (graph(|g| g.initializer[0].dims = vec![i64::MAX; 4]), "too many elements"),
         (graph(|g| g.initializer[0].data_location = 1), "save the model as one file"),
@@ -166,12 +165,18 @@ fn contradictions_are_named() {
         ),
         (
             graph(|g| g.node[0].attribute.push(ints("pads", &[i64::from(u32::MAX); 4]))),
+            "node conv0 (Conv): pads: expected four numbers of 0 to 67108864, got [4294967295",
+        ),
+        (
+            graph(|g| g.node[0].attribute.push(ints("pads", &[1 << 26; 4]))),
             "node conv0 (Conv): expected a tensor of 1 to",
         ),
         (
             graph(|g| {
                 let dimension = DimensionProto { dim_value: 1 << 62, ..Default::default() };
-                let shape = Some(TensorShapeProto { dim: vec![dimension; 4] });
+                let shape = Some(TensorShapeProto {
+                    dim: vec![DimensionProto::default(), dimension.clone(), dimension.clone(), dimension],
+                });
                 g.input[0].r#type = Some(TypeProto { tensor_type: Some(TensorTypeProto { elem_type: 1, shape }) });
             }),
             "input image: expected a tensor of 1 to",
