@@ -1,6 +1,6 @@
 //! Every layer against its definition, evaluated place by place in double precision.
 
-use super::FloatNetwork;
+use super::{FloatNetwork, OnnxRunner};
 use crate::network::{Function, Layer, Linear, Network, Op, Piecewise};
 use safenet_core::model::{Channels, Convolution, Edge, Pool, Shape, Window};
 
@@ -280,6 +280,6 @@ fn contradictions_are_errors() {
     assert!(refused(layer(&[0], linear(conv), input)).contains("the ONNX engine"));
     let conv = convolution(2, [4, 4], [1, 1], [0; 4]);
     assert!(refused(layer(&[0], linear(conv), input)).contains("the ONNX engine"));
-    let empty = Network { layers: Vec::new(), ..Network::new(String::new(), input) };
+    let empty = Network::new(String::new(), input);
     assert!(FloatNetwork::new(&empty).is_err());
 }

@@ -113,6 +113,8 @@ impl Scales {
                     let alignable = functions.iter().all(keeps_scale) && all(&scales.open);
                     (alignable, alignable)
                 }
+                // A shift: one term has no other to agree with.
+                Op::Sum { .. } if layer.inputs.len() == 1 => (all(&scales.alignable), all(&scales.open)),
                 Op::Sum { .. } => {
                     let fixed = layer.inputs.iter().filter(|&&input| !scales.free(input));
                     (all(&scales.alignable), fixed.into_iter().all(|&input| scales.alignable[input]))

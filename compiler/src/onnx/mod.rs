@@ -162,8 +162,11 @@ impl Reader {
 
     /// Translates one node.
     fn node(&mut self, index: usize) -> Result<()> {
-        let inputs = self.inputs(index)?;
+        let mut inputs = self.inputs(index)?;
         let node = &self.graph.node[index];
+        if !operators::reshapes(node) {
+            self.faults.extend(no_ending(&mut inputs).map(|ending| (ending, operators::not_last())));
+        }
         let outputs = match translate(node, index, &inputs, self.opset, &mut self.builder) {
             Ok(outputs) => outputs,
             Err(Fault::Damaged(e)) => {
@@ -171,12 +174,6 @@ impl Reader {
             }
             Err(Fault::Unsupported { reason, advice }) => {
                 self.faults.insert(index, (reason, advice));
-                vec![Value::Unknown; node.output.len()]
-            }
-            // The fault lies with an earlier node.
-            Err(Fault::NotLast(ending)) => {
-                let (reason, advice) = operators::not_last();
-                self.faults.insert(ending, (reason, advice));
                 vec![Value::Unknown; node.output.len()]
             }
         };
@@ -263,15 +260,20 @@ fn translate(
     if inputs.iter().flatten().any(|value| matches!(value, Value::Unknown)) {
         return Ok(vec![Value::Unknown; node.output.len()]);
     }
-    if !operator.reshapes {
-        for value in inputs.iter().flatten() {
-            if let Value::Computed(Computed { left_to_client: Some(ending), .. }) = value {
-                return Err(Fault::NotLast(*ending));
-            }
-        }
-    }
     let outputs = (operator.translate)(&mut Call { node, index, inputs, builder })?;
     Ok(outputs.into_iter().map(Value::Computed).collect())
+}
+
+/// The nodes whose results, left to the client, are inputs here; these become unknown.
+fn no_ending(inputs: &mut [Option<Value>]) -> impl Iterator<Item = usize> {
+    inputs.iter_mut().flatten().filter_map(|value| match value {
+        Value::Computed(Computed { left_to_client: Some(ending), .. }) => {
+            let ending = *ending;
+            *value = Value::Unknown;
+            Some(ending)
+        }
+        _ => None,
+    })
 }
 
 /// The inputs, if there are some and all are constants.

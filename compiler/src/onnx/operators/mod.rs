@@ -25,8 +25,6 @@ pub(super) enum Fault {
     Damaged(String),
     /// It has no private form.
     Unsupported { reason: String, advice: &'static str },
-    /// It reads what the given node leaves to the client.
-    NotLast(usize),
 }
 
 impl From<String> for Fault {
@@ -55,7 +53,7 @@ pub(super) struct Operator {
     /// Whether it may read several computed values.
     several: bool,
     /// Whether it only renames or reshapes, so that it may stand behind what is left to the client.
-    pub(super) reshapes: bool,
+    reshapes: bool,
     pub(super) translate: fn(&mut Call<'_>) -> Outputs,
 }
 
@@ -201,6 +199,11 @@ pub(super) fn find(node: &NodeProto) -> Result<&'static Operator, Fault> {
         return unsupported(format!("unknown operator domain {:?}", node.domain), "use standard ONNX operators");
     }
     OPERATORS.iter().find(|o| o.name == node.op_type).ok_or_else(|| unsupported::operator(&node.op_type))
+}
+
+/// Whether a node only renames or reshapes, so that it may stand behind what is left to the client.
+pub(super) fn reshapes(node: &NodeProto) -> bool {
+    node.op_type == "Shape" || find(node).is_ok_and(|operator| operator.reshapes)
 }
 
 impl Operator {
