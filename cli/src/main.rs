@@ -50,6 +50,7 @@ enum Command {
     Verify(command::verify::Args),
     Reference(command::reference::Args),
     Accuracy(command::accuracy::Args),
+    Debug(command::debug::Args),
     Bench(command::bench::Args),
     #[command(hide = true)]
     BenchServer(command::bench::server::Args),
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => command::verify::run(&args),
         Command::Reference(args) => command::reference::run(&args),
         Command::Accuracy(args) => command::accuracy::run(&args),
+        Command::Debug(args) => command::debug::run(&args),
         Command::Bench(args) => command::bench::run(&args),
         Command::BenchServer(args) => command::bench::server::run(&args),
     };

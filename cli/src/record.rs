@@ -1,5 +1,6 @@
 //! One private inference as `infer` reports it and `verify` reads it: a JSON object on a line of its own.
 
+use safenet_core::model::Output;
 use serde::{Deserialize, Serialize};
 
 /// What a private inference gave and cost. Bytes count both directions.
@@ -21,8 +22,15 @@ pub(crate) struct Record {
     pub(crate) rounds_online: u64,
 }
 
-/// Index of the largest output, the first of equal ones.
-pub(crate) fn class(outputs: &[i32]) -> usize {
+/// The class that an answer names: the index of the largest score, the first of equal ones; or what the answer itself is.
+pub(crate) fn class(answer: &[i32], output: Output) -> usize {
+    match output {
+        Output::Scores => largest(answer),
+        Output::Class { .. } => answer.first().map_or(0, |&class| class as usize),
+    }
+}
+
+fn largest(outputs: &[i32]) -> usize {
     outputs.iter().enumerate().rev().max_by_key(|&(_, value)| value).map_or(0, |(index, _)| index)
 }
 
@@ -43,8 +51,9 @@ mod tests {
 
     #[test]
     fn class_is_the_first_largest() {
-        assert_eq!(class(&[-3, 5, 2, 5]), 1);
-        assert_eq!(class(&[]), 0);
+        assert_eq!(class(&[-3, 5, 2, 5], Output::Scores), 1);
+        assert_eq!(class(&[], Output::Scores), 0);
+        assert_eq!(class(&[7], Output::Class { index_bits: 4 }), 7);
     }
 
     #[test]

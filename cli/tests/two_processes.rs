@@ -110,6 +110,7 @@ fn network() -> ModelFile {
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: random.weights(5 * 9), bias: vec![100, -200, 0, 50, 0] },
                 NodeSecret::Activation(vec![

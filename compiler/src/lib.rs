@@ -2,16 +2,17 @@
 //! chooses fixed-point numbers, and reports how exact and how safe the result is.
 //!
 //! ```text
-//! ONNX bytes ─ read ─ chain of layers ─ fold ─ Linear, Activation, Linear, ... ─ measure ─ fix ─ ModelFile ─ judge ─ Report
+//! ONNX bytes ─ read ─ graph of layers ─ normalise ─ settle ─ measure ─ fix ─ ModelFile ─ judge ─ Report
 //! ```
 //!
 //! # What is read
 //!
-//! Conv (group 1, no dilation), Gemm, MatMul, BatchNormalization, Relu, AveragePool, GlobalAveragePool, Flatten, Reshape to a
-//! flat vector, Identity, Dropout, Constant, Add/Sub/Mul/Div by constants per channel, and the planned activation: the local
-//! function `ChannelActivation` of domain `safenet` with inputs X, degree (int64 per channel: −1 exact ReLU, else 0 to 3), c0,
-//! c1, c2, c3, which computes `Where(degree < 0, Relu(X), ((c3 X + c2) X + c1) X + c0)`.
-//! Everything else gives one error that names every node that is not supported.
+//! Networks with one input and one output that are made of convolutions (strides, padding, dilation, groups), dense layers,
+//! batch normalisation and other affine maps per channel, ReLU and the piecewise functions made of it (Clip, LeakyRelu, PRelu,
+//! HardSigmoid, HardSwish), maxima and averages over windows, sums, concatenation, slices, padding and reshaping, and the
+//! planned activation: the local function `ChannelActivation` of domain `safenet` with inputs X, degree (int64 per channel: −1
+//! exact ReLU, else 0 to 3), c0, c1, c2, c3, which computes `Where(degree < 0, Relu(X), ((c3 X + c2) X + c1) X + c0)`.
+//! Everything else gives one error that names every node that is not supported. Whatever is constant is computed beforehand.
 //!
 //! # Fixed point
 //!
@@ -21,21 +22,26 @@
 //! input of the range is computed afterwards and told in the [`Report`].
 #![forbid(unsafe_code)]
 
+mod engine;
 mod error;
-mod evaluate;
 mod fixed;
-mod fold;
 mod network;
+mod normalise;
 pub mod onnx;
 mod report;
 mod samples;
 
+pub use engine::{FloatNetwork, OnnxRunner};
 pub use error::{Error, Result, UnsupportedNode};
-pub use evaluate::FloatNetwork;
 pub use report::{Accuracy, KindCount, LayerReport, OutputReport, Report};
 pub use samples::Samples;
 
+use fixed::Settings;
 use safenet_core::model::{ModelFile, Shape, limits};
+
+/// Largest width of a truncated value at a ReLU that is compiled to. The protocol takes wider ones at the price of a
+/// further round trip per layer, for precision that weights of 9 bits cannot use.
+const WIDEST_RELU: u8 = 16;
 
 /// How to compile.
 #[derive(Clone, Debug)]
@@ -52,7 +58,9 @@ pub struct Options {
     pub relu_width: u8,
     /// Bits of the scores, 6 to 24.
     pub output_width: u8,
-    /// On how many of the samples the integer model is compared with the network.
+    /// Whether the client learns the class with the largest score alone, by secure comparison.
+    pub class_output: bool,
+    /// On how many of the samples the integer model is compared with the network, at most; fewer for large networks.
     pub compared_samples: usize,
     /// On how many of these the intervals of the protocol's roundings are computed.
     pub interval_samples: usize,
@@ -65,8 +73,9 @@ impl Default for Options {
             input_fraction_bits: 8,
             input_range: None,
             margin: 2.0,
-            relu_width: limits::RELU_WIDTH,
+            relu_width: WIDEST_RELU,
             output_width: 16,
+            class_output: false,
             compared_samples: 256,
             interval_samples: 64,
         }
@@ -128,16 +137,16 @@ pub fn compile(
         }
         network.name.clone_from(name);
     }
-    fold::normalise(&mut network)?;
-    if network.layers.len() > limits::NODES {
-        return Err(Error::Network(format!("expected at most {} layers, got {}", limits::NODES, network.layers.len())));
-    }
+    normalise::normalise(&mut network)?;
+    fixed::settle(&mut network);
     same_shape(network.input, calibration)?;
-    let settings = settings(calibration, options)?;
-    progress(&format!("measuring ranges on {} samples", calibration.count()));
-    let float = FloatNetwork::new(&network);
-    let statistics = evaluate::measure(&float, calibration);
-    if let Some(layer) = statistics.iter().position(|s| s.iter().any(|c| !(c.low.is_finite() && c.high.is_finite()))) {
+    let mut settings = settings(calibration, options)?;
+    settings.class_output |= network.class_output;
+    let float = FloatNetwork::new(&network)?;
+    let statistics = engine::measure(&float, calibration, &mut |done, total| {
+        progress(&format!("measuring ranges: {done} of {total} samples"));
+    })?;
+    if let Some(layer) = statistics.iter().position(|s| s.iter().any(|c| !c.is_finite())) {
         let name = layer.checked_sub(1).map_or("input", |i| network.layers[i].name.as_str());
         return Err(Error::Network(format!(
             "{name}: expected finite values on the samples, got an overflow of 32-bit reals"
@@ -146,13 +155,30 @@ pub fn compile(
     progress("choosing fixed-point numbers");
     let mut fixed = fixed::fix(&network, &statistics, &settings)?;
     safenet_core::session::fit_noise(&mut fixed.model)?;
-    progress(&format!("comparing on {} samples", options.compared_samples.min(calibration.count())));
-    let report = report::judge(&network, &float, &fixed, &statistics, calibration, options)?;
+    let scales = fixed.notes.iter().map(|note| note.scale.iter().map(|&s| s as f32).collect());
+    let scales: Vec<Vec<f32>> = scales.collect();
+    let report = report::judge(&network, &float, &fixed, &statistics, calibration, options, progress)?;
     let mut model = fixed.model;
     if let Some(parameters) = &mut model.parameters {
+        // The nodes that compare classes have none.
+        parameters.scales = scales;
+        parameters.scales.resize(parameters.nodes.len(), Vec::new());
         parameters.calibration = report.output.in_units(model.architecture.output_fraction_bits());
     }
     Ok(Compiled { model, report, float })
+}
+
+/// The trained network in real numbers, layer by layer as the compiler sees it after folding, and the layers' names: those of
+/// the first nodes of a model that is compiled from the same file.
+///
+/// # Errors
+/// As [`compile`].
+pub fn float_network(onnx: &[u8]) -> Result<(FloatNetwork, Vec<String>)> {
+    let mut network = onnx::read(onnx)?;
+    normalise::normalise(&mut network)?;
+    fixed::settle(&mut network);
+    let names = network.layers.iter().map(|layer| layer.name.clone()).collect();
+    Ok((FloatNetwork::new(&network)?, names))
 }
 
 fn check(options: &Options) -> Result<()> {
@@ -163,7 +189,7 @@ fn check(options: &Options) -> Result<()> {
         Err(Error::Options(format!("{what}: expected {low} to {high}, got {value}")))
     };
     within("input fraction bits", options.input_fraction_bits, 0, 16)?;
-    within("ReLU width", options.relu_width, 6, limits::RELU_WIDTH)?;
+    within("ReLU width", options.relu_width, 6, WIDEST_RELU)?;
     within("output width", options.output_width, 6, 24)?;
     if !(1.0..=1024.0).contains(&options.margin) {
         return Err(Error::Options(format!("margin: expected 1 to 1024, got {}", options.margin)));
@@ -171,7 +197,7 @@ fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn settings(samples: &Samples, options: &Options) -> Result<fixed::Settings> {
+fn settings(samples: &Samples, options: &Options) -> Result<Settings> {
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for &x in samples.iter().flatten() {
         (low, high) = (low.min(x.into()), high.max(x.into()));
@@ -195,11 +221,12 @@ fn settings(samples: &Samples, options: &Options) -> Result<fixed::Settings> {
             options.input_fraction_bits
         )));
     }
-    Ok(fixed::Settings {
+    Ok(Settings {
         input_fraction_bits: options.input_fraction_bits,
         input_range,
         margin: options.margin,
         relu_width: options.relu_width,
         output_width: options.output_width,
+        class_output: options.class_output,
     })
 }

@@ -2,6 +2,9 @@
 
 use safenet_core::model::{Channels, Convolution, Pool, Shape, Window, limits};
 
+/// Name of the last layer.
+pub(crate) const OUTPUT: &str = "output";
+
 /// Names a tensor: 0 is the network's input, i + 1 is the output of layer i.
 pub(crate) type Tensor = usize;
 
@@ -11,6 +14,64 @@ pub(crate) struct Network {
     pub(crate) name: String,
     pub(crate) input: Shape,
     pub(crate) layers: Vec<Layer>,
+    /// Remarks to the user: what of the file is left to the client, and where values stand in another order.
+    pub(crate) notes: Vec<String>,
+    /// Whether the file ends in the class of the largest score.
+    pub(crate) class_output: bool,
+}
+
+impl Network {
+    /// A network without layers.
+    pub(crate) fn new(name: String, input: Shape) -> Self {
+        Self { name, input, layers: Vec::new(), notes: Vec::new(), class_output: false }
+    }
+
+    /// Shape of a tensor.
+    pub(crate) fn shape(&self, tensor: Tensor) -> Shape {
+        self.producer(tensor).map_or(self.input, |layer| layer.shape)
+    }
+
+    /// The layer that makes a tensor; none for the network's input.
+    pub(crate) fn producer(&self, tensor: Tensor) -> Option<&Layer> {
+        self.layers.get(tensor.checked_sub(1)?)
+    }
+
+    /// For every tensor, the layers that read it, each once.
+    pub(crate) fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.layers.len() + 1];
+        for (index, layer) in self.layers.iter().enumerate() {
+            for &input in &layer.inputs {
+                let list: &mut Vec<usize> = &mut readers[input];
+                if list.last() != Some(&index) {
+                    list.push(index);
+                }
+            }
+        }
+        readers
+    }
+
+    /// Puts a layer before the one at `index`, and gives its tensor; later tensors count one more.
+    pub(crate) fn insert(&mut self, index: usize, layer: Layer) -> Tensor {
+        for later in &mut self.layers[index..] {
+            later.inputs.iter_mut().filter(|input| **input > index).for_each(|input| *input += 1);
+        }
+        self.layers.insert(index, layer);
+        index + 1
+    }
+
+    /// For every tensor, whether the client knows its mask before any answer of the server: the input, what activations and
+    /// maxima give, and what local layers make of such tensors alone. Linear layers and maxima read no others.
+    pub(crate) fn known(&self) -> Vec<bool> {
+        let mut known = vec![true];
+        for layer in &self.layers {
+            known.push(match layer.op {
+                Op::Linear(_) => false,
+                Op::Activation(_) | Op::Max => true,
+                _ => layer.inputs.iter().all(|&input| known[input]),
+            });
+        }
+        known
+    }
 }
 
 /// One layer.
@@ -26,14 +87,15 @@ pub(crate) struct Layer {
 
 /// What a layer computes.
 ///
-/// Those marked *read* come from ONNX and are gone after [`normalise`](crate::fold::normalise), which expresses them by the
+/// Those marked *read* come from ONNX and are gone after [`normalise`](crate::normalise::normalise), which expresses them by the
 /// others.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Linear(Linear),
     /// Averages over windows; with `inside_only`, of what is inside the image, else with zeros of the padding counted.
     Average(Pool),
-    /// *Read.* Maxima over windows; `padding` holds nothing, `Pool::inside_only` says nothing.
+    /// *Read.* Maxima over windows; what is outside the image does not count, and `Pool::inside_only` says nothing. The
+    /// layer's shape may hold more windows than the padding makes room for, each of which starts in the image.
     MaxPool(Pool),
     /// The larger of two tensors, element by element.
     Max,
@@ -74,9 +136,19 @@ pub(crate) enum Piecewise {
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     pub(crate) conv: Convolution,
-    /// [out][in][row][column].
+    /// [out][in / groups][row][column].
     pub(crate) weights: Vec<f64>,
     pub(crate) bias: Vec<f64>,
+}
+
+impl Op {
+    /// Whether both parties compute it by themselves, by moving and adding what they hold.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Self::Average(_) | Self::Window(_) | Self::Channels(_) | Self::Concat | Self::Flatten | Self::Sum { .. }
+        )
+    }
 }
 
 impl Linear {
@@ -101,26 +173,29 @@ impl Linear {
         self.conv.kernel[0] as usize * self.conv.kernel[1] as usize
     }
 
-    /// A linear layer of `channels` channels that multiplies each by a number, over a window.
-    pub(crate) fn diagonal(
-        channels: u32,
-        kernel: [u32; 2],
-        stride: [u32; 2],
-        padding: [u32; 4],
-        factor: f64,
-    ) -> Option<Self> {
-        const LARGEST: usize = 1 << 24;
-        let taps = kernel[0] as usize * kernel[1] as usize;
-        let count = (channels as usize).checked_mul(channels as usize)?.checked_mul(taps)?;
-        if count > LARGEST {
-            return None;
-        }
-        let mut weights = vec![0.0; count];
-        for c in 0..channels as usize {
-            weights[(c * channels as usize + c) * taps..][..taps].fill(factor);
-        }
-        let conv = Convolution { out_channels: channels, kernel, stride, padding, packed_outputs: u32::MAX };
-        Some(Self { conv, weights, bias: vec![0.0; channels as usize] })
+    /// scale · x + shift for each channel by itself.
+    pub(crate) fn depthwise(scale: Vec<f64>, shift: Vec<f64>) -> Self {
+        let channels = scale.len() as u32;
+        let conv = Convolution {
+            out_channels: channels,
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0; 4],
+            dilation: [1, 1],
+            groups: channels,
+            packed_outputs: u32::MAX,
+        };
+        Self { conv, weights: scale, bias: shift }
+    }
+
+    /// Whether it is what [`Self::depthwise`] makes.
+    pub(crate) fn is_depthwise(&self) -> bool {
+        let Convolution { out_channels, kernel, stride, padding, groups, .. } = self.conv;
+        kernel == [1, 1]
+            && stride == [1, 1]
+            && padding == [0; 4]
+            && groups == out_channels
+            && self.weights.len() == self.bias.len()
     }
 }
 
@@ -178,25 +253,4 @@ pub(crate) fn checked(channels: u64, height: u64, width: u64) -> std::result::Re
         ));
     }
     Ok(Shape { channels: channels as u32, height: height as u32, width: width as u32 })
-}
-
-/// Shape of the windows' places over an input: (size + padding − kernel) / stride + 1 per axis, rounded down.
-pub(crate) fn windows(
-    channels: u32,
-    input: Shape,
-    kernel: [u32; 2],
-    stride: [u32; 2],
-    padding: [u32; 4],
-) -> std::result::Result<Shape, String> {
-    let axis = |size: u32, i: usize| {
-        let size = u64::from(size) + u64::from(padding[i]) + u64::from(padding[i + 2]);
-        if kernel[i] == 0 || stride[i] == 0 || u64::from(kernel[i]) > size {
-            return Err(format!(
-                "expected a stride of at least 1 and a kernel of 1 to the padded size, got kernel {}, stride {}, padded size {size}",
-                kernel[i], stride[i]
-            ));
-        }
-        Ok((size - u64::from(kernel[i])) / u64::from(stride[i]) + 1)
-    };
-    checked(channels.into(), axis(input.height, 0)?, axis(input.width, 1)?)
 }

@@ -1,11 +1,11 @@
 //! How exact and how safe a compiled model is, measured with the integer reference.
 
 use crate::Options;
+use crate::engine::{FloatNetwork, Statistics};
 use crate::error::Result;
-use crate::evaluate::{FloatNetwork, Statistics};
 use crate::fixed::form::Shape as Form;
 use crate::fixed::{Fixed, Note};
-use crate::network::{Network, Op};
+use crate::network::{Layer, Network, Op};
 use crate::samples::Samples;
 use safenet_core::model::{Activation, Calibration, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp};
 use safenet_reference::{ChannelBounds, Reference, Trace};
@@ -186,6 +186,19 @@ struct Sums {
     spread: i64,
 }
 
+/// Multiplications of one evaluation of a network.
+fn multiplications(network: &Network) -> u64 {
+    let each = |layer: &Layer| match &layer.op {
+        Op::Linear(linear) => linear.weights.len() as u64 * layer.shape.plane() as u64,
+        _ => 0,
+    };
+    network.layers.iter().map(each).sum()
+}
+
+/// Multiplications that the comparison with nominal values may take, and that with intervals: some ten seconds each.
+const COMPARED_WORK: u64 = 20_000_000_000;
+const INTERVAL_WORK: u64 = 2_000_000_000;
+
 /// Compares the scores of a model with those of its network.
 pub(crate) fn compare(
     float: &FloatNetwork,
@@ -200,7 +213,7 @@ pub(crate) fn compare(
         let input = reference.quantise(sample)?;
         let trace = if n < intervals { reference.run(&input)? } else { reference.run_nominal(&input)? };
         let exact = float.run(sample).unwrap_or_default();
-        scores.add(&trace, &exact, &reference, samples.labels().map(|l| l[n]), n < intervals);
+        scores.add(&trace, float.shapes().len() - 1, &exact, &reference, samples.labels().map(|l| l[n]), n < intervals);
     }
     Ok(scores.report())
 }
@@ -212,16 +225,21 @@ pub(crate) fn judge(
     statistics: &[Vec<Statistics>],
     samples: &Samples,
     options: &Options,
+    progress: &mut dyn FnMut(&str),
 ) -> Result<Report> {
     let reference = Reference::new(&fixed.model)?;
     let architecture = &fixed.model.architecture;
     let bounds = reference.bounds();
     let mut sums = vec![Sums::default(); network.layers.len()];
     let mut scores = Scores::default();
-    for (n, sample) in samples.iter().take(options.compared_samples).enumerate() {
-        let exact = float.trace(sample);
+    let work = multiplications(network).max(1);
+    let compared = samples.count().min(options.compared_samples).min((COMPARED_WORK / work).max(2) as usize);
+    let intervals = options.interval_samples.min((INTERVAL_WORK / work).max(1) as usize);
+    for (n, sample) in samples.iter().take(compared).enumerate() {
+        progress(&format!("comparing: {n} of {compared} samples"));
+        let exact = float.trace(sample)?;
         let input = reference.quantise(sample)?;
-        let with_intervals = n < options.interval_samples;
+        let with_intervals = n < intervals;
         let trace = if with_intervals { reference.run(&input)? } else { reference.run_nominal(&input)? };
         for (index, note) in fixed.notes.iter().enumerate() {
             if !note.forms.is_empty() {
@@ -229,19 +247,25 @@ pub(crate) fn judge(
             }
         }
         let label = samples.labels().map(|l| l[n]);
-        scores.add(&trace, exact.last().map_or(&[][..], Vec::as_slice), &reference, label, with_intervals);
+        let last = exact.last().map_or(&[][..], Vec::as_slice);
+        scores.add(&trace, network.layers.len(), last, &reference, label, with_intervals);
     }
     let mut layers = Vec::with_capacity(network.layers.len());
-    let mut warnings = Vec::new();
-    let mut inputs = network.input.channels;
+    let mut warnings = network.notes.clone();
     for (index, layer) in network.layers.iter().enumerate() {
         let (operation, linear, activation) = match &architecture.nodes[index].op {
             FixedOp::Convolution(conv) => {
+                let inputs = network.shape(layer.inputs[0]).channels / conv.groups;
                 let kernel = format!("{}x{inputs}x{}x{}", conv.out_channels, conv.kernel[0], conv.kernel[1]);
                 ("linear", linear_report(fixed, index, kernel), None)
             }
             FixedOp::SumPool(_) => ("average", None, None),
+            FixedOp::Window(_) => ("window", None, None),
+            FixedOp::Channels(_) => ("channels", None, None),
+            FixedOp::Concat => ("concat", None, None),
             FixedOp::Flatten => ("flatten", None, None),
+            FixedOp::Sum(_) => ("sum", None, None),
+            FixedOp::Max(_) => ("maximum", None, None),
             FixedOp::Activation(activation) => {
                 let note = &fixed.notes[index];
                 warnings.extend(changes(network, index, note));
@@ -254,7 +278,7 @@ pub(crate) fn judge(
                     kinds: kinds(activation),
                     fraction_bits: activation.fraction_bits,
                     proven: bounds[index].iter().filter(|b| b.holds).count(),
-                    headroom: headroom(activation, note, &statistics[index], &bounds[index]),
+                    headroom: headroom(activation, note, &statistics[layer.inputs[0]], &bounds[index]),
                     snr_db: decibels(sums.signal, sums.noise),
                     predicted_snr_db: decibels(signal, predicted),
                     rms: (sums.squares / sums.count.max(1.0)).sqrt(),
@@ -265,7 +289,6 @@ pub(crate) fn judge(
         };
         let (name, shape) = (layer.name.clone(), layer.shape.to_string());
         layers.push(LayerReport { name, operation, shape, linear, activation });
-        inputs = layer.shape.channels;
     }
     let output = scores.report();
     if output.overflows > 0 {
@@ -385,9 +408,19 @@ struct Scores {
 }
 
 impl Scores {
-    fn add(&mut self, trace: &Trace, exact: &[f32], reference: &Reference, label: Option<i64>, with_intervals: bool) {
-        let unit = 1.0 / f64::from(1u32 << reference.architecture().output_fraction_bits());
-        let output = trace.output();
+    /// `tensor` holds the scores.
+    fn add(
+        &mut self,
+        trace: &Trace,
+        tensor: usize,
+        exact: &[f32],
+        reference: &Reference,
+        label: Option<i64>,
+        with_intervals: bool,
+    ) {
+        let FixedOp::Activation(scores) = &reference.architecture().nodes[tensor - 1].op else { return };
+        let unit = 1.0 / f64::from(1u32 << scores.fraction_bits);
+        let output = &trace.tensors[tensor];
         let (by_float, by_integer) = (argmax(exact), argmax(&output.nominal));
         self.compared += 1;
         self.same += usize::from(by_float == by_integer);

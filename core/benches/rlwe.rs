@@ -4,7 +4,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use safenet_core::prg::{Prg, Seed};
 use safenet_core::rlwe::{
-    ConvShape, LINEAR, LinearPacking, LinearResponder, LinearWeights, PublicKey, RingParams, SLOT_PRIME, SLOTS,
+    ConvShape, Keep, LINEAR, LinearPacking, LinearResponder, LinearWeights, PublicKey, RingParams, SLOT_PRIME, SLOTS,
     SecretKey, decrypt_response, decrypt_slots, encrypt_request, encrypt_slots, multiply_slots,
 };
 use std::hint::black_box;
@@ -30,15 +30,18 @@ fn transforms(c: &mut Criterion) {
     }
 }
 
-/// 16 channels of 16 x 16 to 16, kernel 3 x 3.
+/// 64 channels of 32 x 32 to 16, kernel 3 x 3.
 fn linear(c: &mut Criterion) {
     let shape = ConvShape {
-        in_channels: 16,
-        in_height: 16,
-        in_width: 16,
+        in_channels: 64,
+        in_height: 32,
+        in_width: 32,
         out_channels: 16,
+        groups: 1,
         kernel_height: 3,
         kernel_width: 3,
+        dilation_height: 1,
+        dilation_width: 1,
         stride_height: 1,
         stride_width: 1,
         pad_top: 1,
@@ -49,36 +52,44 @@ fn linear(c: &mut Criterion) {
     let prg = &mut prg();
     let (key, public) = keys(&LINEAR, prg);
     let packing = LinearPacking::choose(&shape).expect("a shape that fits");
-    let weights: Vec<i16> = (0..packing.weights()).map(|i| (i * 37 % 101) as i16 - 50).collect();
-    let weights = LinearWeights::new(&packing, &weights).expect("weights within the budget");
+    let integers: Vec<i16> = (0..packing.weights()).map(|i| (i * 37 % 101) as i16 - 50).collect();
+    let prepared = |keep| LinearWeights::new(&packing, &integers, keep).expect("weights within the budget");
+    let (weights, plain) = (prepared(Keep::Transformed), prepared(Keep::Plain));
     let mask: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
     let mut s = vec![0; packing.outputs()];
     let requests: Vec<Vec<u8>> = (0..packing.request_ciphertexts())
         .map(|i| encrypt_request(&key, &packing, &mask, i, prg).expect("a request of the layer"))
         .collect();
-    let ready = || {
-        let mut responder = LinearResponder::new(&weights);
+    let ready = |weights| {
+        let mut responder = LinearResponder::new(weights);
         for (i, request) in requests.iter().enumerate() {
             responder.absorb(i, request).expect("a request just made");
         }
         responder
     };
-    let response = ready().respond(0, &public, prg, &mut s).expect("an answer of the layer");
-    let products = packing.response_ciphertexts();
+    let response = ready(&weights).respond(0, &public, prg, &mut s).expect("an answer of the layer");
+    let products = packing.weight_polynomials() / packing.response_ciphertexts() as u64;
 
     c.bench_function("rlwe/encrypt request", |b| {
         b.iter(|| encrypt_request(&key, &packing, black_box(&mask), 0, prg).expect("a request of the layer"));
     });
-    c.bench_function(&format!("rlwe/absorb, {products} products"), |b| {
+    c.bench_function("rlwe/absorb", |b| {
         b.iter_batched_ref(
             || LinearResponder::new(&weights),
             |responder| responder.absorb(0, black_box(&requests[0])).expect("a request just made"),
             criterion::BatchSize::LargeInput,
         );
     });
-    c.bench_function("rlwe/respond", |b| {
+    c.bench_function(&format!("rlwe/respond, {products} products"), |b| {
         b.iter_batched_ref(
-            ready,
+            || ready(&weights),
+            |responder| responder.respond(0, &public, prg, &mut s).expect("an answer of the layer"),
+            criterion::BatchSize::LargeInput,
+        );
+    });
+    c.bench_function(&format!("rlwe/respond, {products} products, weights kept plain"), |b| {
+        b.iter_batched_ref(
+            || ready(&plain),
             |responder| responder.respond(0, &public, prg, &mut s).expect("an answer of the layer"),
             criterion::BatchSize::LargeInput,
         );

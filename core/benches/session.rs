@@ -65,7 +65,7 @@ fn network(kind: Kind) -> ModelFile {
         Op::Activation(activation) => NodeSecret::Activation(vec![ChannelSecret::default(); activation.channels.len()]),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default() });
+    let parameters = Some(Parameters { nodes: secrets.collect(), calibration: Calibration::default(), scales: vec![] });
     ModelFile { architecture, parameters }
 }
 

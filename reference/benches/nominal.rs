@@ -97,7 +97,7 @@ fn reference(size: u32, make: impl Fn(&mut Network)) -> Reference {
         nodes,
         output: Output::Scores,
     };
-    let parameters = Some(Parameters { nodes: secrets, calibration: Calibration::default() });
+    let parameters = Some(Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] });
     Reference::new(&ModelFile { architecture, parameters }).unwrap()
 }
 

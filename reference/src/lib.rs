@@ -24,7 +24,7 @@
 //! #         ],
 //! #         output: Output::Scores,
 //! #     },
-//! #     parameters: Some(Parameters { nodes: vec![NodeSecret::Convolution { weights: vec![-5], bias: vec![20] }, NodeSecret::Activation(vec![ChannelSecret::default()])], calibration: Calibration::default() }),
+//! #     parameters: Some(Parameters { nodes: vec![NodeSecret::Convolution { weights: vec![-5], bias: vec![20] }, NodeSecret::Activation(vec![ChannelSecret::default()])], calibration: Calibration::default(), scales: vec![] }),
 //! # };
 //! let reference = safenet_reference::Reference::new(&model)?;
 //! let input = reference.quantise(&[0.5])?;              // 128 with 8 fraction bits

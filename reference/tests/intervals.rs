@@ -434,7 +434,7 @@ fn network(coins: &mut Coins) -> (ModelFile, Vec<i32>) {
         nodes,
         output,
     };
-    let parameters = Parameters { nodes: secrets, calibration: Calibration::default() };
+    let parameters = Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] };
     let input = input.iter().map(|&x| x as i32).collect();
     (ModelFile { architecture, parameters: Some(parameters) }, input)
 }
@@ -630,7 +630,7 @@ fn single(channel: Channel) -> ModelFile {
         NodeSecret::Convolution { weights: vec![1], bias: vec![0] },
         NodeSecret::Activation(vec![ChannelSecret::default()]),
     ];
-    ModelFile { architecture, parameters: Some(Parameters { nodes, calibration: Calibration::default() }) }
+    ModelFile { architecture, parameters: Some(Parameters { nodes, calibration: Calibration::default(), scales: vec![] }) }
 }
 
 #[test]

@@ -50,6 +50,9 @@ pub(crate) struct Args {
     /// Bits of the scores
     #[arg(long, value_name = "BITS", default_value_t = Options::default().output_width)]
     output_width: u8,
+    /// Let the client learn the class with the largest score alone, by secure comparison
+    #[arg(long)]
+    class_output: bool,
     /// Write the report as JSON, too
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
@@ -99,6 +102,7 @@ fn options(args: &Args) -> Options {
         margin: args.margin,
         relu_width: args.relu_width,
         output_width: args.output_width,
+        class_output: args.class_output,
         ..Options::default()
     }
 }

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let outputs = client.output().context("expected an output, got none")?.to_vec();
         let record = Record {
             image: sample.name.clone(),
-            class: record::class(&outputs),
+            class: record::class(&outputs, model.architecture().output),
             scores: model.decode(&outputs),
             outputs,
             prepare_ms: prepared.ms,

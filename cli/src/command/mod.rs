@@ -3,16 +3,20 @@
 pub(crate) mod accuracy;
 pub(crate) mod bench;
 pub(crate) mod compile;
+pub(crate) mod debug;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod reference;
 pub(crate) mod serve;
 pub(crate) mod verify;
 
+use crate::files;
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use safenet_core::model::{Op, Shape};
 use safenet_core::ot::softspoken::Depth;
-use safenet_core::session::Options;
+use safenet_core::session::{Options, ServerModel, WEIGHT_MEMORY};
+use std::path::Path;
 
 /// A bar on stderr, which shows nothing where stderr is no terminal.
 fn progress(length: u64, what: &'static str) -> ProgressBar {
@@ -24,7 +28,7 @@ fn progress(length: u64, what: &'static str) -> ProgressBar {
 }
 
 /// Reads the depth of the OT extension from the command line.
-fn depth(text: &str) -> Result<Depth, String> {
+fn depth(text: &str) -> std::result::Result<Depth, String> {
     let k = text.parse().map_err(|_| "expected 2, 4 or 8".to_owned())?;
     Depth::new(k).map_err(|e| e.to_string())
 }
@@ -35,13 +39,39 @@ fn options(depth: Option<Depth>) -> Options {
     Options { ot_depth: depth.unwrap_or(defaults.ot_depth), ..defaults }
 }
 
+/// How much memory a server may take for transformed weights.
+#[derive(clap::Args)]
+pub(crate) struct WeightMemory {
+    /// Memory for transformed weights, in MiB; those of layers that do not fit are transformed anew for each inference
+    #[arg(long, value_name = "MIB", default_value_t = WEIGHT_MEMORY >> 20)]
+    weight_memory: u64,
+}
+
+/// Loads a server's model, with a bar on stderr.
+fn server_model(path: &Path, memory: u64) -> Result<ServerModel> {
+    let file = files::server_model(path)?;
+    let bar = progress(0, "loading weights");
+    let model = ServerModel::load(file, memory.saturating_mul(1 << 20), &mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    model.with_context(|| path.display().to_string())
+}
+
 /// What a node is called in tables.
 fn kind(op: &Op, input: Shape) -> &'static str {
     match op {
+        Op::Convolution(conv) if conv.groups > 1 => "grouped convolution",
         Op::Convolution(_) if input.plane() == 1 => "dense",
         Op::Convolution(_) => "convolution",
         Op::SumPool(_) => "sum-pool",
+        Op::Window(_) => "window",
+        Op::Channels(_) => "channels",
+        Op::Concat => "concat",
         Op::Flatten => "flatten",
+        Op::Sum(_) => "sum",
         Op::Activation(_) => "activation",
+        Op::Max(_) => "maximum",
     }
 }

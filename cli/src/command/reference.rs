@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let trace = reference.run(&input)?;
         let output = trace.output();
         let nominal = trace.nominal_answer();
-        let class = record::class(&nominal);
+        let class = record::class(&nominal, model.architecture.output);
         let scores = reference.scores(&nominal);
         let overflow = trace.overflow.as_ref().map(ToString::to_string);
         let possible = trace.possible_overflow.as_ref().map(ToString::to_string);

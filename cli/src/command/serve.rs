@@ -1,7 +1,7 @@
 //! `safenet serve`: answers private inferences over TCP, one thread per client.
 
 use crate::net::{self, Connection};
-use crate::{files, table};
+use crate::{command, table};
 use anyhow::{Context, Result};
 use safenet_core::session::{Meter, Options, Phase, Server, ServerModel, drive};
 use std::io::{self, Write};
@@ -45,11 +45,12 @@ pub(crate) struct Args {
     /// Ends a session whose client sends no byte for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    #[command(flatten)]
+    memory: command::WeightMemory,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let place = || args.model.display().to_string();
-    let model = ServerModel::read(&files::model_bytes(&args.model)?).with_context(place)?;
+    let model = command::server_model(&args.model, args.memory.weight_memory)?;
     let address = (args.bind.as_str(), args.port);
     let listener = TcpListener::bind(address).with_context(|| format!("{}:{}: cannot listen", args.bind, args.port))?;
     say(format_args!("listening on {}", listener.local_addr().context("listening socket")?));

@@ -105,7 +105,7 @@ fn faults(reference: &Reference, sample: &Sample, record: &Record) -> Result<Vec
             faults.push(format!("output {index}: expected {low} to {high}, got {value}"));
         }
     }
-    let largest = record::class(&record.outputs);
+    let largest = record::class(&record.outputs, reference.architecture().output);
     if record.class != largest {
         faults.push(format!("class: expected {largest}, the index of the largest output, got {}", record.class));
     }

@@ -4,7 +4,7 @@
 //! | function | linear output x' | result |
 //! |---|---|---|
 //! | ReLU | x | max(x', 0) |
-//! | degree 1 | c1·x + c0 | x' |
+//! | degree 1 | c1·x + c0, or x | x', or c1·x' + c0 |
 //! | degree 2 | x + h, h = c1 / 2c2 | c2·x'² + γ, γ = c0 − c2·h² |
 //! | degree 3 | x + h, h = c2 / 3c3 | c3·(x'³ + μ·x') + γ, μ = c1/c3 − 3h², γ = c0 − c3·(h³ + μ·h) |
 //! | degree 0 | none | c0 |
@@ -14,7 +14,7 @@
 //! changed: its leading coefficient is enlarged, and the lower ones are fitted anew over the channel's range (orthogonal
 //! projection on Legendre polynomials). Both errors are estimated, and the form with the smallest is taken.
 
-use crate::evaluate::Statistics;
+use crate::engine::Statistics;
 use crate::network::Function;
 use safenet_reference::FIELD_PRIME;
 
@@ -29,7 +29,7 @@ const CUBIC_LIMIT: i64 = (1 << 33) - (1 << 19);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Shape {
     Relu,
-    Linear,
+    Linear { leading: f64, constant: f64 },
     Square { leading: f64, constant: f64 },
     Cubic { leading: f64, linear: f64, constant: f64 },
     Zero { constant: f64 },
@@ -58,7 +58,8 @@ impl Form {
     /// Largest absolute result without its constant.
     pub(crate) fn moving(&self) -> f64 {
         match self.shape {
-            Shape::Relu | Shape::Linear => self.result,
+            Shape::Relu => self.result,
+            Shape::Linear { leading, .. } => leading.abs() * self.bound,
             Shape::Square { leading, .. } => leading.abs() * self.bound * self.bound,
             Shape::Cubic { leading, linear, .. } => leading.abs() * cubic_reach(linear, self.bound),
             Shape::Zero { .. } => 0.0,
@@ -132,8 +133,8 @@ pub(crate) fn cubic_scale(linear: f64, bound: f64) -> f64 {
     by_value.min(by_width).min(by_lambda)
 }
 
-/// The normal form of a channel.
-pub(crate) fn form(function: &Function, range: &Range) -> Form {
+/// The normal form of a channel; with `folds`, x' may be any multiple of x, else it is x, but for a shift.
+pub(crate) fn form(function: &Function, range: &Range, folds: bool) -> Form {
     let (degree, c) = match function {
         Function::Relu => {
             let reach = range.symmetric();
@@ -151,34 +152,43 @@ pub(crate) fn form(function: &Function, range: &Range) -> Form {
         Function::Polynomial { degree, c } => (*degree, *c),
     };
     match degree {
-        0 => Form {
-            shape: Shape::Zero { constant: c[0] },
-            factor: 0.0,
-            shift: 0.0,
-            bound: 0.0,
-            seen: 0.0,
-            result: c[0].abs(),
-            slope: 0.0,
-            change: 0.0,
-        },
-        1 => {
-            let line = |x: [f64; 2]| farthest([c[1] * x[0] + c[0], c[1] * x[1] + c[0]]);
-            let least = range.least * c[1].abs().max(1e-3);
-            let bound = (range.margin * line(range.seen)).min(line(range.worst)).max(least);
-            let seen = line(range.seen);
-            Form {
-                shape: Shape::Linear,
-                factor: c[1],
-                shift: c[0],
-                bound,
-                seen,
-                result: bound,
-                slope: 1.0,
-                change: 0.0,
-            }
-        }
+        0 => constant(c[0]),
+        // A line without a slope is a constant.
+        1 if c[1] == 0.0 => constant(c[0]),
+        1 => line(c, range, folds),
         2 => square(c, range),
         _ => cubic(c, range),
+    }
+}
+
+fn constant(constant: f64) -> Form {
+    Form {
+        shape: Shape::Zero { constant },
+        factor: 0.0,
+        shift: 0.0,
+        bound: 0.0,
+        seen: 0.0,
+        result: constant.abs(),
+        slope: 0.0,
+        change: 0.0,
+    }
+}
+
+fn line(c: [f64; 4], range: &Range, folds: bool) -> Form {
+    // x' = factor · x + shift, and the result is leading · x' + constant.
+    let (factor, shift, leading, constant) = if folds { (c[1], c[0], 1.0, 0.0) } else { (1.0, 0.0, c[1], c[0]) };
+    let reach = |x: [f64; 2]| farthest([factor * x[0] + shift, factor * x[1] + shift]);
+    let least = range.least * factor.abs().max(1e-3);
+    let bound = (range.margin * reach(range.seen)).min(reach(range.worst)).max(least);
+    Form {
+        shape: Shape::Linear { leading, constant },
+        factor,
+        shift,
+        bound,
+        seen: reach(range.seen),
+        result: leading.abs() * bound + constant.abs(),
+        slope: leading * leading,
+        change: 0.0,
     }
 }
 
@@ -239,7 +249,7 @@ fn square(c: [f64; 4], range: &Range) -> Form {
         let rounding = slope / (6.0 * square_scale(bound).powi(2));
         (rounding + change * change, Form { shape, factor: 1.0, shift: h, bound, seen, result, slope, change })
     });
-    best(forms).unwrap_or_else(|| constant(c[0]))
+    best(forms).unwrap_or_else(|| wild(c[0]))
 }
 
 fn cubic(c: [f64; 4], range: &Range) -> Form {
@@ -264,11 +274,11 @@ fn cubic(c: [f64; 4], range: &Range) -> Form {
         let rounding = slope / (6.0 * cubic_scale(linear, bound).powi(2));
         (rounding + change * change, Form { shape, factor: 1.0, shift: h, bound, seen, result, slope, change })
     });
-    best(forms).unwrap_or_else(|| constant(c[0]))
+    best(forms).unwrap_or_else(|| wild(c[0]))
 }
 
 /// A form without a linear output, for coefficients so wild that no polynomial form is finite. It is refused later.
-fn constant(c0: f64) -> Form {
+fn wild(c0: f64) -> Form {
     let shape = Shape::Zero { constant: c0 };
     Form { shape, factor: 0.0, shift: 0.0, bound: f64::NAN, seen: 0.0, result: f64::NAN, slope: 0.0, change: f64::NAN }
 }
@@ -282,7 +292,7 @@ mod tests {
         let y = form.factor * x + form.shift;
         match form.shape {
             Shape::Relu => y.max(0.0),
-            Shape::Linear => y,
+            Shape::Linear { leading, constant } => leading * y + constant,
             Shape::Square { leading, constant } => leading * y * y + constant,
             Shape::Cubic { leading, linear, constant } => leading * (y * y * y + linear * y) + constant,
             Shape::Zero { constant } => constant,
@@ -292,7 +302,7 @@ mod tests {
     proptest! {
         #[test]
         fn forms_equal_their_functions(
-            degree in 0u8..4, c in prop::array::uniform4(-2.0f64..2.0), low in -4.0f64..3.0, length in 0.5f64..4.0, small in 0u8..3,
+            degree in 0u8..4, c in prop::array::uniform4(-2.0f64..2.0), low in -4.0f64..3.0, length in 0.5f64..4.0, small in 0u8..3, folds in any::<bool>(),
         ) {
             let mut c = c;
             c.iter_mut().skip(usize::from(degree) + 1).for_each(|c| *c = 0.0);
@@ -300,7 +310,7 @@ mod tests {
             c[usize::from(degree)] *= 1e-4f64.powi(small.into());
             let function = Function::Polynomial { degree, c };
             let range = Range { seen: [low, low + length], worst: [-1e9, 1e9], margin: 2.0, least: 1e-3 };
-            let form = form(&function, &range);
+            let form = form(&function, &range, folds);
             let scale = farthest(function.range(low, low + length)) + 1.0;
             let error = (0..33).map(|k| low + length * f64::from(k) / 32.0).map(|x| (value(&form, x) - function.at(x)).powi(2));
             let rms = (error.sum::<f64>() / 33.0).sqrt();

@@ -1,19 +1,37 @@
 //! From real numbers to the integers of the model file.
+//!
+//! Two passes over the layers. The first follows the values: what each tensor's errors and worst cases are, and at each
+//! activation, what the bits and scales of its channels shall be ([`search`]). With the scales of all linear outputs known
+//! ([`classes`]), the second writes the nodes down and rounds the weights.
 
+mod activation;
+mod classes;
 pub(crate) mod form;
+mod linear;
+mod next;
 mod search;
+mod settle;
+mod tensor;
+mod tournament;
+mod uses;
 
+pub(crate) use settle::settle;
+
+use crate::engine::Statistics;
 use crate::error::{Error, Result};
-use crate::evaluate::Statistics;
-use crate::network::{Function, Layer, Linear, Network, Op};
-use form::{Form, Range, Shape as FormShape, form};
+use crate::network::{Linear, Network, Op};
+use activation::{Decision, decide, write_activation};
+use classes::{Classes, Member};
+use form::Form;
+use linear::{Analysis, coverage};
 use safenet_core::model::{
-    Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, ModelFile, Node, NodeSecret,
-    Op as FixedOp, Parameters, Pool, Shape, WEIGHT_LIMIT,
+    Architecture, Calibration, Max, ModelFile, Node, NodeSecret, Op as FixedOp, Output, Parameters, Shape, Sum, limits,
 };
-use search::{Candidate, Choice, Next, choose, choose_output, kind};
+use tensor::TensorState;
+use uses::{Uses, uses};
 
 /// What the fixed-point form needs to be told.
+#[derive(Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) input_fraction_bits: u8,
     /// Smallest and largest input.
@@ -21,12 +39,14 @@ pub(crate) struct Settings {
     pub(crate) margin: f64,
     pub(crate) relu_width: u8,
     pub(crate) output_width: u8,
+    /// Whether the client learns the class alone.
+    pub(crate) class_output: bool,
 }
 
 /// The model with what is known about how it was made.
 pub(crate) struct Fixed {
     pub(crate) model: ModelFile,
-    /// Per layer of the network (and node of the architecture).
+    /// Per layer of the network; the architecture's first nodes are these, in order.
     pub(crate) notes: Vec<Note>,
 }
 
@@ -42,136 +62,65 @@ pub(crate) struct Note {
     pub(crate) linear_scale: Vec<f64>,
 }
 
-/// The state of the tensor between two layers, per channel.
-#[derive(Clone)]
-struct Tensor {
-    shape: Shape,
-    scale: Vec<f64>,
-    noise: Vec<f64>,
-    /// The integer of a constant channel; its scale times its value is that only up to rounding.
-    constant: Vec<Option<f64>>,
-    /// What values are possible if the bounds so far hold.
-    worst: Vec<[f64; 2]>,
+/// The graph with what is looked up all the time.
+struct Context<'a> {
+    network: &'a Network,
+    statistics: &'a [Vec<Statistics>],
+    settings: &'a Settings,
+    /// Per tensor: the layers that read it, and whether its scale is that of an activation's result or the input.
+    reading: Vec<Vec<usize>>,
+    known: Vec<bool>,
+    uses: Vec<Uses>,
 }
 
-/// Linear outputs on their way to their activation.
-struct Pending {
-    choices: Vec<Choice>,
-    forms: Vec<Form>,
-    fraction_bits: u8,
-}
-
-/// Where a layer's activation is, and the linear layer after that.
-struct Ahead {
-    activation: usize,
-    next: Option<usize>,
-    /// Elements that are averaged between the linear layer and its activation.
-    window: f64,
-}
-
-fn ahead(network: &Network, index: usize) -> Result<Ahead> {
-    let mut window = 1.0;
-    let mut activation = index + 1;
-    while let Some(Layer { op: Op::Average(pool), .. }) = network.layers.get(activation) {
-        window *= area(pool);
-        activation += 1;
-    }
-    match network.layers.get(activation) {
-        Some(Layer { op: Op::Activation(_), .. }) => {}
-        _ => return Err(Error::Network(format!("{}: expected an activation after it", network.layers[index].name))),
-    }
-    let next = (activation + 1..network.layers.len()).find(|&i| matches!(network.layers[i].op, Op::Linear(_)));
-    Ok(Ahead { activation, next, window })
-}
-
-fn area(pool: &Pool) -> f64 {
-    f64::from(pool.kernel[0]) * f64::from(pool.kernel[1])
-}
-
-/// Computes the fixed-point form. `statistics` are those of [`measure`](crate::evaluate::measure).
+/// Computes the fixed-point form of a network that is [`settle`]d. `statistics` are those of its tensors.
 pub(crate) fn fix(network: &Network, statistics: &[Vec<Statistics>], settings: &Settings) -> Result<Fixed> {
-    let input_scale = f64::from(1u32 << settings.input_fraction_bits);
-    let channels = network.input.channels as usize;
-    let mut x = Tensor {
-        shape: network.input,
-        scale: vec![input_scale; channels],
-        noise: vec![1.0 / (12.0 * input_scale * input_scale); channels],
-        constant: vec![None; channels],
-        worst: vec![settings.input_range; channels],
-    };
-    let (mut nodes, mut secrets, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-    let mut pending: Option<Pending> = None;
+    let settings = &Settings { output_width: output_width(network, settings)?, ..*settings };
+    let (reading, known) = (network.readers(), network.known());
+    let mut classes = Classes::new(network, &known);
+    let uses = uses(network, &known);
+    let context = Context { network, statistics, settings, reading, known, uses };
+    let mut tensors = vec![TensorState::input(network, settings)];
+    let mut decisions: Vec<Option<Decision>> = Vec::with_capacity(network.layers.len());
     for (index, layer) in network.layers.iter().enumerate() {
-        let (op, secret, mut note) = match &layer.op {
-            Op::Linear(linear) => {
-                let ahead = ahead(network, index)?;
-                let (decided, secret, y) = linear_layer(network, statistics, settings, index, linear, &ahead, &x)?;
-                pending = Some(decided);
-                x = y;
-                (FixedOp::Convolution(linear.conv), secret, Note::default())
-            }
-            Op::Average(pool) => {
-                let window = area(pool);
-                x.scale.iter_mut().for_each(|s| *s *= window);
-                // The noise stays as it is: what rounded weights cause is alike in neighbouring elements.
-                x.constant.iter_mut().flatten().for_each(|c| *c *= window);
-                (FixedOp::SumPool(*pool), NodeSecret::None, Note::default())
-            }
-            Op::Flatten => {
-                let plane = x.shape.plane();
-                x.scale = spread(&x.scale, plane);
-                x.noise = spread(&x.noise, plane);
-                x.constant = spread(&x.constant, plane);
-                x.worst = spread(&x.worst, plane);
-                (FixedOp::Flatten, NodeSecret::None, Note::default())
-            }
+        let mut decision = None;
+        let state = match &layer.op {
+            Op::Linear(linear) => TensorState::linear(&context.analysis(linear, index, &tensors)),
             Op::Activation(functions) => {
-                let decided = pending.take().ok_or_else(|| {
-                    Error::Network(format!("{}: expected a linear layer before the activation", layer.name))
-                })?;
-                let (op, secret, note) = activation_layer(layer, functions, &decided, &mut x)?;
-                (FixedOp::Activation(op), secret, note)
+                let (decided, state) = decide(&context, index, functions, &tensors, &mut classes)?;
+                decision = Some(decided);
+                state
             }
-            Op::Affine { .. } => {
-                return Err(Error::Network(format!("{}: expected it to be folded", layer.name)));
-            }
+            _ => TensorState::local(&context, index, &tensors)?,
         };
-        x.shape = layer.shape;
-        note.scale.clone_from(&x.scale);
-        note.noise.clone_from(&x.noise);
-        nodes.push(Node { name: layer.name.clone(), input: index as u32, op });
-        secrets.push(secret);
-        notes.push(note);
+        tensors.push(state);
+        decisions.push(decision);
     }
-    let architecture = Architecture {
-        name: network.name.clone(),
-        input: network.input,
-        input_fraction_bits: settings.input_fraction_bits,
-        input_range: settings.input_range.map(|x| (x * input_scale).round() as i32),
-        nodes,
-    };
-    let parameters = Parameters { nodes: secrets, calibration: Calibration::default() };
-    parameters.check(&architecture)?;
-    Ok(Fixed { model: ModelFile { architecture, parameters: Some(parameters) }, notes })
+    write(&context, tensors, &decisions, &classes)
 }
 
-fn spread<T: Copy>(channels: &[T], plane: usize) -> Vec<T> {
-    channels.iter().flat_map(|&c| std::iter::repeat_n(c, plane)).collect()
+impl<'a> Context<'a> {
+    fn analysis(&self, linear: &'a Linear, index: usize, tensors: &'a [TensorState]) -> Analysis<'a> {
+        let input = self.network.layers[index].inputs[0];
+        Analysis::new(linear, &tensors[input], &self.statistics[input])
+    }
+
+    fn fault(&self, index: usize, message: impl std::fmt::Display) -> Error {
+        Error::Network(format!("{}: {message}", self.network.layers[index].name))
+    }
 }
 
-/// Smallest and largest value of a linear output over the intervals of its inputs.
-fn worst_case(linear: &Linear, output: usize, inputs: &[[f64; 2]]) -> [f64; 2] {
-    let padded = linear.conv.padding != [0; 4];
-    let mut range = [linear.bias[output]; 2];
-    for (weights, &[low, high]) in linear.row(output).chunks_exact(linear.taps()).zip(inputs) {
-        // Where the kernel reaches into the padding, the input is 0.
-        let (low, high) = if padded { (low.min(0.0), high.max(0.0)) } else { (low, high) };
-        for &w in weights {
-            range[0] += (w * low).min(w * high);
-            range[1] += (w * low).max(w * high);
-        }
+/// Bits of the scores: as wished, or what leaves room for class indices.
+fn output_width(network: &Network, settings: &Settings) -> Result<u8> {
+    let classes = network.layers.last().map_or(0, |layer| layer.shape.channels);
+    if !settings.class_output {
+        return Ok(settings.output_width);
     }
-    range
+    let most = tournament::most_width(classes);
+    match most {
+        Some(most) => Ok(settings.output_width.min(most)),
+        None => Err(Error::Network(format!("expected scores of 2 to 65536 classes to compare, got {classes}"))),
+    }
 }
 
 /// Smallest range to be taken seriously: channels that hardly move on the samples tell nothing of theirs, and get a thousandth of
@@ -181,284 +130,212 @@ fn least(channels: &[Statistics]) -> f64 {
     1e-3 * if largest > 1e-6 { largest } else { 1.0 }
 }
 
-/// Variance of each linear output that comes from errors of the inputs, as if these were independent.
-fn carried_noise(linear: &Linear, x: &Tensor) -> Vec<f64> {
-    let row = |o| linear.row(o).chunks_exact(linear.taps()).zip(&x.noise);
-    let sum = |o| row(o).map(|(w, n)| w.iter().map(|w| w * w).sum::<f64>() * n).sum();
-    (0..linear.bias.len()).map(sum).collect()
-}
-
-/// What the error of a weight is multiplied by, in the mean square: the bias takes up the mean, but not at the borders, where
-/// padding leaves out a part of it.
-fn moment(linear: &Linear, input: &Statistics) -> f64 {
-    if linear.conv.padding == [0; 4] { input.variance() } else { input.mean_square() }
-}
-
-/// Decides on the scales of a linear layer and its activation, and rounds its weights.
-fn linear_layer(
-    network: &Network,
-    statistics: &[Vec<Statistics>],
-    settings: &Settings,
-    index: usize,
-    linear: &Linear,
-    ahead: &Ahead,
-    x: &Tensor,
-) -> Result<(Pending, NodeSecret, Tensor)> {
-    let name = &network.layers[index].name;
-    let Op::Activation(functions) = &network.layers[ahead.activation].op else {
-        return Err(Error::Network(format!("{name}: expected an activation after it")));
-    };
-    let input = &statistics[index];
-    let taps = linear.taps();
-    let energy: f64 = input.iter().zip(&x.scale).map(|(i, s)| moment(linear, i) * s * s).sum();
-    // Of the weights, and of the bias.
-    let rounding = (energy * taps as f64 + 1.0) / 12.0;
-    let next = next_layer(network, statistics, settings, ahead)?;
-    let outputs = linear.bias.len();
-    let least = least(&statistics[ahead.activation]);
-    let carried = carried_noise(linear, x);
-    let (mut candidates, mut worst) = (Vec::with_capacity(outputs), Vec::with_capacity(outputs));
-    for (o, function) in functions.iter().enumerate() {
-        let possible = worst_case(linear, o, &x.worst);
-        worst.push(possible);
-        let seen = &statistics[ahead.activation][o];
-        let form = form(function, &Range::new(seen, possible, settings.margin, least));
-        let finite = [form.bound, form.result, form.slope, form.shift].iter().all(|v| v.is_finite());
-        if !finite {
-            return Err(Error::Network(format!(
-                "{}, channel {o}: expected coefficients of which a normal form can be computed, got {function:?}",
-                network.layers[ahead.activation].name
-            )));
-        }
-        let weights = linear.row(o).chunks_exact(taps).zip(&x.scale);
-        let largest = weights.flat_map(|(w, s)| w.iter().map(move |w| (w * form.factor / s).abs())).fold(0.0, f64::max);
-        let bias = linear.bias[o] * form.factor + form.shift;
-        let price = next.as_ref().map_or(1.0, |(_, prices)| prices[o]);
-        candidates.push(Candidate {
-            form,
-            weight: (largest / ahead.window).max(1e-30),
-            bias: (bias.abs() / ahead.window).max(1e-30),
-            noise: rounding * ahead.window * ahead.window,
-            carried: carried[o] * form.factor * form.factor,
-            price,
-        });
-    }
-    let (fraction_bits, choices) = match &next {
-        Some((next, _)) => {
-            let choices = choose(&candidates, next, settings.relu_width).map_err(|c| {
-                let form = &candidates[c].form;
-                Error::Network(format!(
-                    "{}, channel {c}: expected a range and coefficients that fit the protocol's numbers, got {:?} with values \
-                     up to {:e} and results up to {:e}",
-                    network.layers[ahead.activation].name, form.shape, form.bound, form.result
-                ))
-            })?;
-            // Nominal: what the median channel has. The exact scales are in the next layer's weights.
-            let mut bits: Vec<f64> = choices.iter().map(|c| c.result.abs().log2()).collect();
-            bits.sort_by(f64::total_cmp);
-            (bits.get(bits.len() / 2).map_or(0.0, |b| b.round().clamp(0.0, 24.0)) as u8, choices)
-        }
-        None => choose_output(&candidates, settings.output_width),
-    };
-    let (weights, bias) = round_weights(&network.layers[index], linear, ahead, x, input, &candidates, &choices)?;
-    let noise = candidates.iter().map(|c| c.carried).collect();
-    let scale = choices.iter().map(|c| c.linear / ahead.window).collect();
-    let shape = network.layers[index].shape;
-    let forms = candidates.into_iter().map(|c| c.form).collect();
-    let pending = Pending { choices, forms, fraction_bits };
-    Ok((
-        pending,
-        NodeSecret::Convolution { weights, bias },
-        Tensor { shape, scale, noise, constant: vec![None; outputs], worst },
-    ))
-}
-
-/// For each tap of a kernel, the part of the output places at which it reads the input and not its padding.
-fn coverage(conv: &Convolution, input: Shape, output: Shape) -> Vec<f64> {
-    let axis = |i: usize, size: u32, places: u32| {
-        let inside = move |tap: u32, place: u32| {
-            let at = i64::from(place) * i64::from(conv.stride[i]) + i64::from(tap) - i64::from(conv.padding[i]);
-            (0..i64::from(size)).contains(&at)
-        };
-        let part = move |tap| (0..places).filter(|&p| inside(tap, p)).count() as f64 / f64::from(places);
-        (0..conv.kernel[i]).map(part).collect::<Vec<f64>>()
-    };
-    let (rows, columns) = (axis(0, input.height, output.height), axis(1, input.width, output.width));
-    rows.iter().flat_map(|r| columns.iter().map(move |c| r * c)).collect()
-}
-
-/// Rounds weights and biases to integers; the bias takes up the mean of what the weights' rounding changes.
-fn round_weights(
-    layer: &Layer,
-    linear: &Linear,
-    ahead: &Ahead,
-    x: &Tensor,
-    input: &[Statistics],
-    candidates: &[Candidate],
-    choices: &[Choice],
-) -> Result<(Vec<i16>, Vec<i32>)> {
-    let taps = linear.taps();
-    let coverage = coverage(&linear.conv, x.shape, layer.shape);
-    let name = &layer.name;
-    let mut weights = Vec::with_capacity(linear.weights.len());
-    let mut biases = Vec::with_capacity(linear.bias.len());
-    for (o, (candidate, choice)) in candidates.iter().zip(choices).enumerate() {
-        let form = &candidate.form;
-        let scale = choice.linear / ahead.window;
-        let mut bias = (linear.bias[o] * form.factor + form.shift) * scale;
-        for (((row, s), seen), constant) in linear.row(o).chunks_exact(taps).zip(&x.scale).zip(input).zip(&x.constant) {
-            let mean = constant.unwrap_or(seen.mean() * s);
-            for (w, inside) in row.iter().zip(&coverage) {
-                let exact = w * form.factor * scale / s;
-                let rounded = exact.round();
-                if rounded.is_nan() || rounded.abs() > f64::from(WEIGHT_LIMIT) {
-                    return Err(Error::Network(format!(
-                        "{name}, output {o}: expected weights of at most {WEIGHT_LIMIT} in the least scale that the scores \
-                         need, got {exact:e}; scale the network's scores down"
-                    )));
+/// Writes the nodes down, now that all scales are decided.
+fn write(
+    context: &Context<'_>,
+    mut tensors: Vec<TensorState>,
+    decisions: &[Option<Decision>],
+    classes: &Classes,
+) -> Result<Fixed> {
+    let Context { network, settings, .. } = *context;
+    let (mut nodes, mut secrets, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, layer) in network.layers.iter().enumerate() {
+        let mut note = Note::default();
+        let (before, after) = tensors.split_at_mut(index + 1);
+        let state = &mut after[0];
+        let (op, secret) = match &layer.op {
+            Op::Linear(linear) => {
+                let analysis = context.analysis(linear, index, before);
+                state.scale = linear_scales(context, index, &analysis, classes);
+                (FixedOp::Convolution(linear.conv), round(context, index, &analysis, &state.scale, decisions)?)
+            }
+            Op::Activation(_) => {
+                let decision =
+                    decisions[index].as_ref().ok_or_else(|| context.fault(index, "expected numbers for it"))?;
+                note.forms.clone_from(&decision.forms);
+                note.linear_scale = decision.choices.iter().map(|c| c.linear).collect();
+                write_activation(decision, &layer.name)?
+            }
+            Op::Sum { negative, constant } => {
+                if !context.known[index + 1] {
+                    state.scale = class_scales(index + 1, layer.shape, classes);
                 }
-                weights.push(rounded as i16);
-                bias += inside * (exact * seen.mean() * s - rounded * mean);
+                let shift = |c: usize| shift_of(context, index, c, decisions);
+                let constant: Vec<f64> = constant.iter().enumerate().map(|(c, k)| k + shift(c)).collect();
+                let (multipliers, constants) = sum(context, index, negative, &constant, before, state)?;
+                (FixedOp::Sum(Sum { multipliers }), NodeSecret::Sum(constants))
             }
-        }
-        let bias = bias.round();
-        if bias.is_nan() || bias.abs() > f64::from(i32::MAX) {
-            return Err(Error::Network(format!("{name}, output {o}: expected a bias within 32 bits, got {bias:e}")));
-        }
-        biases.push(bias as i32);
-    }
-    Ok((weights, biases))
-}
-
-/// What the search needs of the linear layer after the activation, and what an error of each channel costs there.
-fn next_layer(
-    network: &Network,
-    statistics: &[Vec<Statistics>],
-    settings: &Settings,
-    ahead: &Ahead,
-) -> Result<Option<(Next, Vec<f64>)>> {
-    let Some(index) = ahead.next else { return Ok(None) };
-    let Op::Linear(linear) = &network.layers[index].op else { return Ok(None) };
-    let between = &network.layers[ahead.activation + 1..index];
-    let window: f64 = between.iter().map(|l| if let Op::Average(pool) = &l.op { area(pool) } else { 1.0 }).product();
-    let channels = network.layers[ahead.activation].shape.channels as usize;
-    let inputs = statistics[index].len();
-    // Elements of one channel that flattening made inputs of their own.
-    let plane = inputs / channels;
-    let after = self::ahead(network, index)?;
-    let outputs = &statistics[after.activation];
-    let least = least(outputs);
-    let output_variance = |o: usize| statistics[index + 1][o].variance();
-    let count = linear.bias.len();
-    let mean = (0..count).map(output_variance).sum::<f64>() / count as f64;
-    let variance: Vec<f64> = (0..count).map(|o| output_variance(o).max(1e-4 * mean).max(1e-30)).collect();
-    let Op::Activation(functions) = &network.layers[after.activation].op else { return Ok(None) };
-    let used = |o: usize| !matches!(functions[o], Function::Polynomial { degree: 0, .. });
-    let taps = linear.taps();
-    let mut next = Next {
-        weight: Vec::new(),
-        energy: vec![0.0; channels],
-        limit: Vec::new(),
-        variance: Vec::new(),
-        output: after.next.is_none(),
-        window,
-    };
-    let mut prices = vec![0.0; channels];
-    for o in (0..count).filter(|&o| used(o)) {
-        let mut largest = vec![0.0f64; channels];
-        for (i, weights) in linear.row(o).chunks_exact(taps).enumerate() {
-            let c = i / plane;
-            largest[c] = weights.iter().fold(largest[c], |a, w| a.max(w.abs()));
-            prices[c] += weights.iter().map(|w| w * w).sum::<f64>() / variance[o];
-        }
-        largest.iter_mut().for_each(|w| *w /= window);
-        next.weight.push(largest);
-        let reach = settings.margin * outputs[o].low.abs().max(outputs[o].high.abs()).max(least);
-        next.limit.push(f64::from(1u32 << 29) / (reach * after.window));
-        next.variance.push(variance[o]);
-    }
-    let Op::Activation(own) = &network.layers[ahead.activation].op else { return Ok(None) };
-    for (i, seen) in statistics[index].iter().enumerate() {
-        if !matches!(own[i / plane], Function::Polynomial { degree: 0, .. }) {
-            next.energy[i / plane] += window * window * moment(linear, seen) * taps as f64 / 12.0;
-        }
-    }
-    // Channels that the next layer makes nothing of are still computed, so they too need bits that fit.
-    let highest = prices.iter().copied().fold(0.0, f64::max);
-    let lowest = if highest > 0.0 { 1e-9 * highest } else { 1.0 };
-    prices.iter_mut().for_each(|p| *p = p.max(lowest));
-    Ok(Some((next, prices)))
-}
-
-/// Writes down an activation layer, and what its results are.
-fn activation_layer(
-    layer: &Layer,
-    functions: &[Function],
-    decided: &Pending,
-    x: &mut Tensor,
-) -> Result<(Activation, NodeSecret, Note)> {
-    let (mut channels, mut secrets) = (Vec::new(), Vec::new());
-    let linear_scale = decided.choices.iter().map(|c| c.linear).collect();
-    for (c, (choice, form)) in decided.choices.iter().zip(&decided.forms).enumerate() {
-        let kind = kind(&form.shape);
-        let mut secret = ChannelSecret::default();
-        let (constant, linear) = match form.shape {
-            FormShape::Relu | FormShape::Linear => (0.0, 0.0),
-            FormShape::Square { constant, .. } | FormShape::Zero { constant } => (constant, 0.0),
-            FormShape::Cubic { constant, linear, .. } => {
-                (constant, linear * (choice.linear / f64::from(1u32 << choice.bits.shift)).powi(2))
+            other => {
+                if !context.known[index + 1] {
+                    state.scale = TensorState::local_scales(context, index, before);
+                }
+                let op = match other {
+                    Op::Average(pool) => FixedOp::SumPool(*pool),
+                    Op::Window(window) => FixedOp::Window(*window),
+                    Op::Channels(channels) => FixedOp::Channels(*channels),
+                    Op::Concat => FixedOp::Concat,
+                    Op::Flatten => FixedOp::Flatten,
+                    Op::Max => FixedOp::Max(Max { width: max_width(context, index, before)? }),
+                    _ => return Err(context.fault(index, "expected it to be expressed by simpler layers")),
+                };
+                (op, NodeSecret::None)
             }
         };
-        let offset = (constant * choice.result).round();
-        for (what, value, bits) in [("constant", offset, 30), ("linear coefficient", linear, 34)] {
-            if value.is_nan() || value.abs() >= (1u64 << bits) as f64 {
-                return Err(Error::Network(format!(
-                    "{}, channel {c}: expected a {what} within {bits} bits, got {value:e}",
-                    layer.name
-                )));
-            }
-        }
-        secret.offset = offset as i32;
-        secret.lambda = linear.round() as i64;
+        note.scale.clone_from(&state.scale);
+        note.noise.clone_from(&state.noise);
+        nodes.push(Node { name: layer.name.clone(), inputs: layer.inputs.iter().map(|&t| t as u32).collect(), op });
         secrets.push(secret);
-        let bits = choice.bits;
-        channels.push(Channel { kind, bound_bits: bits.bound, shift: bits.shift, back_shift: bits.back });
-        x.constant[c] = matches!(form.shape, FormShape::Zero { .. }).then_some(offset);
-        x.scale[c] = choice.result;
-        x.noise[c] = form.slope * x.noise[c] + choice.noise;
-        // Beyond what was calibrated, values are possible up to the bound in bits.
-        let bits_reach = f64::from((1u32 << bits.bound) >> 1) / choice.linear.max(1e-300);
-        x.worst[c] = results(form, bits_reach, functions[c], x.worst[c]);
+        notes.push(note);
     }
-    let note = Note { forms: decided.forms.clone(), linear_scale, ..Note::default() };
-    let activation = Activation { fraction_bits: decided.fraction_bits, channels };
-    Ok((activation, NodeSecret::Activation(secrets), note))
+    let input_scale = f64::from(1u32 << settings.input_fraction_bits);
+    let mut model = ModelFile {
+        architecture: Architecture {
+            name: network.name.clone(),
+            input: network.input,
+            input_fraction_bits: settings.input_fraction_bits,
+            input_range: settings.input_range.map(|x| (x * input_scale).round() as i32),
+            nodes,
+            output: Output::Scores,
+        },
+        parameters: Some(Parameters { nodes: secrets, calibration: Calibration::default(), scales: vec![] }),
+    };
+    if settings.class_output {
+        tournament::append(&mut model)?;
+    }
+    if let Some(parameters) = &model.parameters {
+        parameters.check(&model.architecture)?;
+    }
+    Ok(Fixed { model, notes })
 }
 
-/// What results are possible if the channel's bound holds.
-fn results(form: &Form, bound: f64, function: Function, worst: [f64; 2]) -> [f64; 2] {
-    let ends = |low: f64, high: f64| {
-        let [low, high] = [low.max(-bound), high.min(bound)];
-        if low <= high { [low, high] } else { [0.0, 0.0] }
+/// The scales of a tensor's channels as their classes have them; 1 where no activation asked for one.
+fn class_scales(tensor: usize, shape: Shape, classes: &Classes) -> Vec<f64> {
+    let scale = |c| match classes.member(tensor, c) {
+        Member::Free { class, ratio } => classes.class(class).scale.map_or(1.0, |scale| scale * ratio),
+        Member::Given { .. } => 1.0,
     };
-    match form.shape {
-        FormShape::Relu => {
-            let [low, high] = ends(worst[0], worst[1]);
-            [low.max(0.0), high.max(0.0)]
-        }
-        FormShape::Linear => {
-            let [low, high] = function.range(worst[0], worst[1]);
-            ends(low, high)
-        }
-        FormShape::Square { .. } | FormShape::Cubic { .. } => {
-            let [low, high] = ends(worst[0] + form.shift, worst[1] + form.shift);
-            let own = match form.shape {
-                FormShape::Square { leading, constant } => [constant, 0.0, leading, 0.0],
-                FormShape::Cubic { leading, linear, constant } => [constant, leading * linear, 0.0, leading],
-                _ => [0.0; 4],
-            };
-            Function::Polynomial { degree: 3, c: own }.range(low, high)
-        }
-        FormShape::Zero { constant } => [constant, constant],
+    (0..shape.channels as usize).map(scale).collect()
+}
+
+/// The scales of a linear layer's outputs: those of their classes, but for outputs whose weights would not fit 9 bits. These
+/// are halved until they do; the sum that follows multiplies them back.
+fn linear_scales(context: &Context<'_>, index: usize, analysis: &Analysis<'_>, classes: &Classes) -> Vec<f64> {
+    let limit = f64::from(safenet_core::model::WEIGHT_LIMIT);
+    let outputs = 0..analysis.linear.bias.len();
+    outputs
+        .map(|o| {
+            let by_weight = limit / analysis.largest_weight(o).max(1e-30);
+            let Member::Free { class, ratio } = classes.member(index + 1, o) else { return by_weight };
+            match (classes.class(class).scale, classes.class(class).addends.is_empty()) {
+                // Read by no activation, or by constant ones alone: any scale will do that fits.
+                (None, _) => by_weight.min(1.0),
+                (Some(scale), true) => scale * ratio,
+                (Some(scale), false) if context.uses[index + 1].summed => {
+                    let halvings = (scale * ratio / by_weight).log2().ceil().clamp(0.0, 30.0);
+                    scale * ratio / halvings.exp2()
+                }
+                (Some(scale), false) => scale * ratio,
+            }
+        })
+        .collect()
+}
+
+/// Weights and biases as integers.
+fn round(
+    context: &Context<'_>,
+    index: usize,
+    analysis: &Analysis<'_>,
+    scales: &[f64],
+    decisions: &[Option<Decision>],
+) -> Result<NodeSecret> {
+    let layer = &context.network.layers[index];
+    let linear = analysis.linear;
+    let coverage = coverage(&linear.conv, context.network.shape(layer.inputs[0]), layer.shape);
+    // The activation whose factors and shifts fold in here.
+    let folding = decisions.iter().flatten().find(|d| d.folds_into == Some(index));
+    let mut weights = Vec::with_capacity(linear.weights.len());
+    let mut bias = Vec::with_capacity(scales.len());
+    for (o, &scale) in scales.iter().enumerate() {
+        let fold = folding.map_or((1.0, 0.0), |d| (d.forms[o].factor, d.forms[o].shift));
+        bias.push(analysis.round(&layer.name, o, fold, scale, &coverage, &mut weights)?);
     }
+    Ok(NodeSecret::Convolution { weights, bias })
+}
+
+/// What the form of an activation that alone reads the sum adds to its input, where that does not fold into weights.
+fn shift_of(context: &Context<'_>, sum: usize, channel: usize, decisions: &[Option<Decision>]) -> f64 {
+    let reader = match context.reading[sum + 1][..] {
+        [reader] => decisions[reader].as_ref(),
+        _ => None,
+    };
+    reader.filter(|d| d.folds_into.is_none()).map_or(0.0, |d| d.forms[channel].shift)
+}
+
+/// Multipliers and constants of a sum whose scale is decided.
+fn sum(
+    context: &Context<'_>,
+    index: usize,
+    negative: &[bool],
+    constant: &[f64],
+    before: &[TensorState],
+    state: &TensorState,
+) -> Result<(Vec<Vec<i32>>, Vec<i32>)> {
+    let layer = &context.network.layers[index];
+    let mut totals: Vec<f64> = constant.iter().zip(&state.scale).map(|(k, scale)| k * scale).collect();
+    let mut multipliers = Vec::with_capacity(layer.inputs.len());
+    for (&input, &negative) in layer.inputs.iter().zip(negative) {
+        let sign = if negative { -1.0 } else { 1.0 };
+        let term = &before[input];
+        let mut own = Vec::with_capacity(state.scale.len());
+        for (c, total) in totals.iter_mut().enumerate() {
+            // A constant enters as what it stands for, whatever its scale.
+            if let Some(integer) = term.constant[c] {
+                *total += sign * integer / term.scale[c] * state.scale[c];
+                own.push(0);
+                continue;
+            }
+            let quotient = state.scale[c] / term.scale[c];
+            if !(0.5..f64::from(1u32 << 30)).contains(&quotient)
+                || (quotient - quotient.round()).abs() > 1e-6 * quotient
+            {
+                return Err(context.fault(
+                    index,
+                    format!(
+                        "channel {c}: expected terms whose scales are multiples of each other, got {:e} and {:e}",
+                        term.scale[c], state.scale[c]
+                    ),
+                ));
+            }
+            own.push(sign as i32 * quotient.round() as i32);
+        }
+        multipliers.push(own);
+    }
+    let mut constants = Vec::with_capacity(totals.len());
+    for (c, total) in totals.iter().enumerate() {
+        if total.is_nan() || total.abs() > f64::from(1u32 << 30) {
+            return Err(context.fault(index, format!("channel {c}: expected a constant within 30 bits, got {total:e}")));
+        }
+        constants.push(total.round() as i32);
+    }
+    Ok((multipliers, constants))
+}
+
+/// The bits that all differences of two tensors fit.
+fn max_width(context: &Context<'_>, index: usize, before: &[TensorState]) -> Result<u8> {
+    let inputs = &context.network.layers[index].inputs;
+    let (a, b) = (&before[inputs[0]], &before[inputs[1]]);
+    let mut largest = 0.0f64;
+    for (c, (x, y)) in a.integers.iter().zip(&b.integers).enumerate() {
+        if (a.scale[c] - b.scale[c]).abs() > 1e-9 * a.scale[c].abs() || a.scale[c] < 0.0 {
+            return Err(context.fault(index, format!("channel {c}: expected two tensors of one scale to compare")));
+        }
+        largest = largest.max(x[1] - y[0]).max(y[1] - x[0]);
+    }
+    let width = (2..=limits::RELU_WIDTH).find(|&w| largest < f64::from(1u32 << (w - 1)));
+    width.ok_or_else(|| {
+        context.fault(
+            index,
+            format!("expected values whose differences fit {} bits to compare, got {largest:e}", limits::RELU_WIDTH),
+        )
+    })
 }

@@ -3,7 +3,8 @@
 //! Notation: Y is the integer linear output of a channel at its activation, t = Y / x' its scale, v = T(Y) with scale
 //! τ = t / 2^f, S the scale of the integer result. For each channel
 //!
-//! - t is as large as weights of 255, the bound 2^(b−1) − 2^f and, for polynomials, the field allow;
+//! - t is as large as weights of 255, the bound 2^(b−1) − 2^f and, for polynomials, the field allow, in the steps that sums with
+//!   tensors of given scales prescribe ([`Scale`]);
 //! - S = τ (ReLU, degree 1), τ² / (2^g·c2) (degree 2; negative where c2 is: the sign goes into the next layer's weights) or
 //!   τ³ / (2^g·c3) (degree 3). All of it is undone in the next layer's weights.
 //!
@@ -30,10 +31,26 @@ const RING: f64 = (1u32 << 29) as f64;
 /// What moves of integer results (all but constants) stays below this: T keeps 18 bits at most, so more of them would carry nothing.
 const USEFUL: f64 = (1u32 << 20) as f64;
 
+/// What t may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scale {
+    /// Any positive number.
+    Free,
+    /// A power of two times a quantum, and no less than a given number: what else is added in has a scale of its own.
+    Steps { quantum: f64, least: f64 },
+    /// This number: nothing is rounded here.
+    Fixed(f64),
+}
+
 /// One channel as the search sees it.
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) form: Form,
+    pub(crate) scale: Scale,
+    /// Largest t for which what else reads the same linear output has room.
+    pub(crate) limit: f64,
+    /// Whether S must be positive: not all readers of the result are linear layers, in whose weights a sign disappears.
+    pub(crate) positive: bool,
     /// Largest |integer weight| and |bias| per unit of t.
     pub(crate) weight: f64,
     pub(crate) bias: f64,
@@ -115,8 +132,11 @@ fn next_scales(next: &Next, results: &[f64]) -> Vec<f64> {
 
 /// Relative error of the next layer's outputs that its own weights cause.
 fn next_cost(next: &Next, results: &[f64]) -> f64 {
-    let energy: f64 = next.energy.iter().zip(results).map(|(e, s)| if *e > 0.0 { e * s * s } else { 0.0 }).sum();
-    next_scales(next, results).iter().zip(&next.variance).map(|(t, v)| energy / (t * t * v)).sum()
+    let each: Vec<f64> = next.energy.iter().zip(results).map(|(e, s)| if *e > 0.0 { e * s * s } else { 0.0 }).collect();
+    // Of the channels that an output reads: in a convolution in groups, not all.
+    let energy = |weights: &[f64]| weights.iter().zip(&each).map(|(&w, e)| if w > 0.0 { *e } else { 0.0 }).sum::<f64>();
+    let outputs = next.weight.iter().zip(next_scales(next, results)).zip(&next.variance);
+    outputs.map(|((weights, t), v)| energy(weights) / (t * t * v)).sum()
 }
 
 fn kind_index(shape: &Shape) -> usize {
@@ -124,19 +144,19 @@ fn kind_index(shape: &Shape) -> usize {
         Shape::Relu => 0,
         Shape::Cubic { .. } => 1,
         Shape::Square { .. } => 2,
-        Shape::Linear => 3,
+        Shape::Linear { .. } => 3,
         Shape::Zero { .. } => 4,
     }
 }
 
-/// The public kind of a form.
-pub(crate) fn kind(shape: &Shape) -> Kind {
+/// The public kind of a form; `positive` as in [`Candidate`].
+pub(crate) fn kind(shape: &Shape, positive: bool) -> Kind {
     match shape {
         Shape::Relu => Kind::Relu,
         Shape::Cubic { .. } => Kind::Cubic,
-        // The sign goes into the next layer's weights: a linear layer always follows.
-        Shape::Square { .. } => Kind::Square { secret_sign: false },
-        Shape::Linear => Kind::Linear,
+        // Without it, the sign goes into the next layers' weights.
+        Shape::Square { .. } => Kind::Square { secret_sign: positive },
+        Shape::Linear { .. } => Kind::Linear,
         Shape::Zero { .. } => Kind::Zero,
     }
 }
@@ -154,33 +174,50 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
     let unit = f64::from(1u32 << shift);
     let bound = channel.reach();
     let half = f64::from(1u32 << (width + shift - 1));
-    let mut t = ((half - unit - channel.linear_slack()) / bound)
-        .min(WEIGHT / channel.weight)
-        .min(f64::from(1u32 << 30) / channel.bias);
+    let mut room = ((half - unit - channel.linear_slack()) / bound).min(channel.limit);
     match form.shape {
-        Shape::Square { .. } => t = t.min(square_scale(bound) * unit),
-        Shape::Cubic { linear, .. } => t = t.min(cubic_scale(linear, bound) * unit),
+        Shape::Square { .. } => room = room.min(square_scale(bound) * unit),
+        Shape::Cubic { linear, .. } => room = room.min(cubic_scale(linear, bound) * unit),
         _ => {}
     }
-    t *= match form.shape {
-        Shape::Square { .. } => shrink.sqrt(),
-        Shape::Cubic { .. } => shrink.cbrt(),
-        _ => shrink,
-    } * (1.0 - 1e-6);
+    let by_weights = (WEIGHT / channel.weight).min(f64::from(1u32 << 30) / channel.bias);
+    let t = match channel.scale {
+        Scale::Free => {
+            let shrink = match form.shape {
+                Shape::Square { .. } => shrink.sqrt(),
+                Shape::Cubic { .. } => shrink.cbrt(),
+                _ => shrink,
+            };
+            room.min(by_weights) * shrink * (1.0 - 1e-6)
+        }
+        Scale::Steps { quantum, least } => {
+            let steps = (room.min(by_weights) * (1.0 - 1e-6) / quantum).log2().floor();
+            // Below the least scale, the weights make do with fewer bits.
+            (quantum * steps.exp2()).max(least)
+        }
+        Scale::Fixed(t) => t,
+    };
+    if t > room {
+        return None;
+    }
     let tau = t / unit;
     let step = f64::from(1u32 << back);
     let (result, offset, leading) = match form.shape {
         Shape::Square { leading, constant } => (tau * tau / (step * leading), constant, leading),
         Shape::Cubic { leading, constant, .. } => (tau * tau * tau / (step * leading), constant, leading),
+        Shape::Linear { leading, constant } => (tau / leading, constant, leading),
         _ => (tau, 0.0, 1.0),
     };
     let size = result.abs();
+    let square = matches!(form.shape, Shape::Square { .. });
+    let result = if channel.positive && square { size } else { result };
     // The part before the offset and the whole result fit the ring, also when a window of results is summed.
     let before = (form.result + offset.abs()) * size;
     if !(t > 0.0
         && size > 0.0
         && size.is_finite()
         && leading != 0.0
+        && (result > 0.0 || !channel.positive)
         && before < RING
         && form.moving() * size < USEFUL
         && form.result * size * window < RING)
@@ -190,15 +227,21 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
     let truncation = if shift > 0 { ROUNDING * (unit / t).powi(2) } else { 0.0 };
     let linear_noise = channel.noise / (t * t) + truncation;
     // The way back, and the offset.
-    let polynomial = matches!(form.shape, Shape::Square { .. } | Shape::Cubic { .. });
     let back_noise =
-        (if back > 0 { ROUNDING } else { 0.0 } + if polynomial { 1.0 / 12.0 } else { 0.0 }) / (size * size);
+        (if back > 0 { ROUNDING } else { 0.0 } + if offset != 0.0 { 1.0 / 12.0 } else { 0.0 }) / (size * size);
     let noise = form.slope * linear_noise + back_noise + form.change * form.change;
     Some(Fit { linear: t, result, noise })
 }
 
+/// Largest widths of truncated values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Widths {
+    pub(crate) relu: u8,
+    pub(crate) linear: u8,
+}
+
 /// All bits to try for a kind: (width, shift, back shift).
-fn all_bits(kind: usize, relu_width: u8) -> Vec<(u8, u8, u8)> {
+fn all_bits(kind: usize, widths: Widths) -> Vec<(u8, u8, u8)> {
     let polynomial = |width: u8| {
         let shifts = 0..=limits::BOUND_BITS - width;
         shifts.flat_map(move |f| (0..=limits::BACK_SHIFT).map(move |g| (width, f, g))).collect()
@@ -207,10 +250,10 @@ fn all_bits(kind: usize, relu_width: u8) -> Vec<(u8, u8, u8)> {
         widths.flat_map(|w| (0..=limits::BOUND_BITS - w).map(move |f| (w, f, 0))).collect()
     };
     match kind {
-        0 => plain(4..=relu_width),
+        0 => plain(4..=widths.relu),
         1 => polynomial(CUBIC_WIDTH),
         2 => polynomial(SQUARE_WIDTH),
-        _ => plain(4..=18),
+        _ => plain(4..=widths.linear),
     }
 }
 
@@ -223,13 +266,13 @@ struct Way {
 }
 
 /// Chooses the bits of every kind and the scales of every channel. The error is the channel for which nothing fits.
-pub(crate) fn choose(channels: &[Candidate], next: &Next, relu_width: u8) -> Result<Vec<Choice>, usize> {
+pub(crate) fn choose(channels: &[Candidate], next: &Next, widths: Widths) -> Result<Vec<Choice>, usize> {
     // A common factor matters only where the next layer's scale is a power of two.
     let factors: &[f64] =
         if next.output { &[1.0, 0.93, 0.87, 0.81, 0.76, 0.71, 0.66, 0.62, 0.57, 0.54] } else { &[1.0] };
     let mut best: Option<(f64, Vec<Choice>)> = None;
     for &factor in factors {
-        let (cost, choices) = choose_with(channels, next, relu_width, factor)?;
+        let (cost, choices) = choose_with(channels, next, widths, factor)?;
         if best.as_ref().is_none_or(|(least, _)| cost < *least) {
             best = Some((cost, choices));
         }
@@ -237,13 +280,13 @@ pub(crate) fn choose(channels: &[Candidate], next: &Next, relu_width: u8) -> Res
     best.map(|(_, choices)| choices).ok_or(0)
 }
 
-fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64) -> Result<(f64, Vec<Choice>), usize> {
+fn choose_with(channels: &[Candidate], next: &Next, widths: Widths, shrink: f64) -> Result<(f64, Vec<Choice>), usize> {
     let members: Vec<Vec<usize>> =
         (0..4).map(|k| (0..channels.len()).filter(|&c| kind_index(&channels[c].form.shape) == k).collect()).collect();
     let mut ways: Vec<Vec<Way>> = Vec::new();
     for (kind, members) in members.iter().enumerate() {
         let mut list = Vec::new();
-        for (width, shift, back) in all_bits(kind, relu_width) {
+        for (width, shift, back) in all_bits(kind, widths) {
             let fits: Option<Vec<_>> =
                 members.iter().map(|&c| fit(&channels[c], width, shift, back, next.window, shrink)).collect();
             if let Some(fits) = fits {
@@ -254,7 +297,7 @@ fn choose_with(channels: &[Candidate], next: &Next, relu_width: u8, shrink: f64)
         if list.is_empty() {
             // Name a channel that no bits fit, or any if they only fail together.
             let alone = |c: usize| {
-                all_bits(kind, relu_width)
+                all_bits(kind, widths)
                     .iter()
                     .all(|&(w, f, g)| fit(&channels[c], w, f, g, next.window, shrink).is_none())
             };

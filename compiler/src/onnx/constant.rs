@@ -1,9 +1,11 @@
 //! Constant tensors of an ONNX file, checked against the bytes that are really there.
 
-use super::proto::{TensorProto, element_type};
-use safenet_core::model::Shape;
+use super::proto::{NodeProto, TensorProto, element_type};
 
 type Result<T> = std::result::Result<T, String>;
+
+/// Largest absolute value of a constant: beyond it, products of a few would leave the range of double precision.
+pub(super) const LARGEST: f64 = 1e18;
 
 /// The shape of a constant, and its number of elements.
 fn dimensions(tensor: &TensorProto) -> Result<(Vec<u64>, usize)> {
@@ -48,8 +50,17 @@ fn local(tensor: &TensorProto) -> Result<()> {
     }
 }
 
-/// Shape and elements of a constant of real numbers.
+/// Shape and elements of a constant of real numbers that may be computed with.
 pub(crate) fn reals(tensor: &TensorProto) -> Result<(Vec<u64>, Vec<f64>)> {
+    let (shape, values) = elements(tensor)?;
+    match values.iter().find(|x| x.is_nan() || x.abs() > LARGEST) {
+        Some(x) => Err(format!("constant {}: expected finite numbers of at most {LARGEST:e}, got {x}", tensor.name)),
+        None => Ok((shape, values)),
+    }
+}
+
+/// Shape and elements of a constant of real numbers, which may be anything.
+fn elements(tensor: &TensorProto) -> Result<(Vec<u64>, Vec<f64>)> {
     local(tensor)?;
     let (shape, count) = dimensions(tensor)?;
     let from_raw = !tensor.raw_data.is_empty();
@@ -63,11 +74,7 @@ pub(crate) fn reals(tensor: &TensorProto) -> Result<(Vec<u64>, Vec<f64>)> {
         }
     };
     check_count(tensor, count, values.len())?;
-    // Beyond this, products of a few constants would leave the range of double precision.
-    match values.iter().find(|x| !x.is_finite() || x.abs() > 1e18) {
-        Some(x) => Err(format!("constant {}: expected finite numbers of at most 1e18, got {x}", tensor.name)),
-        None => Ok((shape, values)),
-    }
+    Ok((shape, values))
 }
 
 /// Shape and elements of a constant of integers.
@@ -88,23 +95,36 @@ pub(crate) fn integers(tensor: &TensorProto) -> Result<(Vec<u64>, Vec<i64>)> {
     Ok((shape, values))
 }
 
-/// Broadcasts a constant over the channels of a tensor, by ONNX's rule (dimensions align at the right): shape (C, 1, 1) or
-/// (1, C, 1, 1) for images, (C) or (1, C) for flat vectors, or a single element.
-pub(crate) fn per_channel<T: Copy>(constant: (Vec<u64>, Vec<T>), shape: Shape, flat: bool) -> Result<Vec<T>> {
-    let (dims, values) = constant;
-    let channels = shape.channels as usize;
-    if let ([value], true) = (values.as_slice(), dims.len() <= if flat { 2 } else { 4 }) {
-        return Ok(vec![*value; channels]);
+/// A constant of integers that the compiler itself computes.
+pub(super) fn of_integers(dims: Vec<i64>, values: Vec<i64>) -> TensorProto {
+    TensorProto { dims, data_type: element_type::INT64, int64_data: values, ..TensorProto::default() }
+}
+
+/// The value of a Constant node.
+pub(super) fn of_node(node: &NodeProto) -> Result<TensorProto> {
+    let attribute = node.attribute.first().ok_or("expected a constant, got none")?;
+    let reals = |dims: Vec<i64>, float_data: Vec<f32>| TensorProto {
+        dims,
+        data_type: element_type::FLOAT,
+        float_data,
+        ..TensorProto::default()
+    };
+    Ok(match attribute.name.as_str() {
+        "value" => attribute.t.clone().ok_or("value: expected a tensor, got none")?,
+        "value_float" => reals(Vec::new(), vec![attribute.f]),
+        "value_floats" => reals(vec![attribute.floats.len() as i64], attribute.floats.clone()),
+        "value_int" => of_integers(Vec::new(), vec![attribute.i]),
+        "value_ints" => of_integers(vec![attribute.ints.len() as i64], attribute.ints.clone()),
+        // Strings and sparse tensors: of no use in a network of numbers, and faulty only where something reads them.
+        _ => TensorProto::default(),
+    })
+}
+
+/// Elements of a constant of real numbers, which may be infinite.
+pub(super) fn unbounded(tensor: &TensorProto) -> Result<Vec<f64>> {
+    let values = elements(tensor)?.1;
+    match values.iter().find(|x| x.is_nan()) {
+        Some(x) => Err(format!("constant {}: expected numbers, got {x}", tensor.name)),
+        None => Ok(values),
     }
-    let trailing = if flat { 0 } else { 2 };
-    let fits = dims.len() > trailing
-        && dims.len() <= trailing + 2
-        && dims.iter().rev().take(trailing).all(|&d| d == 1)
-        && dims[dims.len() - 1 - trailing] == channels as u64
-        && values.len() == channels;
-    if fits {
-        return Ok(values);
-    }
-    let expected = if flat { format!("({channels})") } else { format!("({channels}, 1, 1)") };
-    Err(format!("expected one number per channel, of shape {expected}, or a single one, got shape {dims:?}"))
 }

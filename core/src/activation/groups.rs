@@ -3,7 +3,7 @@
 use super::material::{ReceiverRots, SenderRots};
 use super::{linear, poly, relu};
 use crate::field::P;
-use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
+use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::{Mask, Masked};
@@ -19,10 +19,10 @@ pub(crate) struct Group {
 }
 
 /// The groups of a layer, in the order of their first channels.
-pub(crate) fn groups(activation: &Activation, shape: Shape) -> Vec<Group> {
+pub(crate) fn groups(channels: &[Channel], shape: Shape) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
     let mut places = alloc::collections::BTreeMap::new();
-    for (index, channel) in activation.channels.iter().enumerate() {
+    for (index, channel) in channels.iter().enumerate() {
         let place = *places.entry(*channel).or_insert_with(|| {
             out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane() });
             out.len() - 1
@@ -61,10 +61,22 @@ impl Group {
         }
     }
 
+    /// Bytes that both parties keep of the group once it is prepared: (client, server).
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        let (client, server) = match self.channel.kind {
+            Kind::Relu => relu::memory(&self.channel),
+            Kind::Cubic | Kind::Square { .. } => poly::memory(&self.channel),
+            Kind::Linear => linear::memory(&self.channel),
+            Kind::Zero => (0, 0),
+        };
+        let all = |bytes: usize| bytes as u64 * self.elements() as u64;
+        (all(client), all(server))
+    }
+
     /// Bits of the group in each round: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
-            Kind::Relu => relu::round_bits(&self.channel).to_vec(),
+            Kind::Relu => relu::round_bits(&self.channel),
             Kind::Cubic | Kind::Square { .. } => poly::round_bits(&self.channel).to_vec(),
             Kind::Linear => vec![linear::round_bits(&self.channel)],
             Kind::Zero => vec![],
@@ -137,19 +149,19 @@ pub(crate) struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// `masks` is m, of the layer's input; `signs` the choices and words of the layer's random OTs with the client as
+    /// `masks` are m, of the layer's input, and r, of what comes out; `signs` the choices and words of the layer's random OTs with the client as
     /// receiver; `products` the client's shares wC of the layer's products. Each group then takes its random OTs through
     /// [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
         secrets: &ClientSecrets,
-        masks: &[u32],
+        masks: (&[u32], &[u32]),
         mut signs: (&[u8], &[u32]),
         mut products: &[u64],
         prg: &mut Prg,
     ) -> Self {
         let prepared = groups.iter().zip(&secrets.shares).map(|(group, shares)| {
-            let (m, r) = (group.gather(masks), group.gather(&secrets.outputs));
+            let (m, r) = (group.gather(masks.0), group.gather(masks.1));
             match group.channel.kind {
                 Kind::Relu => {
                     let count = group.elements();
@@ -211,7 +223,7 @@ pub(crate) struct ServerLayer {
 }
 
 impl ServerLayer {
-    /// `secrets` has an entry per channel; `signs` are the words of the layer's random OTs with the client as receiver;
+    /// `secrets` has an entry per channel, or none where all channels are ReLUs; `signs` are the words of the layer's random OTs with the client as receiver;
     /// `products` the server's (u, wS) of the layer's products. Each group then takes its random OTs through
     /// [`Self::absorb`].
     pub(crate) fn new(
@@ -220,6 +232,10 @@ impl ServerLayer {
         mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
+        let each = |group: &Group| {
+            let (members, plane) = (group.members.clone(), group.plane);
+            members.into_iter().flat_map(move |c| core::iter::repeat_n(secrets[c as usize], plane))
+        };
         let prepared = groups.iter().map(|group| match group.channel.kind {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
@@ -229,10 +245,12 @@ impl ServerLayer {
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                let each = group.members.iter().flat_map(|&c| core::iter::repeat_n(secrets[c as usize], group.plane));
-                ServerGroup::Poly(poly::Server::new(&group.channel, each, mine))
+                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), mine))
             }
-            Kind::Linear => ServerGroup::Linear(linear::Server::new(&group.channel, group.elements())),
+            Kind::Linear => {
+                let offsets = each(group).map(|secret| secret.offset);
+                ServerGroup::Linear(linear::Server::new(&group.channel, group.elements(), offsets))
+            }
             Kind::Zero => ServerGroup::Zero,
         });
         Self { groups: prepared.collect(), outputs: SecretVec::default() }

@@ -1,4 +1,4 @@
-//! Degree 1: truncation alone, from the mask m to the free mask r.
+//! Degree 1: truncation from the mask m to the free mask r, and a constant that the server adds to its word.
 //!
 //! One 1-of-2 OT of 32-bit words whose messages are the client's part of the truncation, already masked with r. With
 //! f = 0 nothing wraps and the client sends r - m.
@@ -7,7 +7,7 @@ use super::material::{ReceiverRots, SenderRots, select};
 use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::table;
-use crate::prg::SecretVec;
+use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::vec::Vec;
@@ -20,6 +20,13 @@ pub(crate) fn rots(channel: &Channel) -> usize {
 /// Bits per element in the only round: (server -> client, client -> server).
 pub(crate) fn round_bits(channel: &Channel) -> (u32, u32) {
     if channel.shift > 0 { (1, 64) } else { (0, 32) }
+}
+
+/// Bytes that both parties keep per element of a prepared layer: (client, server).
+pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
+    let truncated = usize::from(channel.shift > 0);
+    // Both masks and two pads; γ, a choice and a pad.
+    (4 + 4 + 8 * truncated, 4 + 5 * truncated)
 }
 
 /// The client's prepared side of a group.
@@ -65,14 +72,18 @@ pub(crate) struct Server {
     truncation: Truncation,
     choices: SecretVec<u8>,
     pads: SecretVec<u32>,
+    /// γ of each element.
+    offsets: SecretVec<i32>,
     masked: Masked,
 }
 
 impl Server {
-    pub(crate) fn new(channel: &Channel, elements: usize) -> Self {
+    /// A group of `elements` elements, each with its γ.
+    pub(crate) fn new(channel: &Channel, elements: usize, offsets: impl Iterator<Item = i32>) -> Self {
         let choices = SecretVec::new(Vec::with_capacity(elements));
         let pads = SecretVec::new(Vec::with_capacity(elements));
-        Self { truncation: Truncation::new(channel), choices, pads, masked: SecretVec::default() }
+        let offsets = collect(elements, offsets);
+        Self { truncation: Truncation::new(channel), choices, pads, offsets, masked: SecretVec::default() }
     }
 
     pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
@@ -96,17 +107,18 @@ impl Server {
         }
     }
 
-    /// The words v + r.
+    /// The words v + γ + r.
     pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Masked {
         let mut out = core::mem::take(&mut self.masked);
         for (index, word) in out.iter_mut().enumerate() {
             let part = self.truncation.server_part(*word) as u32;
-            *word = part.wrapping_add(if self.truncation.shift() == 0 {
+            let theirs = if self.truncation.shift() == 0 {
                 reply.take(32) as u32
             } else {
                 let messages = [reply.take(32) as u32, reply.take(32) as u32];
                 select(self.truncation.choice(*word), messages) ^ self.pads[index]
-            });
+            };
+            *word = part.wrapping_add(theirs).wrapping_add(self.offsets[index] as u32);
         }
         out
     }

@@ -8,6 +8,8 @@ use crate::ot::ideal;
 use crate::prg::{Prg, Seed};
 use crate::wire::bits::{BitReader, BitWriter};
 use alloc::{vec, vec::Vec};
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 /// Runs a layer over vectors: `values[c]` are the linear outputs of channel c, all channels of one length, `masks` the
 /// linear outputs' masks in the same order (or random ones). Returns the unmasked outputs, channel by channel.
@@ -18,9 +20,20 @@ fn run(
     masks: Option<&[u32]>,
     prg: &mut Prg,
 ) -> Vec<Vec<i64>> {
+    run_recorded(activation, secrets, values, masks, prg).0
+}
+
+/// [`run`], with all messages one after another.
+fn run_recorded(
+    activation: &Activation,
+    secrets: &[ChannelSecret],
+    values: &[Vec<i64>],
+    masks: Option<&[u32]>,
+    prg: &mut Prg,
+) -> (Vec<Vec<i64>>, Vec<u8>) {
     let plane = values[0].len();
     let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
-    let groups = groups(activation, shape);
+    let groups = groups(&activation.channels, shape);
     let elements = shape.elements();
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
     let mine = ClientSecrets::draw(&groups, elements, prg);
@@ -36,7 +49,8 @@ fn run(
     let sign_words: Vec<u32> = signs.keys.iter().map(|&key| product_word(key)).collect();
     let sign_pairs: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
 
-    let mut client = ClientLayer::new(&groups, &mine, &masks, (&sign_choices, &sign_words), &client_products, prg);
+    let mut client =
+        ClientLayer::new(&groups, &mine, (&masks, &mine.outputs), (&sign_choices, &sign_words), &client_products, prg);
     let mut server = ServerLayer::new(&groups, secrets, &sign_pairs, &server_products);
     for (index, group) in groups.iter().enumerate() {
         // Two parts, to see that elements may come in runs.
@@ -50,6 +64,7 @@ fn run(
     let masked: Vec<u32> = values.iter().flatten().zip(&masks).map(|(&y, &m)| (y as u32).wrapping_add(m)).collect();
     server.start(&groups, secrets, &masked);
     let rounds = groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0);
+    let mut messages = vec![];
     for round in 0..rounds {
         let bits = groups.iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(d, u), (down, up)| (d + down, u + up));
@@ -65,11 +80,12 @@ fn run(
         let mut reader = BitReader::new(&reply);
         server.reply(&groups, round, &mut reader);
         reader.finish().unwrap();
+        messages.extend(request.into_iter().chain(reply));
     }
     let out = server.finish();
     let plain: Vec<i64> =
         out.iter().zip(mine.outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
-    plain.chunks(plane).map(<[i64]>::to_vec).collect()
+    (plain.chunks(plane).map(<[i64]>::to_vec).collect(), messages)
 }
 
 /// Both roundings of y / 2^f.
@@ -93,7 +109,7 @@ fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
     };
     match channel.kind {
         Kind::Relu => truncations(y, channel.shift).iter().map(|&t| t.max(0)).collect(),
-        Kind::Linear => truncations(y, channel.shift).to_vec(),
+        Kind::Linear => truncations(y, channel.shift).iter().map(|v| v + i64::from(secret.offset)).collect(),
         Kind::Square { .. } => polynomial(|v, _| v * v),
         Kind::Cubic => polynomial(|v, lambda| v * v * v + lambda * v),
         Kind::Zero => vec![offset],
@@ -110,7 +126,8 @@ fn check(
     let out = run(activation, secrets, values, masks, prg);
     for (c, (channel, secret)) in activation.channels.iter().zip(secrets).enumerate() {
         for (&y, got) in values[c].iter().zip(&out[c]) {
-            let allowed = allowed(channel, secret, y);
+            // Modulo 2^32: that results fit is the compiler's to see to, and not so for all that these tests draw.
+            let allowed: Vec<i64> = allowed(channel, secret, y).iter().map(|&v| i64::from(v as i32)).collect();
             assert!(allowed.contains(got), "{channel:?}: y = {y}: got {got}, allowed {allowed:?}");
         }
     }
@@ -153,6 +170,82 @@ fn relu_exhaustively_over_small_widths() {
     exhaustive(Kind::Relu, 2..=9, ChannelSecret::default());
 }
 
+/// Both parties' messages at each width up to 16, hashed: peers built before wider ones existed send and expect these.
+#[test]
+fn relu_messages_up_to_sixteen_bits_stay_as_they_are() {
+    let mut prg = Prg::new(&Seed::from_bytes([8; 32]));
+    let mut hash = Sha256::new();
+    for w in 2..=16 {
+        for f in [0, 1, 7, 14] {
+            let limit = (1i64 << (w + f - 1)) - (1 << f);
+            let values = (0..50).map(|_| prg.below(2 * limit as u64 - 1) as i64 - (limit - 1)).collect();
+            let layer = single(Kind::Relu, w + f, f, 0);
+            hash.update(run_recorded(&layer, &[ChannelSecret::default()], &[values], None, &mut prg).1);
+        }
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    assert_eq!(digest[..8], [216, 226, 52, 101, 91, 208, 67, 169]);
+}
+
+/// Values and masks of which every digit is, in some pair, below, equal to and above the other's, with carries from each
+/// digit's border and from both ends of the range.
+#[test]
+fn relu_at_every_width() {
+    let mut prg = Prg::new(&Seed::from_bytes([9; 32]));
+    for (w, f) in (2..=26u8).flat_map(|w| [(w, 0), (w, 4)]) {
+        let limit = (1i64 << (w + f - 1)) - (1 << f);
+        let digits = (u32::from(w) - 1).div_ceil(5);
+        let borders: Vec<u32> =
+            (0..=digits).flat_map(|k| [k * 5, k * (u32::from(w) - 1) / digits]).filter(|&p| p < w.into()).collect();
+        let steps = borders.iter().flat_map(|&p| [1i64 << p, (1 << p) - 1, (1 << p) + 1]);
+        let near_zero = steps.flat_map(|t| [t, -t]).flat_map(|t| [t << f, (t << f) + i64::from(f > 0)]);
+        let ends = (0..3).flat_map(|n| [limit - 1 - n, 1 - limit + n]);
+        let values: Vec<i64> = near_zero.chain(ends).filter(|y| y.abs() < limit).collect();
+        let lows = borders.iter().flat_map(|&p| [1u32 << p, (1 << p) - 1, (1u32 << p).wrapping_neg()]);
+        let lows: Vec<u32> = lows.flat_map(|c| [c, c ^ (prg.next_u32() << (w - 1)), prg.next_u32()]).collect();
+        let pairs = values.iter().flat_map(|&y| lows.iter().map(move |&c| (y, c << f | c & ((1 << f) - 1))));
+        let (values, masks): (Vec<i64>, Vec<u32>) = pairs.unzip();
+        check(&single(Kind::Relu, w + f, f, 0), &[ChannelSecret::default()], &[values], Some(&masks), &mut prg);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn relu_of_any_width_and_shift(w in 2u8..=26, shift in any::<u8>(), seed in any::<[u8; 32]>()) {
+        let mut prg = Prg::new(&Seed::from_bytes(seed));
+        let f = shift % (31 - w);
+        let limit = (1u64 << (w + f - 1)) - (1 << f);
+        // Half of them small, so that high digits are equal.
+        let values = (0..40).map(|n| {
+            let bound = if n % 2 == 0 { limit } else { limit.min(1 << prg.below(28)) };
+            prg.below(2 * bound - 1) as i64 - (bound as i64 - 1)
+        });
+        let values = values.collect();
+        check(&single(Kind::Relu, w + f, f, 0), &[ChannelSecret::default()], &[values], None, &mut prg);
+    }
+}
+
+/// What an element costs with truncation: random OTs, and bits of each round. A round more above three digits.
+#[test]
+fn cost_of_a_relu() {
+    type Cost = (u8, usize, &'static [(u64, u64)]);
+    let costs: [Cost; 7] = [
+        (2, 4, &[(2, 2 + 2), (1, 2), (33, 64)]),
+        (11, 15, &[(11, 2 + 96), (3, 8), (33, 64)]),
+        (16, 22, &[(16, 2 + 160), (5, 32), (33, 64)]),
+        (17, 28, &[(17, 2 + 112), (7, 40), (3, 8), (33, 64)]),
+        (21, 32, &[(21, 2 + 224), (7, 40), (3, 8), (33, 64)]),
+        (22, 35, &[(22, 2 + 160), (9, 64), (3, 8), (33, 64)]),
+        (26, 39, &[(26, 2 + 288), (9, 64), (3, 8), (33, 64)]),
+    ];
+    for (w, rots, rounds) in costs {
+        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, Shape { channels: 1, height: 1, width: 1 })[0];
+        assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
+        assert_eq!(group.round_bits(), rounds, "w = {w}");
+    }
+}
+
 #[test]
 fn linear_exhaustively_over_small_widths() {
     exhaustive(Kind::Linear, 2..=9, ChannelSecret::default());
@@ -193,7 +286,7 @@ fn mixed_layers_over_full_widths() {
                     _ => return Channel { kind: Kind::Zero, bound_bits: 0, shift: 0, back_shift: 0 },
                 };
                 let widest = match kind {
-                    Kind::Relu => 16,
+                    Kind::Relu => 26,
                     Kind::Cubic => 11,
                     Kind::Square { .. } => 17,
                     _ => 30,
@@ -207,7 +300,7 @@ fn mixed_layers_over_full_widths() {
         let secrets: Vec<ChannelSecret> = channels
             .iter()
             .map(|channel| ChannelSecret {
-                offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) { 0 } else { prg.next_u32() as i32 >> 8 },
+                offset: if channel.kind == Kind::Relu { 0 } else { prg.next_u32() as i32 >> 8 },
                 lambda: if channel.kind == Kind::Cubic { prg.below(1 << 21) as i64 - (1 << 20) } else { 0 },
                 negative: channel.kind == (Kind::Square { secret_sign: true }) && prg.below(2) == 1,
             })

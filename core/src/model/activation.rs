@@ -50,7 +50,7 @@ pub enum Kind {
         /// Whether the sign is applied by the protocol; else it is known to be + (folded into the next layer's weights).
         secret_sign: bool,
     },
-    /// v.
+    /// v + γ, with γ the server's secret.
     Linear,
     /// The server's secret constant; no linear output is computed for the channel.
     Zero,

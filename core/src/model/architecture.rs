@@ -33,6 +33,16 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Bits that the server sends of each element.
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::Scores => 32,
+            Self::Class { index_bits } => index_bits,
+        }
+    }
+}
+
 /// The public architecture of a network. Both parties hold it; its hash is the model's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Architecture {

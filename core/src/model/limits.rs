@@ -12,8 +12,8 @@ pub const ALL_CHANNELS: u64 = 1 << 20;
 pub const ALL_ELEMENTS: u64 = 1 << 28;
 /// Additions of a pooling layer: output elements times window.
 pub const POOL_ADDITIONS: u64 = 1 << 32;
-/// Bits of a truncated value at a ReLU: three digits of five bits, and the sign (`docs/protocol.md`, ReLU).
-pub const RELU_WIDTH: u8 = 16;
+/// Bits of a truncated value at a ReLU: five digits of five bits, and the sign (`docs/protocol.md`, ReLU).
+pub const RELU_WIDTH: u8 = 26;
 /// Bits of a channel's bound: |y| < 2^(b-1) - 2^f with b at most this.
 pub const BOUND_BITS: u8 = 30;
 /// Bits by which a polynomial channel is shifted on its way back from the field.

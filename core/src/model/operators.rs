@@ -122,7 +122,7 @@ impl Op {
     }
 
     /// The shape of the output, after checking the operator against its inputs.
-    pub(super) fn output(&self, inputs: &[Shape]) -> Result<Shape> {
+    pub(crate) fn output(&self, inputs: &[Shape]) -> Result<Shape> {
         let many = matches!(self, Self::Concat | Self::Sum(_));
         let expected = if matches!(self, Self::Max(_)) { 2 } else { 1 };
         if inputs.len() < expected || (!many && inputs.len() > expected) {
@@ -185,6 +185,19 @@ impl Convolution {
         Ok(Shape { channels: self.out_channels, height: axis(input.height, 0)?, width: axis(input.width, 1)? })
     }
 
+    /// An ordinary convolution: stride and dilation 1, no padding, one group.
+    pub fn new(out_channels: u32, kernel: [u32; 2]) -> Self {
+        Self {
+            out_channels,
+            kernel,
+            stride: [1; 2],
+            padding: [0; 4],
+            dilation: [1; 2],
+            groups: 1,
+            packed_outputs: u32::MAX,
+        }
+    }
+
     /// Kernel elements.
     pub fn taps(&self) -> usize {
         self.kernel[0] as usize * self.kernel[1] as usize
@@ -226,6 +239,11 @@ impl Pool {
             ));
         }
         Ok(shape)
+    }
+
+    /// Windows without padding.
+    pub fn new(kernel: [u32; 2], stride: [u32; 2]) -> Self {
+        Self { kernel, stride, padding: [0; 4], inside_only: false }
     }
 
     /// What an average is multiplied by in the output: the elements of a window, or F if windows are weighted.

@@ -16,6 +16,10 @@ pub struct Parameters {
     pub nodes: Vec<NodeSecret>,
     /// What was measured when the model was made.
     pub calibration: Calibration,
+    /// What integers stand for, node by node and channel by channel: the integer for a real value of 1, negative where a sign
+    /// was folded into the next layers' weights. For finding faults; the protocol makes no use of it. Empty if not known, and
+    /// for nodes of which it is not known.
+    pub scales: Vec<Vec<f32>>,
 }
 
 /// How exact a model's answers are on the samples with which it was made. For reports; the protocol makes no use of it.
@@ -52,7 +56,7 @@ pub enum NodeSecret {
 /// The secret integers of one channel's activation.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
 pub struct ChannelSecret {
-    /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU and degree 1.
+    /// γ, or the constant of a degree-0 channel, in the scale of the channel's output. 0 for ReLU.
     pub offset: i32,
     /// λ of v³ + λ·v, in the scale of v². 0 for the other kinds.
     pub lambda: i64,
@@ -73,6 +77,11 @@ impl Parameters {
                 architecture.nodes.len(),
                 self.nodes.len()
             )));
+        }
+        let known =
+            self.scales.iter().zip(&shapes[1..]).all(|(s, shape)| [0, shape.channels as usize].contains(&s.len()));
+        if !known || ![0, self.nodes.len()].contains(&self.scales.len()) {
+            return Err(malformed("scales: expected none, or one for each channel of each node, got another number"));
         }
         for (index, (node, secret)) in architecture.nodes.iter().zip(&self.nodes).enumerate() {
             let place = |e: Error| e.context(format!("parameters of node {index} ({})", node.name));
@@ -131,7 +140,7 @@ impl Parameters {
 impl ChannelSecret {
     fn check(&self, kind: Kind) -> Result<()> {
         let secret_sign = matches!(kind, Kind::Square { secret_sign: true });
-        let may_offset = !matches!(kind, Kind::Relu | Kind::Linear);
+        let may_offset = kind != Kind::Relu;
         if (self.lambda != 0 && kind != Kind::Cubic)
             || (self.negative && !secret_sign)
             || (self.offset != 0 && !may_offset)

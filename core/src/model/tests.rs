@@ -8,14 +8,13 @@ use sha2::{Digest, Sha256};
 
 fn small() -> ModelFile {
     let channel = |kind, bound_bits, shift, back_shift| Channel { kind, bound_bits, shift, back_shift };
-    let conv =
-        Convolution { out_channels: 3, kernel: [2, 2], stride: [1, 1], padding: [0; 4], packed_outputs: u32::MAX };
+    let conv = Convolution::new(3, [2, 2]);
     let channels = vec![
         channel(Kind::Relu, 16, 2, 0),
         channel(Kind::Zero, 0, 0, 0),
         channel(Kind::Square { secret_sign: true }, 16, 3, 4),
     ];
-    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    let node = |name: &str, input, op| Node { name: name.into(), inputs: vec![input], op };
     ModelFile {
         architecture: Architecture {
             name: "small".into(),
@@ -26,9 +25,11 @@ fn small() -> ModelFile {
                 node("conv", 0, Op::Convolution(conv)),
                 node("act", 1, Op::Activation(Activation { fraction_bits: 5, channels })),
             ],
+            output: Output::Scores,
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: (0..12).map(|i| i * 40 - 220).collect(), bias: vec![1, -2, 3] },
                 NodeSecret::Activation(vec![
@@ -67,7 +68,7 @@ fn liveness_follows_degree_zero_channels() {
     let model = small();
     let shapes = model.architecture.shapes().unwrap();
     assert_eq!(shapes[2], Shape { channels: 3, height: 3, width: 3 });
-    assert_eq!(model.architecture.unread_outputs(0, &shapes), [false, true, false]);
+    assert_eq!(model.architecture.unread_channels(&shapes)[1], [false, true, false]);
     assert_eq!(model.architecture.constant_channels(&shapes)[2], [false, true, false]);
 }
 
@@ -95,11 +96,11 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
     use ErrorKind::{MalformedModel, UnsupportedModel};
     refused(&|a| channels(a)[0].bound_bits = 31, MalformedModel, "channel 0 (relu): expected a bound of 2 to 30 bits");
     refused(&|a| channels(a)[0].shift = 15, MalformedModel, "shift at least 2 below it, got bound 16, shift 15");
-    refused(&|a| channels(a)[0].bound_bits = 19, UnsupportedModel, "at most 16 bits, got 17");
+    refused(&|a| channels(a)[0].bound_bits = 29, UnsupportedModel, "at most 26 bits, got 27");
     refused(&|a| channels(a)[1].shift = 1, MalformedModel, "channel 1 (zero)");
     refused(&|a| channels(a)[2].back_shift = 21, MalformedModel, "back shift of at most 20, got 21");
     refused(&|a| channels(a).truncate(2), MalformedModel, "expected 3 activations, got 2");
-    refused(&|a| a.nodes[1].input = 2, MalformedModel, "node 1 (act): input: expected tensor 0 to 1, got 2");
+    refused(&|a| a.nodes[1].inputs = vec![2], MalformedModel, "node 1 (act): input: expected tensor 0 to 1, got 2");
     refused(&|a| a.nodes.truncate(1), MalformedModel, "last node: expected an activation layer");
     refused(
         &|a| channels(a)[0] = Channel { kind: Kind::Linear, bound_bits: 16, shift: 0, back_shift: 0 },
@@ -110,16 +111,16 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
         &|a| {
             let flatten = a.nodes[0].clone();
             a.input = Shape { channels: 1 << 14, height: 64, width: 64 };
-            a.nodes = (0..8).map(|i| Node { op: Op::Flatten, input: i.min(1), ..flatten.clone() }).collect();
+            a.nodes = (0..8).map(|i| Node { op: Op::Flatten, inputs: vec![i.min(1)], ..flatten.clone() }).collect();
         },
         MalformedModel,
         "node 0 (conv): shape",
     );
     refused(
         &|a| {
-            let pool = Op::SumPool(Pool { kernel: [1, 1], stride: [1, 1] });
+            let pool = Op::SumPool(Pool::new([1, 1], [1, 1]));
             a.input = Shape { channels: 1 << 14, height: 64, width: 64 };
-            a.nodes = (0..8).map(|i| Node { op: pool.clone(), input: i, name: "pool".into() }).collect();
+            a.nodes = (0..8).map(|i| Node { op: pool.clone(), inputs: vec![i], name: "pool".into() }).collect();
         },
         MalformedModel,
         "elements in all tensors together, got more",
@@ -127,7 +128,7 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
     refused(
         &|a| {
             a.input = Shape { channels: 1, height: 8192, width: 8192 };
-            a.nodes[0].op = Op::SumPool(Pool { kernel: [4096, 4096], stride: [1, 1] });
+            a.nodes[0].op = Op::SumPool(Pool::new([4096, 4096], [1, 1]));
         },
         MalformedModel,
         "pool: expected at most",
@@ -137,11 +138,53 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
     refused(&|a| conv(a).kernel = [9, 2], MalformedModel, "got kernel 9, stride 1, padded size 4");
     refused(&|a| conv(a).stride = [0, 1], MalformedModel, "stride of at least 1");
     refused(&|a| conv(a).padding = [u32::MAX; 4], MalformedModel, "node 0 (conv)");
+    refused(&|a| conv(a).groups = 2, MalformedModel, "divides 1 input and 3 output channels, got 2");
+    refused(&|a| conv(a).dilation = [0, 1], MalformedModel, "a dilation of at least 1, got size 2, dilation 0");
+    refused(&|a| conv(a).dilation = [u32::MAX; 2], MalformedModel, "node 0 (conv): window");
+    refused(&|a| a.nodes[1].inputs.clear(), MalformedModel, "node 1 (act): inputs: expected 1, got 0");
+    refused(&|a| a.nodes[1].inputs = vec![1; 2], MalformedModel, "inputs: expected 1, got 2");
+    refused(&|a| a.nodes[1].inputs = vec![1; 2000], MalformedModel, "inputs: expected at most 1024, got 2000");
+    refused(&|a| a.output = Output::Class { index_bits: 2 }, MalformedModel, "in a maximum, got 2 bits");
+    let insert = |op: Op| {
+        move |a: &mut Architecture| a.nodes.insert(1, Node { name: "new".into(), inputs: vec![1], op: op.clone() })
+    };
+    let window = Window { offset: [0; 2], stride: [1; 2], size: [1; 2], edge: Edge::Zero };
+    refused(&insert(Op::Window(Window { stride: [0, 1], ..window })), MalformedModel, "strides of at least 1");
+    refused(&insert(Op::Window(Window { size: [u32::MAX; 2], ..window })), MalformedModel, "node 1 (new)");
+    refused(&insert(Op::Window(Window { offset: [i32::MIN; 2], ..window })), MalformedModel, "node 1 (new)");
+    refused(&insert(Op::Window(Window { size: [0; 2], ..window })), MalformedModel, "node 1 (new): shape");
+    refused(
+        &insert(Op::Channels(Channels { first: 2, count: u32::MAX })),
+        MalformedModel,
+        "expected some of 3, got 2 to",
+    );
+    refused(&insert(Op::Sum(Sum { multipliers: vec![vec![1; 2]] })), MalformedModel, "3 multipliers per input, got 2");
+    refused(&insert(Op::Sum(Sum { multipliers: vec![] })), MalformedModel, "multipliers for 1 inputs, got 0");
+    refused(&insert(Op::Max(Max { width: 9 })), MalformedModel, "inputs: expected 2, got 1");
+    let pool = Pool { kernel: [2; 2], stride: [1; 2], padding: [2, 0, 0, 0], inside_only: true };
+    refused(&insert(Op::SumPool(pool)), MalformedModel, "padding below the window's 2");
+    refused(
+        &|a| {
+            a.input = Shape { channels: 1, height: 64, width: 64 };
+            let pool = Pool { kernel: [40; 2], stride: [1; 2], padding: [39; 4], inside_only: true };
+            a.nodes.insert(0, Node { name: "new".into(), inputs: vec![0], op: Op::SumPool(pool) });
+        },
+        UnsupportedModel,
+        "a common multiple of at most 4096",
+    );
+    refused(
+        &|a| {
+            a.nodes.truncate(1);
+            a.nodes.push(Node { name: "new".into(), inputs: vec![1, 1], op: Op::Max(Max { width: 60 }) });
+        },
+        MalformedModel,
+        "max: expected a width of 2 to",
+    );
     refused(&|a| conv(a).out_channels = 1 << 20, MalformedModel, "node 0 (conv): shape");
     refused(
         &|a| {
             let first = a.nodes[0].clone();
-            a.nodes.insert(1, Node { input: 1, ..first });
+            a.nodes.insert(1, Node { inputs: vec![1], ..first });
         },
         MalformedModel,
         "expected an activation layer between two linear layers",

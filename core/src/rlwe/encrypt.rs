@@ -33,6 +33,12 @@ impl Ciphertext<Values> {
         self.c1.add_product(&request.c1, w);
     }
 
+    /// self + request·w for an integer w.
+    pub(super) fn add_scaled(&mut self, request: &Self, w: i16) {
+        self.c0.add_scaled(&request.c0, w);
+        self.c1.add_scaled(&request.c1, w);
+    }
+
     pub(super) fn into_coefficients(self) -> Ciphertext<Coefficients> {
         Ciphertext { c0: self.c0.into_coefficients(), c1: self.c1.into_coefficients() }
     }

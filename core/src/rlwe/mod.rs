@@ -25,6 +25,6 @@ mod switch;
 mod tests;
 
 pub use keys::{PublicKey, SecretKey};
-pub use linear::{ConvShape, LinearPacking, LinearResponder, LinearWeights, decrypt_response, encrypt_request};
+pub use linear::{ConvShape, Keep, LinearPacking, LinearResponder, LinearWeights, decrypt_response, encrypt_request};
 pub use params::{LINEAR, RingParams, SLOT_PRIME, SLOTS};
 pub use slots::{decrypt_slots, encrypt_slots, multiply_slots, slot_request_bytes, slot_response_bytes};

@@ -28,6 +28,11 @@ pub(super) struct Poly<Form> {
     form: PhantomData<fn() -> Form>,
 }
 
+/// Bytes that an element takes in memory.
+pub(super) fn element_bytes(params: &RingParams) -> usize {
+    params.degree * params.primes.len() * size_of::<u32>()
+}
+
 impl<Form> Poly<Form> {
     pub(super) fn zero(params: &'static RingParams) -> Self {
         let residues = Zeroizing::new(vec![0; params.degree * params.primes.len()]);
@@ -103,6 +108,17 @@ impl Poly<Values> {
     pub(super) fn add_product(&mut self, x: &Self, y: &Poly<Factors>) {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
             multiply_accumulate(prime.modulus, sum, x, y);
+        }
+    }
+
+    /// self + x·w for an integer |w| < 2^15, in constant time.
+    pub(super) fn add_scaled(&mut self, x: &Self, w: i16) {
+        for ((prime, sum), (_, x)) in self.parts_mut().zip(x.parts()) {
+            let q = prime.modulus;
+            let w = q.to_montgomery(q.residue(i32::from(w)));
+            for (sum, &x) in sum.iter_mut().zip(x) {
+                *sum = q.add(*sum, q.montgomery_mul(x, w));
+            }
         }
     }
 

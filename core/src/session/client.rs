@@ -249,6 +249,19 @@ impl Client {
         Ok(())
     }
 
+    /// Keeps the masks of every tensor from here on, for [`Self::masks`]. For finding faults, where one machine runs both
+    /// parties: whoever has both parties' words has the input and every value.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn trace(&mut self) {
+        self.driver.trace();
+    }
+
+    /// r of every tensor of the inference that was prepared last.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn masks(&self) -> Vec<Vec<u32>> {
+        self.driver.words()
+    }
+
     /// What the session has cost so far.
     pub fn meter(&self) -> Meter {
         self.driver.meter()
@@ -365,19 +378,36 @@ struct Masks<'a> {
 }
 
 impl Masks<'_> {
-    /// Fills in what follows locally, without any response: pools and reshapes of known masks.
+    /// Fills in what follows locally from masks that are known.
     fn extend(&mut self, nodes: core::ops::Range<usize>) {
+        let shapes = &self.public.schedule.shapes;
         for index in nodes {
-            let node = &self.public.architecture.nodes[index];
-            let source = node.input as usize;
-            let shapes = &self.public.schedule.shapes;
-            if let (None, Some(mask)) = (&self.tensors[index + 1], &self.tensors[source]) {
-                self.tensors[index + 1] = match &node.op {
-                    Op::SumPool(pool) => Some(layer::sum_pool(pool, (shapes[source], mask), shapes[index + 1]).into()),
-                    Op::Flatten => Some(mask.clone()),
-                    Op::Convolution(_) | Op::Activation(_) => None,
-                };
+            if self.tensors[index + 1].is_some() {
+                continue;
             }
+            let node = &self.public.architecture.nodes[index];
+            let known =
+                node.inputs.iter().map(|&t| Some((shapes[t as usize], &self.tensors[t as usize].as_ref()?[..])));
+            let inputs: Option<Vec<_>> = known.collect();
+            self.tensors[index + 1] = inputs.and_then(|inputs| layer::local(&node.op, &inputs, shapes[index + 1]));
+        }
+    }
+
+    /// Erases the masks of tensors that no node after this one reads.
+    fn forget(&mut self, index: usize) {
+        for tensor in self.public.schedule.last_read_by(index) {
+            self.tensors[tensor] = None;
+        }
+    }
+
+    /// The masks around an activation layer: of the values that it is applied to, and of its results.
+    fn around(&self, index: usize, secrets: &ClientSecrets) -> Result<(Mask, Mask)> {
+        let node = &self.public.architecture.nodes[index];
+        let of = |i: usize| self.of(node.inputs[i] as usize);
+        match node.op {
+            // max(a, b) = b + ReLU(a - b): the mask of b is taken off again.
+            Op::Max(_) => Ok((subtract(of(0)?, of(1)?), subtract(&secrets.outputs, of(1)?))),
+            _ => Ok((of(0)?.to_vec().into(), secrets.outputs.clone())),
         }
     }
 
@@ -389,6 +419,10 @@ impl Masks<'_> {
             }
         }
     }
+}
+
+fn subtract(a: &[u32], b: &[u32]) -> SecretVec<u32> {
+    collect(a.len(), a.iter().zip(b).map(|(&a, &b)| a.wrapping_sub(b)))
 }
 
 impl Party {
@@ -432,9 +466,10 @@ impl Party {
                         signs = (&signs.0[step.client_rots()..], &signs.1[step.client_rots()..]);
                         let (own_products, rest) = products.split_at(step.products());
                         products = rest;
-                        let mask = masks.of(public.architecture.nodes[index].input as usize)?;
+                        let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
+                        let (input, output) = masks.around(index, &own)?;
                         let mut layer =
-                            ClientLayer::new(&step.groups, &secrets[&index], mask, mine, own_products, &mut self.prg);
+                            ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
                         for chunk in step.chunks() {
                             let bytes = softspoken::extension_bytes(self.depth, chunk.ots);
                             let message = link.receive(FrameKind::OtExtension, bytes).await?;
@@ -444,9 +479,11 @@ impl Party {
                         layers.push((index, layer));
                     }
                 }
+                if !link.is_traced() {
+                    masks.forget(index);
+                }
             }
         }
-        #[cfg(test)]
         link.show(masks.tensors.iter().flatten().map(|mask| &mask[..]));
         Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
     }
@@ -464,7 +501,7 @@ impl Party {
         for index in batch.clone() {
             if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-                let source = masks.public.architecture.nodes[index].input as usize;
+                let source = masks.public.architecture.nodes[index].inputs[0] as usize;
                 let mask = step.gather_inputs(schedule.shapes[source], masks.of(source)?);
                 for i in 0..packing.request_ciphertexts() {
                     let request = linear::encrypt_request(&self.linear_key, packing, &mask, i, &mut self.prg)?;
@@ -546,10 +583,15 @@ async fn infer(
         }
     }
     link.enter(Place { phase: Phase::Infer, node: None });
-    let words = link.receive(FrameKind::Output, 4 * bundle.output_mask.len()).await?;
-    let unmasked = words.chunks_exact(4).zip(bundle.output_mask.iter()).map(|(word, &r)| {
-        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        word.wrapping_sub(r) as i32
+    let answer = link.receive(FrameKind::Output, public.schedule.answer_bytes()).await?;
+    let output = public.schedule.output;
+    let mut reader = BitReader::new(&answer);
+    let unmasked = bundle.output_mask.iter().map(|&r| {
+        let word = (reader.take(output.bits().into()) as u32).wrapping_sub(r);
+        // Of a class index, the bits above were never sent.
+        (word & (u32::MAX >> (32 - output.bits()))) as i32
     });
-    Ok(Zeroizing::new(unmasked.collect()))
+    let output = collect(bundle.output_mask.len(), unmasked);
+    reader.finish()?;
+    Ok(output)
 }

@@ -27,9 +27,9 @@ struct Channel {
     /// The other party has sent an error: it is gone.
     refused: bool,
     meter: Meter,
-    /// What a party holds of every tensor, for tests that put both parties' words together.
-    #[cfg(test)]
-    words: Vec<Vec<u32>>,
+    /// What a party holds of every tensor, if it is asked to keep that.
+    #[cfg(any(test, feature = "trace"))]
+    words: Option<Vec<Vec<u32>>>,
 }
 
 impl Channel {
@@ -68,10 +68,22 @@ impl Link {
         self.0.lock().meter.enter(place);
     }
 
-    /// Shows a test what this party holds of every tensor.
-    #[cfg(test)]
+    /// Whether the words of all tensors are kept to be looked at.
+    pub(crate) fn is_traced(&self) -> bool {
+        #[cfg(any(test, feature = "trace"))]
+        return self.0.lock().words.is_some();
+        #[cfg(not(any(test, feature = "trace")))]
+        false
+    }
+
+    /// Keeps what this party holds of every tensor, if that is wanted.
     pub(crate) fn show<'a>(&self, words: impl Iterator<Item = &'a [u32]>) {
-        self.0.lock().words = words.map(<[u32]>::to_vec).collect();
+        #[cfg(any(test, feature = "trace"))]
+        if let Some(shown) = &mut self.0.lock().words {
+            *shown = words.map(<[u32]>::to_vec).collect();
+        }
+        #[cfg(not(any(test, feature = "trace")))]
+        drop(words);
     }
 
     /// Sends one frame; suspends while too much is queued.
@@ -184,9 +196,16 @@ impl<T> Driver<T> {
         Link(self.channel.clone())
     }
 
-    #[cfg(test)]
-    pub(crate) fn shown(&self) -> Vec<Vec<u32>> {
-        self.channel.lock().words.clone()
+    /// Keeps what the party holds of every tensor from here on.
+    #[cfg(any(test, feature = "trace"))]
+    pub(crate) fn trace(&self) {
+        self.channel.lock().words.get_or_insert_default();
+    }
+
+    /// What the party held of every tensor of the last inference that it prepared (client) or ran (server).
+    #[cfg(any(test, feature = "trace"))]
+    pub(crate) fn words(&self) -> Vec<Vec<u32>> {
+        self.channel.lock().words.clone().unwrap_or_default()
     }
 
     /// Starts a script; the one before must be done.

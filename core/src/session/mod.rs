@@ -22,8 +22,8 @@ pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
 pub use link::{Progress, Status};
 pub use meter::{Meter, Phase, Place, Traffic};
-pub use schedule::Forecast;
-pub use server::{Server, ServerModel, fit_noise};
+pub use schedule::{Forecast, Memory};
+pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ModelId;

@@ -4,13 +4,14 @@
 use super::meter::{Phase, Place, Traffic};
 use crate::activation::{Group, groups};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Architecture, Convolution, Op, Shape};
+use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
 use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
-    linear::{ConvShape, LinearPacking},
+    linear::{ConvShape, Keep, LinearPacking},
     slots,
 };
+use crate::wire::bits::packed_bytes;
 use crate::wire::frame::HEADER_BYTES;
 use alloc::{vec, vec::Vec};
 
@@ -20,10 +21,8 @@ const CHUNK_ELEMENTS: usize = 2048;
 const CHUNK_OTS: usize = 1 << 15;
 /// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
 const BATCH_BYTES: u64 = 64 << 20;
-/// What a response in the making takes: two halves of 4096 residues modulo three primes.
-const ACCUMULATOR_BYTES: u64 = 2 * 3 * 4096 * 4;
-/// Most responses of one layer: 384 MiB in the making.
-const LAYER_RESPONSES: usize = 4096;
+/// Most requests of one layer: 384 MiB at the server.
+const LAYER_REQUESTS: usize = 4096;
 /// Most bits of one message of inference: 1 GiB.
 const MESSAGE_BITS: u64 = 1 << 33;
 
@@ -35,6 +34,10 @@ pub(crate) struct Schedule {
     pub(crate) steps: Vec<Step>,
     /// Runs of nodes that are prepared in one round trip.
     pub(crate) batches: Vec<core::ops::Range<usize>>,
+    /// What the client learns.
+    pub(crate) output: Output,
+    /// For every tensor, the last node that reads it.
+    pub(crate) last_readers: Vec<Option<usize>>,
 }
 
 /// What a node takes to prepare and to infer.
@@ -50,7 +53,8 @@ pub(crate) enum Step {
 pub(crate) struct LinearStep {
     /// None if no live input meets a live output: then both masks are zero.
     pub(crate) packing: Option<LinearPacking>,
-    /// Input channels whose mask is not a public zero, and output channels that someone reads.
+    /// Input channels whose mask is not a public zero, and output channels that someone reads; of a convolution in groups,
+    /// all channels of the groups that have some of either.
     pub(crate) inputs: Vec<usize>,
     pub(crate) outputs: Vec<usize>,
     /// Which output channels no one reads.
@@ -66,13 +70,16 @@ impl Schedule {
     pub(crate) fn new(architecture: &Architecture) -> Result<Self> {
         let shapes = architecture.shapes()?;
         let constant = architecture.constant_channels(&shapes);
+        let mut unread = architecture.unread_channels(&shapes);
         let mut steps = Vec::with_capacity(architecture.nodes.len());
         for (index, node) in architecture.nodes.iter().enumerate() {
-            let input = shapes[node.input as usize];
+            // Every operator has at least one input.
+            let first = node.inputs[0] as usize;
+            let input = shapes[first];
             steps.push(match &node.op {
                 Op::Convolution(conv) => {
-                    let unread = architecture.unread_outputs(index, &shapes);
-                    let step = LinearStep::new(conv, input, &constant[node.input as usize], unread);
+                    let unread = core::mem::take(&mut unread[index + 1]);
+                    let step = LinearStep::new(conv, input, &constant[first], unread);
                     // A shape that the packing cannot take came with the model.
                     let malformed = |e: Error| match e.kind() {
                         ErrorKind::InvalidArgument => Error::new(ErrorKind::MalformedModel, e.message()),
@@ -82,24 +89,31 @@ impl Schedule {
                         step.map_err(|e| malformed(e).context(alloc::format!("node {index} ({})", node.name)))?,
                     )
                 }
-                Op::SumPool(_) | Op::Flatten => Step::Local,
-                Op::Activation(activation) => Step::Activation(ActivationStep { groups: groups(activation, input) }),
+                Op::Activation(activation) => {
+                    Step::Activation(ActivationStep { groups: groups(&activation.channels, input) })
+                }
+                Op::Max(max) => {
+                    // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
+                    let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
+                    let channels = vec![channel; input.channels as usize];
+                    Step::Activation(ActivationStep { groups: groups(&channels, input) })
+                }
+                _ => Step::Local,
             });
         }
-        for (index, step) in steps.iter().enumerate() {
-            if let Step::Linear(LinearStep { packing: Some(packing), .. }) = step
-                && packing.response_ciphertexts() > LAYER_RESPONSES
-            {
+        let (output, last_readers) = (architecture.output, architecture.last_readers());
+        let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
+        for (index, packing) in schedule.packings() {
+            if packing.request_ciphertexts() > LAYER_REQUESTS {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
                     alloc::format!(
-                        "node {index}: expected at most {LAYER_RESPONSES} response ciphertexts of a layer, got {}",
-                        packing.response_ciphertexts()
+                        "node {index}: expected at most {LAYER_REQUESTS} request ciphertexts of a layer, got {}",
+                        packing.request_ciphertexts()
                     ),
                 ));
             }
         }
-        let mut schedule = Self { shapes, steps, batches: vec![] };
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
             let bits = (0..step.rounds()).map(|round| step.round_bits(round)).map(|(down, up)| down.max(up)).max();
             if bits.unwrap_or(0) > MESSAGE_BITS {
@@ -113,13 +127,49 @@ impl Schedule {
         Ok(schedule)
     }
 
+    /// Bytes of the server's answer.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let elements = self.shapes.last().map_or(0, Shape::elements);
+        packed_bytes(elements, self.output.bits().into())
+    }
+
+    /// The tensors that no node after this one reads. The output is not among them.
+    pub(crate) fn last_read_by(&self, index: usize) -> impl Iterator<Item = usize> + '_ {
+        let last = self.last_readers.iter().enumerate();
+        last.filter(move |(_, reader)| **reader == Some(index)).map(|(tensor, _)| tensor)
+    }
+
+    /// For each node, in which form a server keeps its weights: those of the smallest layers transformed, as long as all of
+    /// these take at most `memory` bytes.
+    pub(crate) fn kept_weights(&self, memory: u64) -> Vec<Keep> {
+        let mut sizes: Vec<(u64, usize)> = self.packings().map(|(index, p)| (p.transformed_bytes(), index)).collect();
+        sizes.sort_unstable();
+        let mut kept = vec![Keep::Plain; self.steps.len()];
+        let mut left = memory;
+        for (bytes, index) in sizes {
+            match left.checked_sub(bytes) {
+                Some(rest) => (left, kept[index]) = (rest, Keep::Transformed),
+                None => break,
+            }
+        }
+        kept
+    }
+
+    /// The packings of the linear layers, with their node indices.
+    fn packings(&self) -> impl Iterator<Item = (usize, &LinearPacking)> {
+        self.steps.iter().enumerate().filter_map(|(index, step)| match step {
+            Step::Linear(LinearStep { packing: Some(packing), .. }) => Some((index, packing)),
+            _ => None,
+        })
+    }
+
     /// Cuts the nodes into runs of bounded bytes.
     fn batches(&self) -> Vec<core::ops::Range<usize>> {
         let (mut batches, mut start, mut bytes) = (vec![], 0, 0u64);
         for (index, step) in self.steps.iter().enumerate() {
             let own = match step {
                 Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                    p.response_ciphertexts() as u64 * ACCUMULATOR_BYTES
+                    p.request_ciphertexts() as u64 * p.ciphertext_memory() as u64
                 }
                 Step::Activation(step) => {
                     let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
@@ -177,7 +227,6 @@ impl Schedule {
             }
         }
         place(Phase::Prepare, None, prepare_sent, prepare_received);
-        let words = |shape: Shape| 4 * shape.elements();
         let mut rounds = 1;
         for (index, step) in self.steps.iter().enumerate() {
             match step {
@@ -201,9 +250,39 @@ impl Schedule {
                 _ => {}
             }
         }
-        let (first, last) = (self.shapes[0], self.shapes[self.shapes.len() - 1]);
-        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + words(first)), frames(1, words(last)));
-        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds }
+        place(
+            Phase::Infer,
+            None,
+            frames(1, super::BUNDLE_BYTES + 4 * self.shapes[0].elements()),
+            frames(1, self.answer_bytes()),
+        );
+        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds, memory: self.memory() }
+    }
+
+    fn memory(&self) -> Memory {
+        let bytes = |shape: &Shape| 4 * shape.elements() as u64;
+        let ends = self.shapes.first().into_iter().chain(self.shapes.last()).map(bytes);
+        let mut memory = Memory { client_bundle: ends.sum(), ..Memory::default() };
+        for (step, shape) in self.steps.iter().zip(&self.shapes[1..]) {
+            match step {
+                Step::Linear(_) => memory.server_bundle += bytes(shape),
+                Step::Activation(step) => {
+                    let groups = step.groups.iter().map(Group::memory);
+                    let (client, server) = groups.fold((0, 0), |(c, s), (client, server)| (c + client, s + server));
+                    memory.client_bundle += client;
+                    memory.server_bundle += server;
+                }
+                Step::Local => {}
+            }
+        }
+        memory.weights = self.packings().map(|(_, packing)| packing.transformed_bytes()).sum();
+        let requests = |batch: &core::ops::Range<usize>| {
+            let packings = self.packings().filter(|(index, _)| batch.contains(index)).map(|(_, packing)| packing);
+            let held = |p: &LinearPacking| (p.request_ciphertexts() + p.tiles()) as u64 * p.ciphertext_memory() as u64;
+            packings.map(held).sum::<u64>()
+        };
+        memory.server_prepare = self.batches.iter().map(requests).max().unwrap_or(0);
+        memory
     }
 }
 
@@ -216,12 +295,40 @@ pub struct Forecast {
     pub prepare_rounds: u64,
     /// Round trips of an inference.
     pub infer_rounds: u64,
+    /// What both parties hold.
+    pub memory: Memory,
+}
+
+/// Bytes of what grows with a model, as the architecture determines them; what is constant is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// One prepared inference at the client.
+    pub client_bundle: u64,
+    /// One prepared inference at the server.
+    pub server_bundle: u64,
+    /// Ciphertexts that the server holds at most while it prepares an inference.
+    pub server_prepare: u64,
+    /// All weights of the server, transformed; it may keep fewer ([`crate::session::ServerModel::load`]).
+    pub weights: u64,
 }
 
 impl LinearStep {
     fn new(conv: &Convolution, input: Shape, constant: &[bool], unread: Vec<bool>) -> Result<Self> {
         let chosen = |mask: &[bool]| (0..mask.len()).filter(|&c| !mask[c]).collect::<Vec<_>>();
-        let (inputs, outputs) = (chosen(constant), chosen(&unread));
+        let (inputs, outputs, groups) = match conv.groups as usize {
+            1 => (chosen(constant), chosen(&unread), 1),
+            // A group is there as a whole or not at all, so that all groups that are there have the same size.
+            groups => {
+                let (inputs, outputs) = (constant.len() / groups, unread.len() / groups);
+                let alive = |g: &usize| {
+                    constant[g * inputs..(g + 1) * inputs].contains(&false)
+                        && unread[g * outputs..(g + 1) * outputs].contains(&false)
+                };
+                let alive: Vec<usize> = (0..groups).filter(alive).collect();
+                let all = |size: usize| alive.iter().flat_map(move |g| g * size..(g + 1) * size).collect();
+                (all(inputs), all(outputs), alive.len())
+            }
+        };
         let packing = if inputs.is_empty() || outputs.is_empty() {
             None
         } else {
@@ -231,8 +338,11 @@ impl LinearStep {
                 in_height: input.height as usize,
                 in_width: input.width as usize,
                 out_channels: outputs.len(),
+                groups,
                 kernel_height: conv.kernel[0] as usize,
                 kernel_width: conv.kernel[1] as usize,
+                dilation_height: conv.dilation[0] as usize,
+                dilation_width: conv.dilation[1] as usize,
                 stride_height: conv.stride[0] as usize,
                 stride_width: conv.stride[1] as usize,
                 pad_top: top,

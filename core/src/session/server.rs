@@ -3,18 +3,18 @@
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Phase, Place};
-use super::schedule::{LinearStep, Schedule, Step};
+use super::schedule::{ActivationStep, LinearStep, Schedule, Step};
 use super::{
     BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, check_room, nonce, spent,
 };
 use crate::activation::{ServerLayer, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
-use crate::model::{Architecture, ModelFile, ModelId, NodeSecret, Op, Parameters};
+use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId, NodeSecret, Op, Parameters};
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
-use crate::rlwe::linear::{self, LinearResponder, LinearWeights};
+use crate::rlwe::linear::{self, Keep, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::share::Masked;
 use crate::wire::bits::{BitReader, BitWriter};
@@ -22,8 +22,8 @@ use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use zeroize::Zeroizing;
 
-/// Most transformed weight polynomials of a model: 3 GiB.
-const WEIGHT_POLYNOMIALS: u64 = 1 << 16;
+/// Bytes of transformed weights that a server keeps unless told otherwise.
+pub const WEIGHT_MEMORY: u64 = 2 << 30;
 
 /// A model with its secrets, its weights transformed for encrypted masks. Immutable; any number of sessions share it.
 #[derive(Clone)]
@@ -34,12 +34,12 @@ struct Private {
     parameters: Parameters,
     schedule: Schedule,
     id: ModelId,
-    /// Per node, the transformed weights of a convolution with live channels.
+    /// Per node, the weights of a convolution with live channels, ready for products.
     weights: Vec<Option<LinearWeights>>,
 }
 
 impl ServerModel {
-    /// Reads a server's model file and transforms its weights.
+    /// Reads a server's model file and makes its weights ready, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`]; the latter also where a layer's noise exceeds
@@ -48,11 +48,23 @@ impl ServerModel {
         Self::new(ModelFile::read(bytes)?)
     }
 
-    /// Takes a model with its secrets.
+    /// Takes a model with its secrets, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn new(model: ModelFile) -> Result<Self> {
+        Self::load(model, WEIGHT_MEMORY, &mut |_, _| {})
+    }
+
+    /// Takes a model with its secrets and transforms its weights for products with encrypted masks, layer by layer, the
+    /// smallest layers first, as long as transformed weights take at most `weight_memory` bytes. Those of the other layers
+    /// are transformed anew in each inference.
+    ///
+    /// `progress` is told after each layer how many weights are done, and of how many.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn load(model: ModelFile, weight_memory: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
         let ModelFile { architecture, parameters } = model;
         let parameters = parameters.ok_or_else(|| {
             Error::new(
@@ -63,28 +75,26 @@ impl ServerModel {
         parameters.check(&architecture)?;
         let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
-        let products = schedule.steps.iter().filter_map(|step| match step {
-            Step::Linear(LinearStep { packing: Some(p), .. }) => {
-                Some(p.request_ciphertexts() as u64 * p.response_ciphertexts() as u64)
-            }
-            _ => None,
-        });
-        let products = products.sum::<u64>();
-        if products > WEIGHT_POLYNOMIALS {
-            return Err(Error::new(
-                ErrorKind::UnsupportedModel,
-                format!("model: expected at most {WEIGHT_POLYNOMIALS} weight polynomials of 48 KiB, got {products}"),
-            ));
-        }
+        let keep = schedule.kept_weights(weight_memory);
+        let sizes = || {
+            parameters.nodes.iter().map(|secret| match secret {
+                NodeSecret::Convolution { weights, .. } => weights.len() as u64,
+                _ => 0,
+            })
+        };
+        let (mut done, total) = (0, sizes().sum());
         let mut weights = Vec::with_capacity(architecture.nodes.len());
-        for (index, node) in architecture.nodes.iter().enumerate() {
-            let channels = schedule.shapes[node.input as usize].channels as usize;
-            weights.push(match (&schedule.steps[index], &parameters.nodes[index]) {
-                (Step::Linear(step), NodeSecret::Convolution { weights, .. }) => {
-                    step.transform(weights, channels).map_err(|e| e.context(format!("node {index} ({})", node.name)))?
-                }
+        for ((index, node), size) in architecture.nodes.iter().enumerate().zip(sizes()) {
+            weights.push(match (&node.op, &schedule.steps[index], &parameters.nodes[index]) {
+                (Op::Convolution(conv), Step::Linear(step), NodeSecret::Convolution { weights, .. }) => step
+                    .transform(weights, conv, keep[index])
+                    .map_err(|e| e.context(format!("node {index} ({})", node.name)))?,
                 _ => None,
             });
+            done += size;
+            if size > 0 {
+                progress(done, total);
+            }
         }
         Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights })))
     }
@@ -103,20 +113,21 @@ impl ServerModel {
 }
 
 impl LinearStep {
-    /// The weights between live channels, transformed.
-    fn transform(&self, weights: &[i16], channels: usize) -> Result<Option<LinearWeights>> {
+    /// The weights between live channels, in the form in which they are kept.
+    fn transform(&self, weights: &[i16], conv: &Convolution, keep: Keep) -> Result<Option<LinearWeights>> {
         let Some(packing) = &self.packing else { return Ok(None) };
-        LinearWeights::new(packing, &self.live_weights(weights, channels)).map(Some)
+        LinearWeights::new(packing, &self.live_weights(weights, conv), keep).map(Some)
     }
 
-    /// The weights between live channels, of all weights of a layer with `channels` input channels.
-    fn live_weights(&self, weights: &[i16], channels: usize) -> Zeroizing<Vec<i16>> {
-        let kernel = weights.len() / (channels * self.unread.len());
-        let mut live = Zeroizing::new(Vec::with_capacity(self.outputs.len() * self.inputs.len() * kernel));
-        for &o in &self.outputs {
-            for &i in &self.inputs {
-                let start = (o * channels + i) * kernel;
-                live.extend_from_slice(&weights[start..start + kernel]);
+    /// The weights between live channels, of all weights of a layer.
+    fn live_weights(&self, weights: &[i16], conv: &Convolution) -> Zeroizing<Vec<i16>> {
+        let (filter, taps) = (weights.len() / self.unread.len(), conv.taps());
+        let mut live = Zeroizing::new(Vec::with_capacity(self.outputs.len() * filter));
+        for filter in self.outputs.iter().map(|&o| &weights[o * filter..(o + 1) * filter]) {
+            match conv.groups {
+                1 => live.extend(self.inputs.iter().flat_map(|&i| &filter[i * taps..(i + 1) * taps])),
+                // Groups are live as a whole.
+                _ => live.extend(filter),
             }
         }
         live
@@ -138,14 +149,13 @@ pub fn fit_noise(model: &mut ModelFile) -> Result<()> {
     parameters.check(architecture)?;
     let schedule = Schedule::new(architecture)?;
     for (index, node) in architecture.nodes.iter_mut().enumerate() {
-        let channels = schedule.shapes[node.input as usize].channels as usize;
         if let (
             Op::Convolution(conv),
             NodeSecret::Convolution { weights, .. },
             Step::Linear(step @ LinearStep { packing: Some(packing), .. }),
         ) = (&mut node.op, &parameters.nodes[index], &schedule.steps[index])
         {
-            let fitting = linear::choose_within_budget(packing.shape(), &step.live_weights(weights, channels))
+            let fitting = linear::choose_within_budget(packing.shape(), &step.live_weights(weights, conv))
                 .map_err(|e| e.context(format!("node {index} ({})", node.name)))?;
             conv.packed_outputs = fitting.outputs_per_response() as u32;
         }
@@ -173,6 +183,19 @@ impl Server {
         let (link, private) = (driver.link(), model.0.clone());
         driver.start(Box::pin(async move { serve(&link, private, options, seed).await }));
         Self { driver }
+    }
+
+    /// Keeps the masked words of every tensor from here on, for [`Self::masked`]. For finding faults, where one machine
+    /// runs both parties: whoever has both parties' words has the input and every value.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn trace(&mut self) {
+        self.driver.trace();
+    }
+
+    /// x + r of every tensor of the last inference.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn masked(&self) -> Vec<Vec<u32>> {
+        self.driver.words()
     }
 
     /// What the session has cost so far.
@@ -292,7 +315,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     })
 }
 
-/// Receives a batch's encrypted masks and multiplies them with the weights as they come.
+/// Receives a batch's encrypted masks.
 async fn receive_linear<'a>(
     link: &Link,
     private: &'a Private,
@@ -432,59 +455,98 @@ impl Party {
         let Bundle { masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
         let private = self.private.clone();
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
+        // What no later node reads is erased.
         let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
         let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
         tensors.push(collect(schedule.shapes[0].elements(), input));
         for (index, node) in nodes.iter().enumerate() {
             link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
-            let source = node.input as usize;
-            let (shape, output) = (schedule.shapes[source], schedule.shapes[index + 1]);
+            let input = |i: usize| &tensors[node.inputs[i] as usize][..];
+            let (shape, output) = (schedule.shapes[node.inputs[0] as usize], schedule.shapes[index + 1]);
             let computed = match (&node.op, &private.parameters.nodes[index], &schedule.steps[index]) {
                 (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, Step::Linear(step)) => {
                     // y + m = W · (x + r) + s + bias.
                     let mut out = masks[index].clone();
                     let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
-                    for ((plane, &bias), _) in planes.filter(|(_, unread)| !**unread) {
-                        plane.iter_mut().for_each(|word| *word = word.wrapping_add(bias as u32));
-                    }
-                    layer::convolve(conv, (shape, &tensors[source]), weights, &step.unread, (output, &mut out));
+                    planes.filter(|(_, unread)| !**unread).for_each(|((plane, &bias), _)| add(plane, bias));
+                    layer::convolve(conv, (shape, input(0)), weights, &step.unread, (output, &mut out));
                     out
                 }
-                (Op::SumPool(pool), ..) => layer::sum_pool(pool, (shape, &tensors[source]), output).into(),
-                (Op::Flatten, ..) => tensors[source].clone(),
-                (_, _, Step::Activation(step)) => {
-                    let mut layer =
-                        layers[index].take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))?;
+                (Op::Activation(_), _, Step::Activation(step)) => {
                     let secrets = private.activation_secrets(index)?;
-                    layer.start(&step.groups, secrets, &tensors[source]);
-                    for round in 0..step.rounds() {
-                        let (down, up) = step.round_bytes(round);
-                        let mut request = BitWriter::with_capacity(down);
-                        layer.request(&step.groups, round, &mut request);
-                        link.send(FrameKind::Request, request.finish()).await?;
-                        let reply = link.receive(FrameKind::Reply, up).await?;
-                        let mut reader = BitReader::new(&reply);
-                        layer.reply(&step.groups, round, &mut reader);
-                        reader.finish()?;
-                    }
-                    layer.finish()
+                    activate(link, step, take(&mut layers[index])?, secrets, input(0)).await?
                 }
-                _ => return Err(super::invalid_state("node: expected its own parameters")),
+                (Op::Max(_), _, Step::Activation(step)) => {
+                    let (a, b) = (input(0), input(1));
+                    let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
+                    let mut out = activate(link, step, take(&mut layers[index])?, &[], &difference).await?;
+                    out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
+                    out
+                }
+                (op, secret, _) => {
+                    let inputs = node.inputs.iter().map(|&t| (schedule.shapes[t as usize], &tensors[t as usize][..]));
+                    let mut out = layer::local(op, &inputs.collect::<Vec<_>>(), output)
+                        .ok_or_else(|| super::invalid_state("node: expected its own parameters"))?;
+                    if let NodeSecret::Sum(constants) = secret {
+                        let planes = out.chunks_exact_mut(output.plane());
+                        planes.zip(constants).for_each(|(plane, &constant)| add(plane, constant));
+                    }
+                    out
+                }
             };
             tensors.push(computed);
+            if !link.is_traced() {
+                schedule.last_read_by(index).for_each(|tensor| tensors[tensor] = Masked::default());
+            }
         }
-        #[cfg(test)]
         link.show(tensors.iter().map(|words| &words[..]));
         link.enter(Place { phase: Phase::Infer, node: None });
-        let answer = tensors.last().map_or_else(Vec::new, |words| words.iter().flat_map(|w| w.to_le_bytes()).collect());
-        link.send(FrameKind::Output, answer).await
+        let bits = u32::from(schedule.output.bits());
+        let mut answer = BitWriter::with_capacity(schedule.answer_bytes());
+        for &word in tensors.last().iter().flat_map(|words| words.iter()) {
+            answer.put((word & (u32::MAX >> (32 - bits))).into(), bits);
+        }
+        link.send(FrameKind::Output, answer.finish()).await
     }
 }
 
+fn add(words: &mut [u32], constant: i32) {
+    words.iter_mut().for_each(|word| *word = word.wrapping_add(constant as u32));
+}
+
+/// The prepared side of a layer, once.
+fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
+    layer.take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))
+}
+
+/// The rounds of an activation layer, or of a maximum.
+async fn activate(
+    link: &Link,
+    step: &ActivationStep,
+    mut layer: ServerLayer,
+    secrets: &[ChannelSecret],
+    masked: &[u32],
+) -> Result<Masked> {
+    layer.start(&step.groups, secrets, masked);
+    for round in 0..step.rounds() {
+        let (down, up) = step.round_bytes(round);
+        let mut request = BitWriter::with_capacity(down);
+        layer.request(&step.groups, round, &mut request);
+        link.send(FrameKind::Request, request.finish()).await?;
+        let reply = link.receive(FrameKind::Reply, up).await?;
+        let mut reader = BitReader::new(&reply);
+        layer.reply(&step.groups, round, &mut reader);
+        reader.finish()?;
+    }
+    Ok(layer.finish())
+}
+
 impl Private {
-    fn activation_secrets(&self, index: usize) -> Result<&[crate::model::ChannelSecret]> {
+    /// The secrets of an activation layer's channels; a maximum has none.
+    fn activation_secrets(&self, index: usize) -> Result<&[ChannelSecret]> {
         match &self.parameters.nodes[index] {
             NodeSecret::Activation(channels) => Ok(channels),
+            NodeSecret::None => Ok(&[]),
             _ => Err(super::invalid_state("node: expected an activation layer's parameters")),
         }
     }

@@ -4,9 +4,10 @@ mod graphs;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layer;
 use crate::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
-    Parameters, Pool, Shape,
+    Output, Parameters, Pool, Shape,
 };
 use crate::ot::softspoken::Depth;
 use crate::prg::{Prg, Seed};
@@ -59,9 +60,14 @@ impl Pipe {
 }
 
 impl Pipe {
+    fn trace(&mut self) {
+        self.client.trace();
+        self.server.trace();
+    }
+
     /// Every tensor's values: both parties' words put together.
     fn tensors(&self) -> Vec<Vec<i64>> {
-        let (words, masks) = (self.server.driver.shown(), self.client.driver.shown());
+        let (words, masks) = (self.server.masked(), self.client.masks());
         assert_eq!(words.len(), masks.len());
         let plain = |(x, r): (&u32, &u32)| i64::from(x.wrapping_sub(*r) as i32);
         words.iter().zip(&masks).map(|(x, r)| x.iter().zip(r).map(plain).collect()).collect()
@@ -88,25 +94,20 @@ fn network(prg: &mut Prg) -> ModelFile {
             channel(Kind::Cubic, cubic + 8, 8, 10),
             zero,
             channel(Kind::Linear, 20, 5, 0),
-            channel(Kind::Relu, relu + 6, 6, 0),
+            // Wide enough for a round more than the other.
+            channel(Kind::Relu, relu + 13, 6, 0),
             channel(Kind::Square { secret_sign: true }, poly + 4, 4, 7),
             channel(Kind::Linear, 20, 0, 0),
         ]
     };
-    let node = |name: &str, input, op| Node { name: name.into(), input, op };
+    let node = |name: &str, input, op| Node { name: name.into(), inputs: vec![input], op };
     let conv = |out_channels, kernel, stride, padding| {
-        Op::Convolution(Convolution {
-            out_channels,
-            kernel: [kernel; 2],
-            stride: [stride; 2],
-            padding,
-            packed_outputs: u32::MAX,
-        })
+        Op::Convolution(Convolution { stride: [stride; 2], padding, ..Convolution::new(out_channels, [kernel; 2]) })
     };
     let nodes = vec![
         node("conv", 0, conv(8, 3, 1, [1, 1, 1, 0])),
         node("act", 1, Op::Activation(Activation { fraction_bits: 6, channels: kinds(14, 16, 11) })),
-        node("pool", 2, Op::SumPool(Pool { kernel: [2, 2], stride: [2, 2] })),
+        node("pool", 2, Op::SumPool(Pool::new([2, 2], [2, 2]))),
         node("conv2", 3, conv(8, 2, 2, [0; 4])),
         node("act2", 4, Op::Activation(Activation { fraction_bits: 6, channels: kinds(15, 16, 11) })),
         node("flatten", 5, Op::Flatten),
@@ -123,11 +124,12 @@ fn network(prg: &mut Prg) -> ModelFile {
         input_fraction_bits: 6,
         input_range: [-64, 64],
         nodes,
+        output: Output::Scores,
     };
     let shapes = architecture.shapes().unwrap();
     let parameters = architecture.nodes.iter().map(|node| match &node.op {
         Op::Convolution(conv) => {
-            let fan_in = shapes[node.input as usize].channels * conv.kernel[0] * conv.kernel[1];
+            let fan_in = shapes[node.inputs[0] as usize].channels * conv.kernel[0] * conv.kernel[1];
             // Small enough for the bounds above, whatever the input.
             let limit = if node.name == "conv" { 40 } else { 3 };
             let mut weight = || prg.below(2 * limit + 1) as i16 - limit as i16;
@@ -139,11 +141,7 @@ fn network(prg: &mut Prg) -> ModelFile {
                 .channels
                 .iter()
                 .map(|channel| ChannelSecret {
-                    offset: if matches!(channel.kind, Kind::Relu | Kind::Linear) {
-                        0
-                    } else {
-                        prg.below(100) as i32 - 50
-                    },
+                    offset: if channel.kind == Kind::Relu { 0 } else { prg.below(100) as i32 - 50 },
                     lambda: if channel.kind == Kind::Cubic { prg.below(2000) as i64 - 1000 } else { 0 },
                     negative: channel.kind == (Kind::Square { secret_sign: true }),
                 })
@@ -151,7 +149,8 @@ fn network(prg: &mut Prg) -> ModelFile {
         ),
         _ => NodeSecret::None,
     });
-    let parameters = Some(Parameters { nodes: parameters.collect(), calibration: Calibration::default() });
+    let parameters =
+        Some(Parameters { nodes: parameters.collect(), calibration: Calibration::default(), scales: vec![] });
     ModelFile { architecture, parameters }
 }
 
@@ -179,7 +178,7 @@ fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
     let sign = if secret.negative { -1 } else { 1 };
     match channel.kind {
         Kind::Relu => truncated.iter().map(|&v| v.max(0)).collect(),
-        Kind::Linear => truncated.to_vec(),
+        Kind::Linear => truncated.iter().map(|v| v + i64::from(secret.offset)).collect(),
         Kind::Square { .. } => {
             truncated.iter().flat_map(|&v| back(v * v)).map(|q| sign * q + i64::from(secret.offset)).collect()
         }
@@ -193,53 +192,29 @@ fn allowed(channel: &Channel, secret: &ChannelSecret, y: i64) -> Vec<i64> {
 /// Checks every value of every tensor against the values it was computed from.
 fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
     let shapes = file.architecture.shapes().unwrap();
+    let unread = file.architecture.unread_channels(&shapes);
     let secrets = &file.parameters.as_ref().unwrap().nodes;
+    let words = |values: &[i64]| values.iter().map(|&v| v as u32).collect::<Vec<u32>>();
     for (index, node) in file.architecture.nodes.iter().enumerate() {
-        let (x, got) = (&tensors[node.input as usize], &tensors[index + 1]);
-        let (input, output) = (shapes[node.input as usize], shapes[index + 1]);
+        let got = &tensors[index + 1];
+        let inputs: Vec<&[i64]> = node.inputs.iter().map(|&t| &tensors[t as usize][..]).collect();
+        let (input, output) = (shapes[node.inputs[0] as usize], shapes[index + 1]);
+        let add = |out: &mut [u32], constants: &[i32]| {
+            for (plane, &constant) in out.chunks_exact_mut(output.plane()).zip(constants) {
+                plane.iter_mut().for_each(|word| *word = word.wrapping_add(constant as u32));
+            }
+        };
         match (&node.op, &secrets[index]) {
             (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
-                let unread = file.architecture.unread_outputs(index, &shapes);
-                let kernel = (conv.kernel[0] * conv.kernel[1]) as usize;
-                for (place, &value) in got.iter().enumerate() {
-                    let (o, i, j) = (
-                        place / output.plane(),
-                        place % output.plane() / output.width as usize,
-                        place % output.width as usize,
-                    );
-                    let mut sum = i64::from(bias[o]);
-                    for c in 0..input.channels as usize {
-                        for k in 0..kernel {
-                            let row = (i * conv.stride[0] as usize + k / conv.kernel[1] as usize)
-                                .wrapping_sub(conv.padding[0] as usize);
-                            let column = (j * conv.stride[1] as usize + k % conv.kernel[1] as usize)
-                                .wrapping_sub(conv.padding[1] as usize);
-                            if row < input.height as usize && column < input.width as usize {
-                                let weight = weights[(o * input.channels as usize + c) * kernel + k];
-                                sum += i64::from(weight)
-                                    * x[(c * input.height as usize + row) * input.width as usize + column];
-                            }
-                        }
-                    }
-                    assert_eq!(value, if unread[o] { 0 } else { sum }, "{} at {place}", node.name);
-                }
+                let unread = &unread[index + 1];
+                let mut out = vec![0; output.elements()];
+                layer::convolve(conv, (input, &words(inputs[0])), weights, unread, (output, &mut out));
+                let bias: Vec<i32> = bias.iter().zip(unread).map(|(&b, &unread)| if unread { 0 } else { b }).collect();
+                add(&mut out, &bias);
+                assert_eq!(words(got), out, "{}", node.name);
             }
-            (Op::SumPool(_), _) => {
-                for (place, &value) in got.iter().enumerate() {
-                    let (c, i, j) = (
-                        place / output.plane(),
-                        place % output.plane() / output.width as usize,
-                        place % output.width as usize,
-                    );
-                    let at = |a: usize, b: usize| {
-                        x[(c * input.height as usize + 2 * i + a) * input.width as usize + 2 * j + b]
-                    };
-                    assert_eq!(value, at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1), "{} at {place}", node.name);
-                }
-            }
-            (Op::Flatten, _) => assert_eq!(got, x),
             (Op::Activation(activation), NodeSecret::Activation(channels)) => {
-                for (place, (&value, &y)) in got.iter().zip(x).enumerate() {
+                for (place, (&value, &y)) in got.iter().zip(inputs[0]).enumerate() {
                     let c = place / output.plane();
                     let allowed = allowed(&activation.channels[c], &channels[c], y);
                     assert!(
@@ -249,7 +224,22 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
                     );
                 }
             }
-            _ => panic!("parameters of another kind"),
+            (Op::Max(max), _) => {
+                for ((&a, &b), &value) in inputs[0].iter().zip(inputs[1]).zip(got) {
+                    assert!((a - b).abs() < 1 << (max.width - 1), "the test's network keeps its bounds");
+                    assert_eq!(value, a.max(b), "{}", node.name);
+                }
+            }
+            (op, secret) => {
+                let words: Vec<Vec<u32>> = inputs.iter().map(|x| words(x)).collect();
+                let shapes = node.inputs.iter().map(|&t| shapes[t as usize]);
+                let inputs: Vec<_> = shapes.zip(words.iter().map(|w| &w[..])).collect();
+                let mut out = layer::local(op, &inputs, output).unwrap();
+                if let NodeSecret::Sum(constants) = secret {
+                    add(&mut out, constants);
+                }
+                assert_eq!(got.iter().map(|&v| v as u32).collect::<Vec<_>>(), out[..], "{}", node.name);
+            }
         }
     }
 }
@@ -263,6 +253,7 @@ fn every_value_of_every_layer_is_an_allowed_rounding() {
     let inputs = client.inputs();
     for session in 0..50u8 {
         let mut pipe = Pipe::new(&client, &server, usize::MAX, session);
+        pipe.trace();
         for run in 0..20 {
             pipe.client.prepare(1).unwrap();
             pipe.run().unwrap();
@@ -429,10 +420,11 @@ fn a_repeated_seed_repeats_no_mask() {
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 0);
         pipe.client = Client::new(&client, Options::default(), Seed::from_bytes([mine; 32]));
         pipe.server = Server::new(&server, Options::default(), Seed::from_bytes([theirs; 32]));
+        pipe.trace();
         pipe.client.prepare(1).unwrap();
         pipe.run().unwrap();
         // r of the input, and m of the first layer, which is W · r + s.
-        pipe.client.driver.shown()[..2].to_vec()
+        pipe.client.masks()[..2].to_vec()
     };
     let (first, other_server, other_client) = (masks(1, 2), masks(1, 3), masks(4, 2));
     assert_eq!(first, masks(1, 2));

@@ -94,6 +94,7 @@ pub(crate) fn tiny() -> ModelFile {
         },
         parameters: Some(Parameters {
             calibration: Calibration::default(),
+            scales: vec![],
             nodes: vec![
                 NodeSecret::Convolution { weights: weights(MAPS * 9), bias: vec![100, -200] },
                 NodeSecret::Activation(vec![ChannelSecret::default(); MAPS]),

@@ -165,7 +165,7 @@ impl Run {
         };
         let mut layers = vec![layer("(whole network)", "shared", None)];
         for (index, node) in architecture.nodes.iter().enumerate() {
-            let kind = command::kind(&node.op, shapes[node.input as usize]);
+            let kind = command::kind(&node.op, shapes[node.inputs[0] as usize]);
             layers.push(layer(&node.name, kind, Some(index as u32)));
         }
         layers

@@ -16,7 +16,7 @@ use safenet_reference::{Reference, Trace};
 use serde::Serialize;
 use server::{Opening, Report};
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::Instant;
 use timed::Timed;
@@ -55,6 +55,8 @@ pub(crate) struct Args {
     /// Depth of the OT extension, 2, 4 or 8: more is less traffic and more work
     #[arg(long, value_name = "K", value_parser = command::depth)]
     ot_depth: Option<Depth>,
+    #[command(flatten)]
+    memory: command::WeightMemory,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let client_model_heap = (alloc::current() - empty) as u64;
     let options = Options { max_bundles: args.batch, ..command::options(args.ot_depth) };
 
-    let child = ServerProcess::start(&args.model, args.runs, args.batch)?;
+    let child = ServerProcess::start(args)?;
     let bar = command::progress(args.runs.into(), "runs");
     let (mut runs, mut outputs, mut client_heap) = (vec![], vec![], 0);
     let mut next = inputs.iter().cycle();
@@ -224,12 +226,13 @@ struct ServerProcess {
 }
 
 impl ServerProcess {
-    fn start(model: &Path, sessions: u32, max_prepared: u32) -> Result<Self> {
+    fn start(args: &Args) -> Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let mut child = Command::new(program)
             .arg("bench-server")
-            .args(["--sessions", &sessions.to_string(), "--max-prepared", &max_prepared.to_string(), "--"])
-            .arg(model)
+            .args(["--sessions", &args.runs.to_string(), "--max-prepared", &args.batch.to_string()])
+            .args(["--weight-memory", &args.memory.weight_memory.to_string(), "--"])
+            .arg(&args.model)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -4,9 +4,9 @@
 
 use super::timed::Timed;
 use crate::net::{self, Connection};
-use crate::{alloc, files};
+use crate::{alloc, command};
 use anyhow::{Context, Result};
-use safenet_core::session::{Options, Phase, Server, ServerModel, drive};
+use safenet_core::session::{Options, Phase, Server, drive};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -22,6 +22,8 @@ pub(crate) struct Args {
     sessions: usize,
     #[arg(long)]
     max_prepared: u32,
+    #[command(flatten)]
+    memory: command::WeightMemory,
 }
 
 /// What the server says first.
@@ -57,8 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         std::process::exit(1);
     });
     let empty = alloc::current();
-    let model =
-        ServerModel::read(&files::model_bytes(&args.model)?).with_context(|| args.model.display().to_string())?;
+    let model = command::server_model(&args.model, args.memory.weight_memory)?;
     let loaded = alloc::current();
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("127.0.0.1: cannot listen")?;
     say(&Opening { port: listener.local_addr()?.port() })?;

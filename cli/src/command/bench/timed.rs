@@ -64,7 +64,7 @@ impl Timed<Server> {
         let shapes = architecture.shapes()?;
         let products = architecture.nodes.iter().zip(&shapes[1..]).map(|(node, output)| match &node.op {
             Op::Convolution(conv) => {
-                let fan_in = u64::from(shapes[node.input as usize].channels)
+                let fan_in = u64::from(shapes[node.inputs[0] as usize].channels / conv.groups)
                     * conv.kernel.map(u64::from).iter().product::<u64>();
                 fan_in * output.elements() as u64
             }

@@ -183,7 +183,7 @@ fn report(
         let (noise_bits, noise_budget_bits) = noise.get(index).copied().flatten().unzip();
         layers.push(Layer {
             name: node.name.clone(),
-            kind: command::kind(&node.op, shapes[node.input as usize]),
+            kind: command::kind(&node.op, shapes[node.inputs[0] as usize]),
             shape: [shape.channels, shape.height, shape.width],
             fraction_bits: activation.map(|a| a.fraction_bits),
             bound_bits: activation.and_then(|a| range(a, |c| c.bound_bits)),
@@ -201,7 +201,8 @@ fn report(
         online_bytes_up: a.online_bytes_up + b.online_bytes_up,
         online_bytes_down: a.online_bytes_down + b.online_bytes_down,
     });
-    let activations = architecture.nodes.iter().zip(&shapes[1..]).filter(|(n, _)| matches!(n.op, Op::Activation(_)));
+    let activations =
+        architecture.nodes.iter().zip(&shapes[1..]).filter(|(n, _)| matches!(n.op, Op::Activation(_) | Op::Max(_)));
     let scale = f64::from(1u32 << architecture.input_fraction_bits);
     Ok(Report {
         model: architecture.name.clone(),

@@ -3,11 +3,14 @@
 //! The client sends [`encrypt_request`] for each request ciphertext. The server feeds them to a [`LinearResponder`] and sends its
 //! answers. The client's [`decrypt_response`] gives m = W·r + s modulo 2^32, exactly.
 
+mod axis;
 mod packing;
 mod server;
 
+#[cfg(test)]
+pub(in crate::rlwe) use packing::Layout;
 pub use packing::{ConvShape, LinearPacking};
-pub use server::{LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
+pub use server::{Keep, LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
 
 use super::encode::{Word, decode_word};
 use super::keys::SecretKey;
@@ -18,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::prg::Prg;
 use alloc::vec::Vec;
 
-/// Client: request `index` of a layer, an encryption of M channels of the mask r of the layer's input.
+/// Client: request `index` of a layer, an encryption of M planes of a tile of the mask r of the layer's input.
 ///
 /// `input_mask` is the whole of r, channel by channel. [`LinearPacking::request_bytes`] long.
 ///
@@ -64,12 +67,11 @@ pub fn decrypt_response(
     key.expect(&LINEAR)?;
     check_index("answer", index, packing.response_ciphertexts())?;
     check_outputs(packing, output_mask)?;
-    let outputs = packing.response_outputs(index);
-    let answer =
-        Switched::read(&LINEAR, outputs.len(), bytes).map_err(|e| e.context(format_args!("answer {index}")))?;
+    let answer = Switched::read(&LINEAR, packing.response_outputs_count(index), bytes)
+        .map_err(|e| e.context(format_args!("answer {index}")))?;
     let decrypted = answer.decrypt(&key.s, packing.output_places(index));
-    for (m, &v) in output_mask[outputs].iter_mut().zip(decrypted.iter()) {
-        *m = decode_word(v);
+    for (output, &v) in packing.response_outputs(index).zip(decrypted.iter()) {
+        output_mask[output] = decode_word(v);
     }
     Ok(())
 }

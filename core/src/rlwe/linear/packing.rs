@@ -1,38 +1,50 @@
 //! Which coefficient holds what: convolutions as products of polynomials, after Cheetah (Huang et al., USENIX Security 2022).
 //!
-//! A request ciphertext holds M input channels, an answer L output channels, M·L·P <= N. Here P = Hp·Wp is what a channel takes: a row
-//! takes its W pixels and then zeros, as many as the larger of the left and the right padding; a channel takes its H rows and
-//! then rows of zeros, as many as the larger of the upper and the lower padding. So the zeros behind a row are also those before the next,
-//! which packs more than whole padded images would. Only pixels that some window touches are counted. Coefficients:
+//! The windows are cut into tiles of equally many rows and columns of windows; a tile is a small image of the pixels that its windows
+//! touch, padding included, and its product with the weights does not depend on which tile it is. A channel is one plane, or several where
+//! strides are taken apart ([`super::axis`]): with strides of 2, say, the pixels of even rows and columns, of even rows and odd columns,
+//! and so on, each with its own weights, as if each were an input channel of a convolution without stride.
 //!
-//! - input channel m, pixel (y, x): a(m, y, x) = m·P + y·Wp + x;
-//! - weight of output l and input m at (kh, kw): l·M·P + c - a(m, kh, kw), where c = (M-1)·P + (Kh-1)·Wp + (Kw-1);
-//! - output l, window with top left pixel (i, j), which is negative in the padding: l·M·P + c + i·Wp + j.
+//! A request ciphertext holds M input planes of a tile, an answer L output channels of a tile, M·L·P <= N. Here P = Hp·Wp is what a
+//! plane of a tile takes:
 //!
-//! **Why no wrong term lands on an output.** Say the padding above and left is (u, v), u < Kh and v < Kw. The product of the weight of
-//! (l', m', kh, kw) and the input at a, 0 <= a < M·P, lies at l'·M·P + c - a(m', kh, kw) + a, less N (and negated) if that is N or more.
+//! - cut into several tiles, a row takes the pixels and the zeros of padding from its first window to its last;
+//! - in a single tile, a row takes its W pixels and then zeros, as many as the larger of the left and the right padding. So the
+//!   zeros behind a row are also those before the next, which packs more than whole padded images would;
+//! - a plane takes rows by the same rules, with the padding above and below.
 //!
-//! *Not wrapped:* it meets output (l, i, j) if a = f + (l - l')·M·P, where f = a(m', y, x) with y = kh + i and x = kw + j, so -u <= y < Hp and
+//! With the kernel spanning Kh·Kw places, coefficients are:
+//!
+//! - input plane m, pixel (y, x): a(m, y, x) = m·P + y·Wp + x;
+//! - weight of output l and plane m, (y, x) behind the window's first place: l·M·P + c - a(m, y, x), c = (M-1)·P + (Kh-1)·Wp + (Kw-1);
+//! - output l, window with top left place (i, j), which is negative in the padding: l·M·P + c + i·Wp + j.
+//!
+//! Of channels in different groups there is no weight, and where all pairs of a request's and an answer's channels are so, no polynomial.
+//!
+//! **Why no wrong term lands on an output.** Say the first window begins u places above and v left of place (0, 0), u < Kh and v < Kw. What it
+//! begins on is padding in all planes; the last u rows of a plane are zeros too, and the last v places of each row. The product of the
+//! weight of (l', m', p, q) and the input at a, 0 <= a < M·P, lies at l'·M·P + c - a(m', p, q) + a, less N (and negated) if that is N or more.
+//!
+//! *Not wrapped:* it meets output (l, i, j) if a = f + (l - l')·M·P, where f = a(m', y, x) with y = p + i and x = q + j, so -u <= y < Hp and
 //! -v <= x < Wp. If neither is negative, f is in [0, M·P) as a is: l = l', and as a mixed-radix number a has the digits (m', y, x): the terms of the
 //! convolution, zero in the padding. If x < 0, the last digit of a is Wp + x >= Wp - v; if x >= 0 and y < 0, the middle
 //! digit of a is Hp + y >= Hp - u: at such a the input is zero, as it should be.
 //!
 //! *Wrapped:* then a = f + (l - l')·M·P + N >= f + M·P, so f is negative and a is among the last u·Wp + v places below M·P. These
-//! are zeros: behind the last row of pixels or behind its pixels.
+//! are zeros: the last u rows of the last plane, or the last v places of the row before them.
 //!
 //! *Range of outputs:* u < Kh and v < Kw put them at l·M·P + (M-1)·P or above, and i + Kh - 1 < Hp, j + Kw - 1 < Wp below (l+1)·M·P.
 //!
-//! Where a stride exceeds the kernel, the pixels between windows are left out and the padded pixels that are left are counted
-//! like pixels, with u = 0 (v = 0); so too where the padding is as large as the kernel.
+//! Between several tiles no zeros are shared: u = 0 (v = 0), and places of padding count as pixels that are zero.
 
+use super::axis::{Axis, MAX_COUNT, even, even_parts, part, part_sizes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::rlwe::keys::sealed_bytes;
 use crate::rlwe::params::LINEAR;
+use crate::rlwe::poly::element_bytes;
 use crate::rlwe::switch::switched_bytes;
+use alloc::vec::Vec;
 use core::ops::Range;
-
-/// Largest size in any direction, and largest number of values of an input, an output or a kernel, that is accepted.
-const MAX_COUNT: usize = 1 << 30;
 
 /// A convolution of live channels. Public.
 ///
@@ -47,10 +59,17 @@ pub struct ConvShape {
     pub in_width: usize,
     /// Output channels that are not of degree 0.
     pub out_channels: usize,
+    /// Groups that the channels are cut into, evenly; outputs of a group have weights for its inputs alone. 1 for a dense
+    /// convolution, the number of channels for a depthwise one.
+    pub groups: usize,
     /// Rows of the kernel.
     pub kernel_height: usize,
     /// Columns of the kernel.
     pub kernel_width: usize,
+    /// Rows of the image from one row of the kernel to the next; 1 without dilation.
+    pub dilation_height: usize,
+    /// Columns of the image from one column of the kernel to the next; 1 without dilation.
+    pub dilation_width: usize,
     /// Rows from one window to the next.
     pub stride_height: usize,
     /// Columns from one window to the next.
@@ -65,9 +84,10 @@ pub struct ConvShape {
     pub pad_right: usize,
 }
 
-/// How a convolution lies in ciphertexts: M input channels per request, L output channels per answer. Public.
+/// How a convolution lies in ciphertexts: tiles, M input planes per request, L output channels per answer. Public.
 ///
-/// Both parties derive it from the same [`ConvShape`] and the same limit on L.
+/// Both parties derive it from the same [`ConvShape`] and the same limit on L. Requests and answers are numbered by their
+/// planes or channels first: number k·T + t holds the k-th M planes (L channels) of tile t of T.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LinearPacking {
     shape: ConvShape,
@@ -79,75 +99,24 @@ pub struct LinearPacking {
     outputs: usize,
 }
 
-/// One direction of the image: its windows, and the places that a row (or a channel) takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Axis {
-    length: usize,
-    pad: usize,
-    kernel: usize,
-    stride: usize,
-    /// Number of windows.
-    windows: usize,
-}
-
-impl Axis {
-    fn new(what: &str, length: usize, pads: [usize; 2], kernel: usize, stride: usize) -> Result<Self> {
-        let padded = length.saturating_add(pads[0]).saturating_add(pads[1]);
-        if length == 0 || kernel == 0 || stride == 0 || kernel > padded || padded.max(stride) > MAX_COUNT {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                alloc::format!(
-                    "{what} of a convolution: expected an image, a stride and a kernel of 1 to {MAX_COUNT}, the kernel within the \
-                     padded image, got image {length} padded to {padded}, kernel {kernel}, stride {stride}"
-                ),
-            ));
-        }
-        Ok(Self { length, pad: pads[0], kernel, stride, windows: (padded - kernel) / stride + 1 })
-    }
-
-    /// Distance of windows in places: where strides jump over pixels, these are left out.
-    fn step(&self) -> usize {
-        self.stride.min(self.kernel)
-    }
-
-    /// Padded pixels up to the last that a window touches, less those left out.
-    fn touched(&self) -> usize {
-        (self.windows - 1) * self.step() + self.kernel
-    }
-
-    /// Places that the first window lies before the first pixel: the padding before, if it can share its zeros with the padding behind.
-    fn lead(&self) -> usize {
-        if self.stride <= self.kernel && self.pad < self.kernel { self.pad } else { 0 }
-    }
-
-    /// Places taken: pixels, then zeros; not fewer than the kernel has, so that no two weights share a coefficient.
-    fn places(&self) -> usize {
-        match self.lead() {
-            0 => self.touched(),
-            lead => {
-                let end = self.touched() - lead;
-                end.max(end.min(self.length) + lead).max(self.kernel)
-            }
-        }
-    }
-
-    /// The pixel of the image at place `i`, or none where there is a zero.
-    fn pixel(&self, i: usize) -> Option<usize> {
-        let padded = match self.stride > self.kernel {
-            true => i / self.kernel * self.stride + i % self.kernel,
-            false => i + self.lead(),
-        };
-        // A place behind the last window holds a zero, whether or not the image goes on.
-        let inside = i + self.lead() < self.touched();
-        padded.checked_sub(self.pad).filter(|&x| inside && x < self.length)
-    }
+/// What a packing of a given shape may choose.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rlwe) struct Layout {
+    /// Windows of a tile, rows and columns; all there are, if fewer.
+    pub(in crate::rlwe) tile: [usize; 2],
+    /// Whether strides are taken apart, of rows and of columns.
+    pub(in crate::rlwe) apart: [bool; 2],
+    /// M.
+    pub(in crate::rlwe) inputs: usize,
+    /// L.
+    pub(in crate::rlwe) outputs: usize,
 }
 
 impl LinearPacking {
     /// The packing that takes the fewest bytes of requests and answers, and among those the fewest products.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if the shape is none; [`ErrorKind::UnsupportedModel`] if a channel does not fit a ciphertext.
+    /// [`ErrorKind::InvalidArgument`] if the shape is none; [`ErrorKind::UnsupportedModel`] if a window does not fit a ciphertext.
     pub fn choose(shape: &ConvShape) -> Result<Self> {
         Self::choose_quieter(shape, usize::MAX)
     }
@@ -159,31 +128,51 @@ impl LinearPacking {
     /// # Errors
     /// As [`Self::choose`].
     pub fn choose_quieter(shape: &ConvShape, outputs: usize) -> Result<Self> {
-        let widest = Self::new(shape, 1, 1)?;
-        let room = LINEAR.degree() / widest.channel_size();
-        let mut best = widest;
-        for inputs in 1..=room.min(shape.in_channels) {
-            let most = (room / inputs).min(shape.out_channels).min(outputs).max(1);
-            // The fewest channels per answer that keep the number of answers.
-            let even = shape.out_channels.div_ceil(shape.out_channels.div_ceil(most));
-            let candidate = Self { inputs, outputs: even, ..widest };
-            if candidate.cost() < best.cost() {
-                best = candidate;
+        let n = LINEAR.degree();
+        // The least that can be asked for: a window at a time.
+        let mut best = Self::new(shape, Layout { tile: [1, 1], apart: [true, true], inputs: 1, outputs: 1 })?;
+        let mut bytes = best.bytes();
+        let axes = (best.rows.samplings())
+            .flat_map(|i| best.columns.samplings().map(move |j| (best.rows.sampled(i), best.columns.sampled(j))));
+        let axes = axes.collect::<Vec<_>>();
+        // From large tiles to small: fewest tiles win ties. A row has at least as many places as a tile has windows in it.
+        for (rows, columns) in axes {
+            for height in even_parts(rows.windows, n).rev() {
+                let rows = rows.cut(height);
+                for width in even_parts(columns.windows, n / rows.places()).rev() {
+                    let columns = columns.cut(width);
+                    let room = n / rows.places().saturating_mul(columns.places());
+                    let tiles = rows.tiles() as u64 * columns.tiles() as u64;
+                    if room == 0 || tiles * (sealed_bytes(&LINEAR) + switched_bytes(&LINEAR, 1)) as u64 > bytes {
+                        continue;
+                    }
+                    let tiled = Self { rows, columns, ..best };
+                    for inputs in even_parts(tiled.in_planes(), room) {
+                        let outputs = even(shape.out_channels, (room / inputs).min(outputs).max(1));
+                        let candidate = Self { inputs, outputs, ..tiled };
+                        let cost = candidate.bytes();
+                        if cost < bytes || cost == bytes && candidate.products() < best.products() {
+                            (best, bytes) = (candidate, cost);
+                        }
+                    }
+                }
             }
         }
         Ok(best)
     }
 
-    /// The packing of `inputs` input channels per request and `outputs` output channels per answer.
+    /// The packing of a layout.
     ///
     /// # Errors
-    /// As [`Self::choose`], and [`ErrorKind::InvalidArgument`] if so many do not fit a ciphertext.
-    pub fn new(shape: &ConvShape, inputs: usize, outputs: usize) -> Result<Self> {
+    /// As [`Self::choose`], and [`ErrorKind::InvalidArgument`] if so many planes and channels do not fit a ciphertext.
+    pub(in crate::rlwe) fn new(shape: &ConvShape, layout: Layout) -> Result<Self> {
+        let Layout { tile, apart, inputs, outputs } = layout;
         let rows = Axis::new(
             "height",
             shape.in_height,
             [shape.pad_top, shape.pad_bottom],
             shape.kernel_height,
+            shape.dilation_height,
             shape.stride_height,
         )?;
         let columns = Axis::new(
@@ -191,60 +180,94 @@ impl LinearPacking {
             shape.in_width,
             [shape.pad_left, shape.pad_right],
             shape.kernel_width,
+            shape.dilation_width,
             shape.stride_width,
         )?;
-        let packing = Self { shape: *shape, rows, columns, inputs, outputs };
-        let n = LINEAR.degree();
-        let (height, width) = (rows.places(), columns.places());
-        let size = height.saturating_mul(width);
-        if size > n {
+        let divides = |channels: usize| channels.checked_rem(shape.groups) == Some(0);
+        if !divides(shape.in_channels) || !divides(shape.out_channels) {
             return Err(Error::new(
-                ErrorKind::UnsupportedModel,
+                ErrorKind::InvalidArgument,
                 alloc::format!(
-                    "convolution: one channel with its padding must fit the {n} coefficients of a ciphertext (images are not \
-                     cut into tiles in this version), got {height} x {width} = {size}"
+                    "groups of a convolution: expected a divisor of {} input and {} output channels, got {}",
+                    shape.in_channels,
+                    shape.out_channels,
+                    shape.groups
                 ),
             ));
         }
-        let kernel = rows.kernel * columns.kernel;
+        let product = |factors: [usize; 3]| factors.into_iter().try_fold(1, usize::checked_mul);
         let counts = [
-            shape.in_channels.checked_mul(rows.length).and_then(|x| x.checked_mul(columns.length)),
-            shape.out_channels.checked_mul(rows.windows).and_then(|x| x.checked_mul(columns.windows)),
-            shape.in_channels.checked_mul(shape.out_channels).and_then(|x| x.checked_mul(kernel)),
+            product([shape.in_channels, rows.length, columns.length]),
+            product([shape.in_channels, rows.kernel, columns.kernel])
+                .and_then(|planes| product([planes, rows.windows, columns.windows])),
+            product([shape.out_channels, rows.windows, columns.windows]),
+            product([shape.in_channels, shape.out_channels / shape.groups, rows.kernel.saturating_mul(columns.kernel)]),
         ];
         if counts.iter().any(|&count| !count.is_some_and(|count| (1..=MAX_COUNT).contains(&count))) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 alloc::format!(
-                    "convolution: expected 1 to {MAX_COUNT} inputs, outputs and weights, got {} channels to {}",
+                    "convolution: expected 1 to {MAX_COUNT} inputs, outputs, weights and products of an output channel, got \
+                     {} channels to {}",
                     shape.in_channels,
                     shape.out_channels
                 ),
             ));
         }
-        let fits = inputs.checked_mul(outputs).is_some_and(|channels| (1..=n / size).contains(&channels));
-        if !fits || inputs > shape.in_channels || outputs > shape.out_channels {
+        let sampling = |axis: &Axis, apart| if apart { axis.samplings().last().unwrap_or(1) } else { 1 };
+        let (rows, columns) = (rows.sampled(sampling(&rows, apart[0])), columns.sampled(sampling(&columns, apart[1])));
+        let n = LINEAR.degree();
+        let window = rows.span().saturating_mul(columns.span());
+        if window > n {
+            return Err(Error::new(
+                ErrorKind::UnsupportedModel,
+                alloc::format!(
+                    "convolution: expected a window of at most the {n} coefficients of a ciphertext, got {} x {} = {window}",
+                    rows.span(),
+                    columns.span()
+                ),
+            ));
+        }
+        let (rows, columns) = (rows.cut(tile[0].min(rows.windows)), columns.cut(tile[1].min(columns.windows)));
+        let packing = Self { shape: *shape, rows, columns, inputs, outputs };
+        let fits = tile.into_iter().all(|windows| windows > 0)
+            && inputs
+                .checked_mul(outputs)
+                .and_then(|channels| product([channels, rows.places(), columns.places()]))
+                .is_some_and(|places| (1..=n).contains(&places));
+        if !fits || inputs > packing.in_planes() || outputs > shape.out_channels {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 alloc::format!(
-                    "packing: expected at least 1 input and 1 output channel, at most {} and {}, product at most {}, got {inputs} and {outputs}",
-                    shape.in_channels,
+                    "packing: expected at least 1 window and 1 to {} input planes and 1 to {} output channels, all in {n} \
+                     coefficients, got {} x {} windows, {inputs} and {outputs}",
+                    packing.in_planes(),
                     shape.out_channels,
-                    n / size
+                    tile[0],
+                    tile[1]
                 ),
             ));
         }
         Ok(packing)
     }
 
-    /// Bytes, then products.
-    fn cost(&self) -> (u64, u64) {
-        let (requests, responses) = (self.request_ciphertexts() as u64, self.response_ciphertexts() as u64);
-        let request = sealed_bytes(&LINEAR) as u64;
-        // All answers but the last are equally long.
-        let full = switched_bytes(&LINEAR, self.outputs * self.windows()) as u64;
-        let last = self.response_bytes(self.response_ciphertexts() - 1) as u64;
-        (requests * request + (responses - 1) * full + last, requests * responses)
+    /// Bytes of all requests and answers. At most 2^30 of each.
+    fn bytes(&self) -> u64 {
+        let mut bytes = self.request_ciphertexts() as u64 * sealed_bytes(&LINEAR) as u64;
+        for (channel_parts, channels) in part_sizes(self.shape.out_channels, self.outputs) {
+            for (row_parts, rows) in part_sizes(self.rows.windows, self.rows.tile) {
+                for (column_parts, columns) in part_sizes(self.columns.windows, self.columns.tile) {
+                    let answer = switched_bytes(&LINEAR, channels * rows * columns) as u64;
+                    bytes += channel_parts * row_parts * column_parts * answer;
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Products of a request and a polynomial.
+    fn products(&self) -> u64 {
+        self.weight_polynomials() * self.tiles() as u64
     }
 
     /// The convolution.
@@ -252,7 +275,7 @@ impl LinearPacking {
         &self.shape
     }
 
-    /// M: input channels per request ciphertext.
+    /// M: input planes, which are channels unless strides are taken apart, per request ciphertext.
     pub fn inputs_per_request(&self) -> usize {
         self.inputs
     }
@@ -262,6 +285,11 @@ impl LinearPacking {
         self.outputs
     }
 
+    /// T: tiles that the windows are cut into.
+    pub fn tiles(&self) -> usize {
+        self.rows.tiles() * self.columns.tiles()
+    }
+
     /// Number of values of the input: channels times height times width.
     pub fn inputs(&self) -> usize {
         self.shape.in_channels * self.rows.length * self.columns.length
@@ -269,17 +297,17 @@ impl LinearPacking {
 
     /// Number of values of the output: channels times height times width.
     pub fn outputs(&self) -> usize {
-        self.shape.out_channels * self.windows()
+        self.shape.out_channels * self.rows.windows * self.columns.windows
     }
 
-    /// Number of weights: output channels times input channels times kernel.
+    /// Number of weights: output channels times input channels of a group times kernel.
     pub fn weights(&self) -> usize {
-        self.shape.out_channels * self.shape.in_channels * self.rows.kernel * self.columns.kernel
+        self.shape.out_channels * self.group_inputs() * self.rows.kernel * self.columns.kernel
     }
 
     /// Number of request ciphertexts.
     pub fn request_ciphertexts(&self) -> usize {
-        self.shape.in_channels.div_ceil(self.inputs)
+        self.in_planes().div_ceil(self.inputs) * self.tiles()
     }
 
     /// Bytes of each request ciphertext.
@@ -287,100 +315,195 @@ impl LinearPacking {
         sealed_bytes(&LINEAR)
     }
 
+    /// Bytes that a [`super::LinearResponder`] keeps of each request, and of each answer in the making: both halves, expanded.
+    pub fn ciphertext_memory(&self) -> usize {
+        2 * element_bytes(&LINEAR)
+    }
+
     /// Number of answers.
     pub fn response_ciphertexts(&self) -> usize {
-        self.shape.out_channels.div_ceil(self.outputs)
+        self.output_parts() * self.tiles()
     }
 
     /// Bytes of answer `index`; zero if there is none.
     pub fn response_bytes(&self, index: usize) -> usize {
-        match self.response_outputs(index).len() {
+        match self.response_outputs_count(index) {
             0 => 0,
             sent => switched_bytes(&LINEAR, sent),
         }
     }
 
-    /// The outputs, counted channel by channel, that answer `index` brings; empty if there is none.
-    pub fn response_outputs(&self, index: usize) -> Range<usize> {
-        let channels = part(self.shape.out_channels, self.outputs, index);
-        channels.start * self.windows()..channels.end * self.windows()
+    /// How many outputs answer `index` brings; zero if there is no such answer.
+    pub fn response_outputs_count(&self, index: usize) -> usize {
+        let (channels, rows, columns) = self.response_part(index);
+        channels.len() * rows.len() * columns.len()
     }
 
-    /// Number of windows: outputs of a channel.
-    fn windows(&self) -> usize {
-        self.rows.windows * self.columns.windows
+    /// The outputs that answer `index` brings, in its order, numbered channel by channel over the whole output; none if there is no such answer.
+    pub fn response_outputs(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
+        let (height, width) = (self.rows.windows, self.columns.windows);
+        let (channels, rows, columns) = self.response_part(index);
+        channels.flat_map(move |channel| {
+            let columns = columns.clone();
+            rows.clone().flat_map(move |i| columns.clone().map(move |j| (channel * height + i) * width + j))
+        })
+    }
+
+    /// Polynomials of weights: pairs of a request's planes and an answer's channels that share a group.
+    pub fn weight_polynomials(&self) -> u64 {
+        if self.shape.groups == 1 {
+            return self.output_parts() as u64 * self.in_planes().div_ceil(self.inputs) as u64;
+        }
+        (0..self.output_parts()).map(|part| self.input_parts(part).len() as u64).sum()
+    }
+
+    /// Bytes of the weights kept as [`super::Keep::Transformed`].
+    pub fn transformed_bytes(&self) -> u64 {
+        match self.is_scalar() {
+            true => self.weights() as u64 * size_of::<i16>() as u64,
+            false => self.weight_polynomials() * element_bytes(&LINEAR) as u64,
+        }
+    }
+
+    /// Whether each polynomial of weights is a constant: one weight, at coefficient 0.
+    pub(super) fn is_scalar(&self) -> bool {
+        self.inputs * self.outputs * self.rows.span() * self.columns.span() == 1
+    }
+
+    /// How many parts of L channels the output channels are cut into.
+    pub(super) fn output_parts(&self) -> usize {
+        self.shape.out_channels.div_ceil(self.outputs)
+    }
+
+    /// The parts of M input planes that share a group with the output channels of `part`.
+    pub(super) fn input_parts(&self, part: usize) -> Range<usize> {
+        let outputs = self.output_channels(part);
+        match outputs.is_empty() {
+            true => 0..0,
+            false => {
+                let (first, last) = (self.group_of(outputs.start), self.group_of(outputs.end - 1));
+                let planes = self.group_inputs() * self.channel_planes();
+                first * planes / self.inputs..((last + 1) * planes).div_ceil(self.inputs)
+            }
+        }
+    }
+
+    /// The output channels of `part`; none beyond the last.
+    fn output_channels(&self, index: usize) -> Range<usize> {
+        part(self.shape.out_channels, self.outputs, index)
+    }
+
+    /// Planes of an input channel.
+    fn channel_planes(&self) -> usize {
+        self.rows.planes() * self.columns.planes()
+    }
+
+    /// Planes of all input channels, channel by channel.
+    fn in_planes(&self) -> usize {
+        self.shape.in_channels * self.channel_planes()
+    }
+
+    /// Of a plane's number, the channel, and of its place in the channel the numbers of row and column.
+    fn split_plane(&self, plane: usize) -> (usize, usize, usize) {
+        let (channel, rest) = (plane / self.channel_planes(), plane % self.channel_planes());
+        (channel, rest / self.columns.planes(), rest % self.columns.planes())
+    }
+
+    /// Input channels of a group.
+    fn group_inputs(&self) -> usize {
+        self.shape.in_channels / self.shape.groups
+    }
+
+    /// The group of an output channel.
+    fn group_of(&self, out_channel: usize) -> usize {
+        out_channel / (self.shape.out_channels / self.shape.groups)
+    }
+
+    /// Of a request's or an answer's number, the part of the planes or channels, and of its tile the numbers of row and column.
+    fn split(&self, index: usize) -> (usize, usize, usize) {
+        let (part, tile) = (index / self.tiles(), index % self.tiles());
+        (part, tile / self.columns.tiles(), tile % self.columns.tiles())
+    }
+
+    /// The channels and the rows and columns of windows of answer `index`; no channels if there is none.
+    fn response_part(&self, index: usize) -> (Range<usize>, Range<usize>, Range<usize>) {
+        let (part, row, column) = self.split(index);
+        (self.output_channels(part), self.rows.windows_of(row), self.columns.windows_of(column))
     }
 
     /// P.
-    fn channel_size(&self) -> usize {
+    fn plane_size(&self) -> usize {
         self.rows.places() * self.columns.places()
     }
 
     /// a(m, y, x).
     fn place(&self, m: usize, i: usize, j: usize) -> usize {
-        m * self.channel_size() + i * self.columns.places() + j
+        m * self.plane_size() + i * self.columns.places() + j
     }
 
     /// c.
     fn base(&self) -> usize {
-        self.place(self.inputs - 1, self.rows.kernel - 1, self.columns.kernel - 1)
+        self.place(self.inputs - 1, self.rows.span() - 1, self.columns.span() - 1)
     }
 
     /// Where request `index` holds inputs: pairs of a coefficient and the number of the input there. All others hold zero.
-    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = (usize, usize)> {
+    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let packing = *self;
-        let channels = part(self.shape.in_channels, self.inputs, index);
-        channels.enumerate().flat_map(move |(m, channel)| {
-            let pixels = (0..packing.rows.places()).filter_map(move |i| packing.rows.pixel(i).map(|y| (i, y)));
-            pixels.flat_map(move |(i, y)| {
-                let row = (0..packing.columns.places()).filter_map(move |j| packing.columns.pixel(j).map(|x| (j, x)));
-                row.map(move |(j, x)| {
-                    let input = (channel * packing.rows.length + y) * packing.columns.length + x;
+        let Self { rows, columns, .. } = packing;
+        let (planes, row_tile, column_tile) = self.split(index);
+        part(self.in_planes(), self.inputs, planes).enumerate().flat_map(move |(m, plane)| {
+            let (channel, row_plane, column_plane) = packing.split_plane(plane);
+            let of_row = move |i| rows.pixel(row_tile, row_plane, i).map(|y| (i, y));
+            let of_column = move |j| columns.pixel(column_tile, column_plane, j).map(|x| (j, x));
+            (0..rows.places()).filter_map(of_row).flat_map(move |(i, y)| {
+                (0..columns.places()).filter_map(of_column).map(move |(j, x)| {
+                    let input = (channel * rows.length + y) * columns.length + x;
                     (packing.place(m, i, j), input)
                 })
             })
         })
     }
 
-    /// Where the polynomial of `request` and `response` holds weights: pairs of a coefficient and the number of the weight there.
+    /// Where the polynomial of parts of the input planes and the output channels holds weights: pairs of a coefficient and the number of the weight
+    /// there.
     pub(in crate::rlwe) fn weight_places(
         &self,
-        request: usize,
-        response: usize,
-    ) -> impl Iterator<Item = (usize, usize)> {
+        input_part: usize,
+        output_part: usize,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
         let packing = *self;
-        let kernel = (self.rows.kernel, self.columns.kernel);
-        let inputs = part(self.shape.in_channels, self.inputs, request);
-        let outputs = part(self.shape.out_channels, self.outputs, response);
-        outputs.enumerate().flat_map(move |(l, out_channel)| {
-            inputs.clone().enumerate().flat_map(move |(m, in_channel)| {
-                let first = (out_channel * packing.shape.in_channels + in_channel) * kernel.0 * kernel.1;
-                let top = l * packing.inputs * packing.channel_size() + packing.base();
-                (0..kernel.0).flat_map(move |i| {
-                    (0..kernel.1).map(move |j| (top - packing.place(m, i, j), first + i * kernel.1 + j))
+        let Self { rows, columns, .. } = packing;
+        let inputs = part(self.in_planes(), self.inputs, input_part);
+        self.output_channels(output_part).enumerate().flat_map(move |(l, out_channel)| {
+            let group_inputs = packing.group_inputs();
+            let first_channel = packing.group_of(out_channel) * group_inputs;
+            let planes =
+                [first_channel, first_channel + group_inputs].map(|channel| channel * packing.channel_planes());
+            let (start, top) = (inputs.start, l * packing.inputs * packing.plane_size() + packing.base());
+            (inputs.start.max(planes[0])..inputs.end.min(planes[1])).flat_map(move |plane| {
+                let (channel, row_plane, column_plane) = packing.split_plane(plane);
+                let kernel = (out_channel * group_inputs + channel - first_channel) * rows.kernel;
+                rows.taps(row_plane).flat_map(move |(kh, y)| {
+                    columns.taps(column_plane).map(move |(kw, x)| {
+                        (top - packing.place(plane - start, y, x), (kernel + kh) * columns.kernel + kw)
+                    })
                 })
             })
         })
     }
 
     /// The coefficients of answer `index` that are its outputs, in their order.
-    pub(in crate::rlwe) fn output_places(&self, index: usize) -> impl Iterator<Item = usize> {
+    pub(in crate::rlwe) fn output_places(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
         let packing = *self;
-        let channels = part(self.shape.out_channels, self.outputs, index).len();
-        (0..channels).flat_map(move |l| {
-            // base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's sides.
+        let (channels, rows, columns) = self.response_part(index);
+        (0..channels.len()).flat_map(move |l| {
+            // The base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's spans.
             let lead = packing.place(0, packing.rows.lead(), packing.columns.lead());
-            let base = l * packing.inputs * packing.channel_size() + packing.base() - lead;
-            (0..packing.rows.windows).flat_map(move |i| {
-                (0..packing.columns.windows)
-                    .map(move |j| base + packing.place(0, i * packing.rows.step(), j * packing.columns.step()))
+            let base = l * packing.inputs * packing.plane_size() + packing.base() - lead;
+            let columns = columns.len();
+            (0..rows.len()).flat_map(move |i| {
+                (0..columns).map(move |j| base + packing.place(0, i * packing.rows.step(), j * packing.columns.step()))
             })
         })
     }
-}
-
-/// The part `index` of 0..total cut into parts of `size`; empty beyond the last.
-fn part(total: usize, size: usize, index: usize) -> Range<usize> {
-    let start = index.saturating_mul(size).min(total);
-    start..start.saturating_add(size).min(total)
 }

@@ -2,7 +2,7 @@
 
 use super::packing::{ConvShape, LinearPacking};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::Prg;
+use crate::prg::{Prg, SecretVec};
 use crate::rlwe::encode::Word;
 use crate::rlwe::encrypt::{Ciphertext, hide};
 use crate::rlwe::keys::PublicKey;
@@ -10,19 +10,39 @@ use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Factors, Poly, Values};
 use crate::rlwe::switch;
-use alloc::vec;
 use alloc::vec::Vec;
+use core::mem;
 
 /// Largest magnitude of a weight: 9 bits with sign.
 pub const MAX_WEIGHT: i16 = crate::model::WEIGHT_LIMIT;
 
-/// The weights of a linear layer as transformed polynomials. The server makes them once per model; immutable, shared by any number of
-/// inferences, wiped when dropped.
+/// What a server keeps of a layer's weights between inferences.
+///
+/// Where M = L = 1 and a plane has a single weight of the kernel, polynomials are constants: the integers are kept and used as they
+/// are, whatever is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keep {
+    /// The transformed polynomials: [`LinearPacking::transformed_bytes`], nothing to make during an inference.
+    Transformed,
+    /// The integers, two bytes each. Each inference makes each polynomial once, three transforms of N; used for all tiles.
+    Plain,
+}
+
+/// The weights of a linear layer. The server makes them once per model; immutable, shared by any number of inferences, wiped when dropped.
 pub struct LinearWeights {
     packing: LinearPacking,
-    /// The polynomial of request i and response j at i·responses + j.
-    polynomials: Vec<Poly<Factors>>,
+    kept: Kept,
     noise_bound: u64,
+}
+
+/// What is kept, by what a product needs. Which it is depends on public sizes alone.
+enum Kept {
+    /// The polynomials of the first part of the output channels and all parts of the input planes it meets, then of the second, and so on.
+    Transformed(Vec<Poly<Factors>>),
+    /// The weights as they were given.
+    Plain(SecretVec<i16>),
+    /// The weights as they were given, each a polynomial of its own.
+    Scalar(SecretVec<i16>),
 }
 
 /// Bound on the noise of the answers before flooding, the worst over all of them, that holds but for a probability of 2^-45 per coefficient.
@@ -78,12 +98,12 @@ fn too_noisy(bound: u64, outputs: usize) -> Error {
 }
 
 impl LinearWeights {
-    /// Prepares weights, laid out as \[output channel\]\[input channel\]\[kernel row\]\[kernel column\], each within ±[`MAX_WEIGHT`].
+    /// Prepares weights, laid out as \[output channel\]\[input channel of its group\]\[kernel row\]\[kernel column\], each within ±[`MAX_WEIGHT`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a wrong number of weights; [`ErrorKind::UnsupportedModel`] if a weight is too large or
     /// the noise exceeds 2^[`noise::LINEAR_NOISE_BITS`], what flooding hides.
-    pub fn new(packing: &LinearPacking, weights: &[i16]) -> Result<Self> {
+    pub fn new(packing: &LinearPacking, weights: &[i16], keep: Keep) -> Result<Self> {
         let noise_bound = linear_noise_bound(packing, weights)?;
         if weights.iter().any(|w| w.unsigned_abs() > MAX_WEIGHT.unsigned_abs()) {
             return Err(Error::new(
@@ -94,16 +114,16 @@ impl LinearWeights {
         if noise_bound > 1 << noise::LINEAR_NOISE_BITS {
             return Err(too_noisy(noise_bound, packing.outputs_per_response()));
         }
-        let (requests, responses) = (packing.request_ciphertexts(), packing.response_ciphertexts());
-        let pairs = (0..requests).flat_map(|i| (0..responses).map(move |j| (i, j)));
-        let polynomial = |(i, j)| {
-            let mut poly = Poly::<Coefficients>::zero(&LINEAR);
-            for (place, number) in packing.weight_places(i, j) {
-                poly.add_at(place, |_, q| q.residue(i32::from(weights[number])));
+        let kept = match keep {
+            _ if packing.is_scalar() => Kept::Scalar(weights.to_vec().into()),
+            Keep::Plain => Kept::Plain(weights.to_vec().into()),
+            Keep::Transformed => {
+                let parts = |j| packing.input_parts(j).map(move |i| (i, j));
+                let pairs = (0..packing.output_parts()).flat_map(parts);
+                Kept::Transformed(pairs.map(|(i, j)| polynomial(packing, weights, i, j)).collect())
             }
-            poly.into_values().into_factors()
         };
-        Ok(Self { packing: *packing, polynomials: pairs.map(polynomial).collect(), noise_bound })
+        Ok(Self { packing: *packing, kept, noise_bound })
     }
 
     /// How the layer lies in ciphertexts.
@@ -122,44 +142,63 @@ impl LinearWeights {
     }
 }
 
-/// Answers the requests of one inference of one layer. The server's; its memory is one ciphertext per answer.
+/// The transformed polynomial of parts of the input planes and the output channels.
+fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, output_part: usize) -> Poly<Factors> {
+    let mut poly = Poly::<Coefficients>::zero(&LINEAR);
+    for (place, number) in packing.weight_places(input_part, output_part) {
+        poly.add_at(place, |_, q| q.residue(i32::from(weights[number])));
+    }
+    poly.into_values().into_factors()
+}
+
+/// Answers the requests of one inference of one layer. The server's.
+///
+/// It keeps the requests; the answers of all tiles of some output channels are computed when the first of them is asked for. Given out in
+/// order, answers in the making are one ciphertext per tile, and requests are dropped before the last of them leave.
+/// [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
-    /// Whether each request came.
-    absorbed: Vec<bool>,
-    /// The sum of products of each answer not yet given.
-    sums: Vec<Option<Ciphertext<Values>>>,
+    /// Those that came and are still needed.
+    requests: Vec<Option<Ciphertext<Values>>>,
+    /// How many have not come.
+    missing: usize,
+    answers: Vec<Answer>,
+    /// How many answers are [`Answer::Waiting`].
+    waiting: usize,
+}
+
+/// How far an answer is.
+enum Answer {
+    Waiting,
+    /// The sum of products.
+    Computed(Ciphertext<Values>),
+    Given,
 }
 
 impl<'a> LinearResponder<'a> {
     /// Starts with no request.
     pub fn new(weights: &'a LinearWeights) -> Self {
-        let sums = (0..weights.packing.response_ciphertexts()).map(|_| Some(Ciphertext::zero(&LINEAR))).collect();
-        Self { weights, absorbed: vec![false; weights.packing.request_ciphertexts()], sums }
+        let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
+        let requests = (0..missing).map(|_| None).collect();
+        let answers = (0..waiting).map(|_| Answer::Waiting).collect();
+        Self { weights, requests, missing, answers, waiting }
     }
 
-    /// Takes request `index` in, in any order, each once: adds its products to all answers.
+    /// Takes request `index` in, in any order, each once.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedMessage`] if the request has another length or residues not below their prime; [`ErrorKind::InvalidState`]
-    /// if there is no such request or it came already. Nothing is added then.
+    /// if there is no such request or it came already. Nothing is kept then.
     pub fn absorb(&mut self, index: usize, request: &[u8]) -> Result<()> {
-        match self.absorbed.get(index) {
-            Some(false) => {}
-            Some(true) => return Err(state("request", alloc::format!("expected each once, got {index} again"))),
-            None => {
-                let count = self.absorbed.len();
-                return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
-            }
+        let count = self.requests.len();
+        let Some(place) = self.requests.get_mut(index) else {
+            return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
+        };
+        if self.missing == 0 || place.is_some() {
+            return Err(state("request", alloc::format!("expected each once, got {index} again")));
         }
-        let request = Ciphertext::read(&LINEAR, request).map_err(|e| e.context(format_args!("request {index}")))?;
-        let row = self.weights.polynomials.iter().skip(index * self.sums.len());
-        for (sum, w) in self.sums.iter_mut().zip(row) {
-            if let Some(sum) = sum {
-                sum.add_product(&request, w);
-            }
-        }
-        self.absorbed[index] = true;
+        *place = Some(Ciphertext::read(&LINEAR, request).map_err(|e| e.context(format_args!("request {index}")))?);
+        self.missing -= 1;
         Ok(())
     }
 
@@ -188,11 +227,10 @@ impl<'a> LinearResponder<'a> {
         key.expect(&LINEAR)?;
         super::check_outputs(&packing, s)?;
         let sum = self.take_sum(index)?;
-        let s = &mut s[packing.response_outputs(index)];
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
-            for (place, s) in packing.output_places(index).zip(s) {
-                *s = prg.next_u32();
-                let encoded = Word::new(*s);
+            for (place, output) in packing.output_places(index).zip(packing.response_outputs(index)) {
+                s[output] = prg.next_u32();
+                let encoded = Word::new(s[output]);
                 c0.add_at(place, |prime, q| encoded.residue(prime, q));
             }
         };
@@ -201,15 +239,64 @@ impl<'a> LinearResponder<'a> {
 
     /// The bare sum of products of an answer, taken out.
     pub(in crate::rlwe) fn take_sum(&mut self, index: usize) -> Result<Ciphertext<Values>> {
-        if let Some(missing) = self.absorbed.iter().position(|came| !came) {
+        if self.missing > 0 {
+            let missing = self.requests.iter().position(Option::is_none).unwrap_or_default();
             return Err(state("answer", alloc::format!("expected all requests before, number {missing} is missing")));
         }
-        let count = self.sums.len();
-        match self.sums.get_mut(index) {
+        if let Some(Answer::Waiting) = self.answers.get(index) {
+            self.compute(index / self.weights.packing.tiles());
+        }
+        let count = self.answers.len();
+        match self.answers.get_mut(index) {
             None => Err(state("answer", alloc::format!("expected one of {count}, got number {index}"))),
-            Some(sum) => {
-                sum.take().ok_or_else(|| state("answer", alloc::format!("expected each once, got {index} again")))
+            Some(answer) => match mem::replace(answer, Answer::Given) {
+                Answer::Computed(sum) => Ok(sum),
+                _ => Err(state("answer", alloc::format!("expected each once, got {index} again"))),
+            },
+        }
+    }
+
+    /// Ciphertexts held: requests and answers in the making.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let computed = self.answers.iter().filter(|answer| matches!(answer, Answer::Computed(_)));
+        self.requests.iter().flatten().count() + computed.count()
+    }
+
+    /// Computes the answers of a part of the output channels, none of which was computed before; all requests are there.
+    fn compute(&mut self, output_part: usize) {
+        let LinearWeights { packing, kept, .. } = self.weights;
+        let tiles = packing.tiles();
+        let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
+        // Where this part's polynomials begin among all.
+        let first = match kept {
+            Kept::Transformed(_) | Kept::Scalar(_) => {
+                (0..output_part).map(|part| packing.input_parts(part).len()).sum::<usize>()
             }
+            Kept::Plain(_) => 0,
+        };
+        for (number, input_part) in packing.input_parts(output_part).enumerate() {
+            let requests = self.requests[input_part * tiles..].iter().flatten();
+            let pairs = sums.iter_mut().zip(requests);
+            match kept {
+                Kept::Scalar(weights) => {
+                    pairs.for_each(|(sum, request)| sum.add_scaled(request, weights[first + number]));
+                }
+                Kept::Transformed(polynomials) => {
+                    pairs.for_each(|(sum, request)| sum.add_product(request, &polynomials[first + number]));
+                }
+                Kept::Plain(weights) => {
+                    let w = polynomial(packing, weights, input_part, output_part);
+                    pairs.for_each(|(sum, request)| sum.add_product(request, &w));
+                }
+            }
+        }
+        for (answer, sum) in self.answers[output_part * tiles..].iter_mut().zip(sums) {
+            *answer = Answer::Computed(sum);
+        }
+        self.waiting -= tiles;
+        if self.waiting == 0 {
+            self.requests.fill_with(|| None);
         }
     }
 }

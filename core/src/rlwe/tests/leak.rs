@@ -35,7 +35,7 @@ fn the_uniform_half_tells_no_weights() {
     assert_eq!((packing.request_ciphertexts(), packing.response_ciphertexts()), (1, 1));
     let mut prg = prg(11);
     let w: Vec<i16> = (0..packing.weights()).map(|_| prg.below(511) as i16 - 255).collect();
-    let weights = LinearWeights::new(&packing, &w).unwrap();
+    let weights = LinearWeights::new(&packing, &w, Keep::Transformed).unwrap();
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
     let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
@@ -64,7 +64,7 @@ fn the_uniform_half_tells_no_weights() {
 fn no_candidate_weight_explains_a_sent_uniform_half() {
     // One weight of 511 candidates, on the bytes as sent: the client computes the switched w·a for each.
     let packing = LinearPacking::choose(&layer(1, 4, 1, 1)).unwrap();
-    let weights = LinearWeights::new(&packing, &[-173]).unwrap();
+    let weights = LinearWeights::new(&packing, &[-173], Keep::Transformed).unwrap();
     let mut prg = prg(12);
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..16).map(|_| prg.next_u32()).collect();
@@ -132,7 +132,7 @@ fn least_squares(packing: &LinearPacking, observed: &[(Vec<i128>, Vec<i128>)]) -
 fn the_noise_tells_no_weights() {
     let packing = LinearPacking::choose(&layer(1, 64, 1, 3)).unwrap();
     let w: [i16; 9] = [3, -255, 17, 0, 100, -1, 42, 255, -77];
-    let weights = LinearWeights::new(&packing, &w).unwrap();
+    let weights = LinearWeights::new(&packing, &w, Keep::Transformed).unwrap();
     let mut prg = prg(13);
     let (key, public) = keys(&LINEAR, &mut prg);
     let places: Vec<usize> = packing.output_places(0).collect();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rlwe::encode::{Element, decode_element, decode_word};
+use crate::rlwe::linear::Layout;
 use crate::rlwe::modulus::Modulus;
 use crate::rlwe::poly::Values;
 use crate::rlwe::switch::{self, Switched};
@@ -29,11 +30,15 @@ fn dense(weights: &[i16], r: &[u32], outputs: usize) -> Vec<u32> {
 fn noise_stays_within_the_bound_over_many_keys() {
     // Four output channels per answer: 4·2048 weights enter every coefficient's noise.
     let (inputs, outputs) = (2048, 4);
-    let packing = LinearPacking::new(&layer(inputs, 1, outputs, 1), 1024, 4).unwrap();
+    let packing = LinearPacking::new(
+        &layer(inputs, 1, outputs, 1),
+        Layout { tile: [1, 1], apart: [false; 2], inputs: 1024, outputs: 4 },
+    )
+    .unwrap();
     let mut prg = prg(1);
     let (mut largest, mut squares, mut count) = (0u128, 0f64, 0f64);
     let w: Vec<i16> = (0..packing.weights()).map(|_| prg.below(201) as i16 - 100).collect();
-    let weights = LinearWeights::new(&packing, &w).unwrap();
+    let weights = LinearWeights::new(&packing, &w, Keep::Transformed).unwrap();
     for _ in 0..60 {
         let (key, _) = keys(&LINEAR, &mut prg);
         let r: Vec<u32> = (0..inputs).map(|_| prg.next_u32()).collect();
@@ -55,7 +60,7 @@ fn noise_stays_within_the_bound_over_many_keys() {
 #[test]
 fn noise_of_hidden_answers_is_flooding_and_little_else() {
     let packing = LinearPacking::choose(&layer(1, 64, 1, 1)).unwrap();
-    let weights = LinearWeights::new(&packing, &[255]).unwrap();
+    let weights = LinearWeights::new(&packing, &[255], Keep::Transformed).unwrap();
     let mut prg = prg(2);
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..4096).map(|_| prg.next_u32()).collect();

@@ -1,0 +1,106 @@
+//! ReLU channels, exactly, in three round trips up to 16 bits and in four up to 26 (`docs/protocol.md`, ReLU).
+//!
+//! With A = (y + m) >> f at the server and C = m >> f at the client, both modulo 2^w, the truncated value is
+//! t = A - C in two's complement, so its sign comes from top(A), top(C) and the comparison [a < c] of the low w - 1 bits:
+//!
+//! 1. Compare digit by digit: 1-of-2^d OTs of masked (less, equal) bits, chosen by a's digits. Truncation runs beside it.
+//! 2. Combine the masked bits: a table chosen by them, whose entries are [a < c] ^ top(C) ^ sC. Now sigma = [t >= 0] is
+//!    shared as sS ^ sC. Above three digits there are two such steps: first the masked bits of the low half of the digits
+//!    and those of the high half choose from a table each, then the masked bits that come out choose from the last table.
+//! 3. Multiply: ReLU(t) = sigma · (tS - tC), with a random OT received by the client (sC its choice bit) as the
+//!    correlation for the product of server's value and client's bit, and a 1-of-2 OT for the rest.
+
+mod client;
+mod comparison;
+mod server;
+
+pub(crate) use client::Client;
+pub(crate) use server::Server;
+
+use crate::model::Channel;
+use crate::ot::{Block, table};
+use alloc::vec::Vec;
+use comparison::Comparison;
+
+/// Random OTs per element with the server as receiver: truncation, digits, tables, last multiplication.
+pub(crate) fn rots(channel: &Channel) -> usize {
+    usize::from(channel.shift > 0) + Comparison::new(channel.width().into()).rots() as usize + 1
+}
+
+/// Bits per element in each round: (server -> client, client -> server).
+pub(crate) fn round_bits(channel: &Channel) -> Vec<(u32, u32)> {
+    let comparison = Comparison::new(channel.width().into());
+    let (choices, tables) = comparison.digit_bits();
+    let digits = (u32::from(channel.shift > 0) + choices, 2 * u32::from(channel.shift) + tables);
+    core::iter::once(digits).chain(comparison.step_bits()).chain([(33, 64)]).collect()
+}
+
+/// Bytes that both parties keep per element of a prepared layer: (client, server).
+pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
+    let bits = Comparison::new(channel.width().into()).sign as usize + 1;
+    let truncated = usize::from(channel.shift > 0);
+    // Both masks, the share, the pads of T, of the planes and of the result, their masks, and the sign's share.
+    (4 + 4 + 4 + 8 * truncated + 2 + 4 * bits + 4 + 8, 4 + 2 + 2 + 4 * truncated + 4 + 8)
+}
+
+/// The word of a random OT's key that the multiplication's correlation uses: all that is kept of that OT.
+pub(crate) fn product_word(key: Block) -> u32 {
+    table::receiver_word(0, &[key]) as u32
+}
+
+/// All ones if the lowest bit of `bit` is set, else zero.
+fn spread(bit: u32) -> u32 {
+    (bit & 1).wrapping_neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::material::{ReceiverRots, SenderRots};
+    use super::*;
+    use crate::model::Kind;
+    use crate::ot::ideal;
+    use crate::prg::{Prg, Seed};
+    use crate::wire::bits::{BitReader, BitWriter};
+    use alloc::vec;
+
+    /// For a fixed value and a fixed mask, each bit that the server opens is a fair coin, and so is the sum of any two: none
+    /// goes without a mask, no two share one. Answers would be right without any.
+    #[test]
+    fn the_bits_that_the_server_opens_are_fair_and_independent_in_pairs() {
+        const COUNT: usize = 4000;
+        let mut prg = Prg::new(&Seed::from_bytes([12; 32]));
+        for (width, value, mask) in [(16, 5u32, 0u32), (17, 0, 0), (19, 77, 0x3_ffff), (21, 1 << 19, 5), (26, 3, !0)] {
+            let channel = Channel { kind: Kind::Relu, bound_bits: width, shift: 0, back_shift: 0 };
+            let (sign_keys, signs) = ideal::deal(&mut prg, COUNT);
+            let sign_choices: Vec<u8> = (0..COUNT).map(|j| signs.choice_bits(j, 1) as u8).collect();
+            let sign_words: Vec<u32> = signs.keys.iter().map(|&key| product_word(key)).collect();
+            let products: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
+            let masks = vec![mask; COUNT].into();
+            let signs = (&sign_choices[..], &sign_words[..]);
+            let mut client = Client::new(&channel, masks, vec![0; COUNT].into(), signs, &mut prg);
+            let mut server = Server::new(&channel, &products);
+            let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
+            let (mut sent, mut received) = (SenderRots::new(&sent), ReceiverRots::new(&received));
+            for _ in 0..COUNT {
+                client.absorb(&mut sent);
+                server.absorb(&mut received);
+            }
+            server.start(vec![value.wrapping_add(mask); COUNT].into());
+            // All but the multiplication.
+            for _ in 1..round_bits(&channel).len() {
+                let (mut request, mut reply) = (BitWriter::default(), BitWriter::default());
+                server.request(&mut request);
+                client.round(&mut BitReader::new(&request.finish()), &mut reply);
+                server.reply(&mut BitReader::new(&reply.finish()));
+            }
+            let bits = server.opened_bits();
+            let count = Comparison::new(width.into()).sign + 1;
+            for (i, j) in (0..count).flat_map(|i| (0..=i).map(move |j| (i, j))) {
+                let sum = |&bits: &u16| u32::from((bits >> i ^ if i == j { 0 } else { bits >> j }) & 1);
+                let ones: u32 = bits.iter().map(sum).sum();
+                // Six standard deviations of 4000 fair coins are 190.
+                assert!(ones.abs_diff(COUNT as u32 / 2) < 190, "w = {width}, bits {i} and {j}: {ones} of {COUNT}");
+            }
+        }
+    }
+}
