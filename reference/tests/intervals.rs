@@ -1,6 +1,6 @@
 //! Small random graphs, evaluated with random roundings by code of its own: every value must lie in the reference's
 //! intervals, and every node's output must be allowed.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, also in its helpers")]
 
 use proptest::prelude::*;
 use safenet_core::model::{
@@ -630,7 +630,10 @@ fn single(channel: Channel) -> ModelFile {
         NodeSecret::Convolution { weights: vec![1], bias: vec![0] },
         NodeSecret::Activation(vec![ChannelSecret::default()]),
     ];
-    ModelFile { architecture, parameters: Some(Parameters { nodes, calibration: Calibration::default(), scales: vec![] }) }
+    ModelFile {
+        architecture,
+        parameters: Some(Parameters { nodes, calibration: Calibration::default(), scales: vec![] }),
+    }
 }
 
 #[test]
