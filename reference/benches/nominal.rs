@@ -1,4 +1,5 @@
 //! Nominal answers of residual networks, on one core.
+#![allow(clippy::unwrap_used, reason = "a benchmark has no one to return an error to")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use safenet_core::model::{

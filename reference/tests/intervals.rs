@@ -1,5 +1,6 @@
 //! Small random graphs, evaluated with random roundings by code of its own: every value must lie in the reference's
 //! intervals, and every node's output must be allowed.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, also in its helpers")]
 
 use proptest::prelude::*;
 use safenet_core::model::{
@@ -253,7 +254,7 @@ impl Builder<'_> {
             Some(room / stride[i] + 1)
         };
         let (height, width) = (size(0, from.height)?, size(1, from.width)?);
-        if !self.known[x] || from.channels % groups != 0 || from.channels > 30 {
+        if !self.known[x] || !from.channels.is_multiple_of(groups) || from.channels > 30 {
             return None;
         }
         let out_channels = groups * self.coins.size(1, 3);
@@ -629,7 +630,10 @@ fn single(channel: Channel) -> ModelFile {
         NodeSecret::Convolution { weights: vec![1], bias: vec![0] },
         NodeSecret::Activation(vec![ChannelSecret::default()]),
     ];
-    ModelFile { architecture, parameters: Some(Parameters { nodes, calibration: Calibration::default(), scales: vec![] }) }
+    ModelFile {
+        architecture,
+        parameters: Some(Parameters { nodes, calibration: Calibration::default(), scales: vec![] }),
+    }
 }
 
 #[test]
