@@ -1,4 +1,4 @@
-"""Write a network that work on private inference measures, and images to calibrate it with.
+"""Write a network that papers on private inference measure, and images to calibrate it with.
 
 All but resnet20 have random weights and random images: their cost is that of the trained network,
 their answers mean nothing. resnet20 is models/cifar10-resnet20.onnx; its calibration images are

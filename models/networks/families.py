@@ -1,4 +1,4 @@
-"""The networks that work on private inference measures, layer by layer."""
+"""The networks that papers on private inference measure, layer by layer."""
 
 from __future__ import annotations
 
