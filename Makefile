@@ -4,6 +4,7 @@
 #   make demo                              classify digits privately: a C server and a C client on this machine
 #   make test                              run all tests
 #   make models                            compile models/*.onnx again
+#   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
 #   make install [PREFIX=/usr/local] [DESTDIR=]
 #   make uninstall [PREFIX=/usr/local] [DESTDIR=]
 #   make clean
@@ -14,6 +15,9 @@ CARGO   ?= cargo
 RUSTC   ?= rustc
 INSTALL ?= install
 STRIP   ?= strip
+PYTHON  ?= python3
+
+NET     ?= minionn resnet20 resnet32 vgg16 resnet18 resnet18-tiny mobilenetv2 squeezenet resnet50
 
 # Named by version: programs ask for libsafenet.so.$(ABI) at run time, and for libsafenet.so when they are linked.
 ABI     := $(shell sed -n 's/^\#define SAFENET_ABI_VERSION //p' include/safenet.h)
@@ -23,7 +27,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo test models
+.PHONY: build install uninstall clean demo test models networks
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -72,6 +76,25 @@ models: $(addprefix models/,$(addsuffix .safenet,mnist-relu mnist-mixed))
 
 models/%.safenet: models/%.onnx models/mnist-calibration.npz
 	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration models/mnist-calibration.npz -o $@
+
+networks: $(patsubst %,target/networks/%.safenet,$(NET))
+
+target/networks/%.safenet: target/networks/%.onnx target/networks/%-calibration.npz
+	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration $(word 2,$^) -o $@
+
+# A rule for two files: one run writes both.
+target/networks/%.onnx target/networks/%-calibration.npz: $(wildcard models/networks/*.py) target/networks-venv/ready
+	target/networks-venv/bin/python models/networks/build.py $* --out target/networks
+
+target/networks/resnet20.onnx target/networks/resnet20-calibration.npz: models/cifar10-resnet20.onnx models/cifar10/data.py
+
+target/networks-venv/ready: models/networks/requirements.txt
+	$(PYTHON) -m venv target/networks-venv || { echo "error: $(PYTHON) cannot make a virtual environment;" \
+	    "on Debian: apt-get install python3-venv" >&2; exit 1; }
+	target/networks-venv/bin/pip install --quiet --requirement $<
+	touch $@
+
+.SECONDARY: $(foreach net,$(NET),target/networks/$(net).onnx target/networks/$(net)-calibration.npz)
 
 clean:
 	CARGO_TARGET_DIR=target $(CARGO) clean
