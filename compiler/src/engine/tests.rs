@@ -1,6 +1,6 @@
 //! Every layer against its definition, evaluated place by place in double precision.
 
-use super::{FloatNetwork, OnnxRunner};
+use super::FloatNetwork;
 use crate::network::{Function, Layer, Linear, Network, Op, Piecewise};
 use safenet_core::model::{Channels, Convolution, Edge, Pool, Shape, Window};
 
