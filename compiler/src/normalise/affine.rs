@@ -167,18 +167,11 @@ impl Fold<'_> {
         self.readers[tensor].iter().all(|&reader| {
             let inputs = &self.network.layers[reader].inputs;
             let once = inputs.iter().filter(|input| **input == tensor).count() == 1;
-            once && spend(budget) && self.into_reader(reader, tensor, change, commit, budget)
+            once && spend(budget) && self.reader(reader, tensor, change, commit, budget)
         })
     }
 
-    fn into_reader(
-        &mut self,
-        reader: usize,
-        tensor: Tensor,
-        change: &Change,
-        commit: bool,
-        budget: &mut usize,
-    ) -> bool {
+    fn reader(&mut self, reader: usize, tensor: Tensor, change: &Change, commit: bool, budget: &mut usize) -> bool {
         let shape = self.network.shape(tensor);
         // The last layer is what it is.
         let last = reader + 1 == self.network.layers.len();

@@ -132,12 +132,11 @@ impl Scales {
     /// The terms of a sum that cannot be aligned with its other fixed terms, by their places.
     fn unaligned(&self, inputs: &[Tensor]) -> Vec<usize> {
         let fixed: Vec<usize> = (0..inputs.len()).filter(|&at| !self.free(inputs[at])).collect();
-        let mut unaligned: Vec<usize> = fixed.iter().copied().filter(|&at| !self.alignable[inputs[at]]).collect();
-        // One of them may set the scale for all others, if these are free by then.
-        if unaligned.len() == fixed.len() {
-            unaligned.pop();
+        // One alone has nothing to agree with.
+        if fixed.len() < 2 {
+            return Vec::new();
         }
-        unaligned
+        fixed.into_iter().filter(|&at| !self.alignable[inputs[at]]).collect()
     }
 
     fn free(&self, tensor: Tensor) -> bool {

@@ -232,7 +232,8 @@ fn step(g: &mut Graph, x: &Value, r: &mut Random) -> Option<Value> {
             let axis = r.below(s.len());
             let start = r.below(s[axis]);
             let count = 1 + r.below(s[axis] - start);
-            let step = if axis == 0 { 1 } else { 1 + r.below(2) };
+            // The engine fails on some steps behind convolutions.
+            let step = 1;
             let (starts, ends) = (g.integers(&[start as i64]), g.integers(&[(start + count) as i64]));
             let (axes, steps) = (g.integers(&[axis as i64 + 1]), g.integers(&[step as i64]));
             let y = g.node("Slice", &[name, &starts, &ends, &axes, &steps], vec![]);
@@ -352,7 +353,9 @@ fn random(r: &mut Random) -> (Vec<u8>, Vec<usize>) {
     let mut last = values[values.len() - 1].clone();
     if r.below(4) > 0 {
         last = flattened(&mut g, &last, r);
-        if let (true, Some(y)) = (r.flip(), step(&mut g, &last, r)) {
+        // A part of a vector is refused where its channels are last.
+        let whole = |y: &Value| !y.0.starts_with("slice") && !y.0.starts_with("concat");
+        if let (true, Some(y)) = (r.flip(), step(&mut g, &last, r).filter(whole)) {
             last = y;
         }
         last = dense(&mut g, &last, r);
@@ -576,4 +579,20 @@ fn what_is_left_to_the_client_is_noted() {
     let network = normal(&g.bytes(&y.0));
     assert_eq!(network.input.to_string(), "2x5x4");
     assert!(network.notes[0].contains("channels first"), "{:?}", network.notes);
+}
+
+/// Engines differ here, so the numbers are ONNX's: what is beyond the padding counts in no window.
+#[test]
+fn averages_count_the_padding_but_not_what_is_beyond() {
+    let mut g = Graph::new(&[1, 1, 4]);
+    let attributes = vec![
+        ints("kernel_shape", &[1, 2]),
+        ints("strides", &[1, 2]),
+        ints("pads", &[0, 1, 0, 0]),
+        int("ceil_mode", 1),
+        int("count_include_pad", 1),
+    ];
+    let y = g.node("AveragePool", &["x"], attributes);
+    let network = normal(&g.bytes(&y));
+    assert_eq!(FloatNetwork::new(&network).unwrap().run(&[1.0, 2.0, 3.0, 4.0]).unwrap(), [0.5, 2.5, 4.0]);
 }

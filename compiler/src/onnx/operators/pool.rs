@@ -50,7 +50,7 @@ pub(super) fn average(call: &mut Call<'_>) -> Outputs {
     };
     let after = windows.overhang(size, before);
     let padding = [before[0], before[1], after[0], after[1]];
-    let inside_only = padding != [0; 4] && !(counted && !beyond);
+    let inside_only = padding != [0; 4] && (beyond || !counted);
     let pool = Pool { kernel, stride: windows.stride, padding, inside_only };
     let tensor = call.push(Op::Average(pool), vec![x.tensor], shape)?;
     Ok(vec![Computed::image(tensor, shape)])
