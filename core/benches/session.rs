@@ -40,7 +40,8 @@ fn network(kind: Kind) -> ModelFile {
         conv(10, 1, 0),
         output,
     ];
-    let nodes = ops.into_iter().enumerate().map(|(i, op)| Node { name: format!("node {i}"), inputs: vec![i as u32], op });
+    let nodes =
+        ops.into_iter().enumerate().map(|(i, op)| Node { name: format!("node {i}"), inputs: vec![i as u32], op });
     let architecture = Architecture {
         name: "digits".into(),
         input: Shape { channels: 1, height: 28, width: 28 },
