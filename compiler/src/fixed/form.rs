@@ -78,13 +78,19 @@ pub(crate) struct Range {
     pub(crate) margin: f64,
     /// Ranges are made no smaller than this: a channel may be constant on the samples.
     pub(crate) least: f64,
+    /// Part of the values that are positive, as if they were normally distributed: what of its input's errors a ReLU lets
+    /// through.
+    pub(crate) positive: f64,
 }
 
 impl Range {
     pub(crate) fn new(seen: &Statistics, worst: [f64; 2], margin: f64, least: f64) -> Self {
         // Fixed-point weights differ a little from those for which the worst case was computed.
         let slack = 0.02 * worst[0].abs().max(worst[1].abs()) + least;
-        Self { seen: [seen.low, seen.high], worst: [worst[0] - slack, worst[1] + slack], margin, least }
+        // The logistic function is within 0.01 of the normal distribution's.
+        let deviations = seen.mean() / seen.variance().sqrt().max(1e-12);
+        let positive = (1.0 / (1.0 + (-1.702 * deviations).exp())).max(0.05);
+        Self { seen: [seen.low, seen.high], worst: [worst[0] - slack, worst[1] + slack], margin, least, positive }
     }
 
     /// The calibrated range, widened about its middle by the margin, within what is possible.
@@ -145,7 +151,7 @@ pub(crate) fn form(function: &Function, range: &Range, folds: bool) -> Form {
                 bound: farthest(reach),
                 seen: farthest(range.seen),
                 result: reach[1].max(0.0),
-                slope: 1.0,
+                slope: range.positive,
                 change: 0.0,
             };
         }
@@ -309,7 +315,7 @@ mod tests {
             // Leading coefficients down to 1e-8 of the others.
             c[usize::from(degree)] *= 1e-4f64.powi(small.into());
             let function = Function::Polynomial { degree, c };
-            let range = Range { seen: [low, low + length], worst: [-1e9, 1e9], margin: 2.0, least: 1e-3 };
+            let range = Range { seen: [low, low + length], worst: [-1e9, 1e9], margin: 2.0, least: 1e-3, positive: 0.5 };
             let form = form(&function, &range, folds);
             let scale = farthest(function.range(low, low + length)) + 1.0;
             let error = (0..33).map(|k| low + length * f64::from(k) / 32.0).map(|x| (value(&form, x) - function.at(x)).powi(2));
