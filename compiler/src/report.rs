@@ -7,7 +7,9 @@ use crate::fixed::form::Shape as Form;
 use crate::fixed::{Fixed, Note};
 use crate::network::{Layer, Network, Op};
 use crate::samples::Samples;
-use safenet_core::model::{Activation, Calibration, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp};
+use safenet_core::model::{
+    Activation, Calibration, Channel, Kind, ModelFile, NodeSecret, Op as FixedOp, Output as FixedOutput,
+};
 use safenet_reference::{ChannelBounds, Reference, Trace};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -123,6 +125,9 @@ pub struct OutputReport {
     pub rms_error: f64,
     /// Largest difference of a score.
     pub max_error: f64,
+    /// What the fixed-point form guarantees: on inputs that keep all values within their ranges on the samples, no score differs
+    /// by more. It grows with every layer's weights, so that it tells little of deep networks.
+    pub error_bound: f64,
     /// Median difference of the best and the second best score, in real numbers.
     pub median_gap: f64,
     /// On how many samples the intervals were computed.
@@ -131,8 +136,14 @@ pub struct OutputReport {
     pub median_half_width: f64,
     /// Largest half width of a score's interval.
     pub max_half_width: f64,
-    /// Part of the samples whose class no choice of roundings can change.
+    /// Part of these whose class no choice of roundings can change.
     pub certain: f64,
+    /// On how many of the samples roundings were drawn at random, as the protocol draws them.
+    pub drawn: usize,
+    /// Root mean square difference of a score that they make, against rounding to the nearest.
+    pub drawn_rms: f64,
+    /// Largest difference of a score that they make.
+    pub drawn_max: f64,
 }
 
 impl OutputReport {
@@ -144,6 +155,7 @@ impl OutputReport {
             samples: self.intervals as u32,
             rounding_ulp: units(2.0 * self.max_half_width),
             gap_ulp: units(self.median_gap),
+            drawn_ulp: units(self.drawn_max),
         }
     }
 }
@@ -198,6 +210,8 @@ fn multiplications(network: &Network) -> u64 {
 /// Multiplications that the comparison with nominal values may take, and that with intervals: some ten seconds each.
 const COMPARED_WORK: u64 = 20_000_000_000;
 const INTERVAL_WORK: u64 = 2_000_000_000;
+/// Samples on which roundings are drawn at random.
+const DRAWN_SAMPLES: usize = 16;
 
 /// Compares the scores of a model with those of its network.
 pub(crate) fn compare(
@@ -239,7 +253,7 @@ pub(crate) fn judge(
         progress(&format!("comparing: {n} of {compared} samples"));
         let exact = float.trace(sample)?;
         let input = reference.quantise(sample)?;
-        let with_intervals = n < intervals;
+        let with_intervals = n < intervals && !scores.hopeless;
         let trace = if with_intervals { reference.run(&input)? } else { reference.run_nominal(&input)? };
         for (index, note) in fixed.notes.iter().enumerate() {
             if !note.forms.is_empty() {
@@ -249,6 +263,9 @@ pub(crate) fn judge(
         let label = samples.labels().map(|l| l[n]);
         let last = exact.last().map_or(&[][..], Vec::as_slice);
         scores.add(&trace, network.layers.len(), last, &reference, label, with_intervals);
+        if n < intervals.min(DRAWN_SAMPLES) {
+            scores.drawn.add(&reference, &input, &trace.output().nominal, n as u64)?;
+        }
     }
     let mut layers = Vec::with_capacity(network.layers.len());
     let mut warnings = network.notes.clone();
@@ -290,7 +307,7 @@ pub(crate) fn judge(
         let (name, shape) = (layer.name.clone(), layer.shape.to_string());
         layers.push(LayerReport { name, operation, shape, linear, activation });
     }
-    let output = scores.report();
+    let output = OutputReport { error_bound: fixed.error_bound, ..scores.report() };
     if output.overflows > 0 {
         warnings.push(format!(
             "{} of {} samples overflow a bound: their answers are wrong; compile with a larger margin",
@@ -405,6 +422,46 @@ struct Scores {
     gaps: Vec<f64>,
     half_widths: Vec<f64>,
     certain: usize,
+    /// An interval was wider than all scores: worst cases say nothing of so deep a network.
+    hopeless: bool,
+    drawn: Drawn,
+}
+
+/// Differences made by roundings that are drawn at random.
+#[derive(Default)]
+struct Drawn {
+    samples: usize,
+    squares: f64,
+    count: usize,
+    largest: f64,
+}
+
+impl Drawn {
+    /// One evaluation with random roundings, against one with rounding to the nearest.
+    fn add(&mut self, reference: &Reference, input: &[i32], nominal: &[i64], seed: u64) -> Result<()> {
+        if !matches!(reference.architecture().output, FixedOutput::Scores) {
+            return Ok(());
+        }
+        // SplitMix64 (Steele, Lea, Flood 2014): nothing secret depends on it.
+        let mut state = seed;
+        let mut random = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let unit = 1.0 / f64::from(1u32 << reference.architecture().output_fraction_bits());
+        let (answer, _) = reference.run_sampled(input, &mut random)?;
+        for (&drawn, &nearest) in answer.iter().zip(nominal) {
+            let difference = (f64::from(drawn) - nearest as f64).abs() * unit;
+            self.squares += difference * difference;
+            self.largest = self.largest.max(difference);
+        }
+        self.count += answer.len();
+        self.samples += 1;
+        Ok(())
+    }
 }
 
 impl Scores {
@@ -442,7 +499,10 @@ impl Scores {
             self.gaps.push(f64::from(first) - second);
         }
         if with_intervals {
-            self.half_widths.push(output.max_spread() as f64 / 2.0 * unit);
+            let half_width = output.max_spread() as f64 / 2.0 * unit;
+            let reach = exact.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+            self.hopeless |= half_width > 2.0 * f64::from(reach);
+            self.half_widths.push(half_width);
             let sure = others(by_integer).all(|j| output.high[j] < output.low[by_integer]);
             self.certain += usize::from(sure);
         }
@@ -461,11 +521,15 @@ impl Scores {
             overflows: self.overflows,
             rms_error: (self.squares / self.count.max(1) as f64).sqrt(),
             max_error: self.largest,
+            error_bound: f64::INFINITY,
             median_gap: median(self.gaps),
             intervals,
             max_half_width: self.half_widths.iter().copied().fold(0.0, f64::max),
             median_half_width: median(self.half_widths),
             certain: part(self.certain, intervals),
+            drawn: self.drawn.samples,
+            drawn_rms: (self.drawn.squares / self.drawn.count.max(1) as f64).sqrt(),
+            drawn_max: self.drawn.largest,
         }
     }
 }
@@ -518,11 +582,12 @@ impl fmt::Display for OutputReport {
         let o = self;
         writeln!(
             f,
-            "  scores on {} samples: {:.1}% same class, rms error {:.2e}, largest {:.2e}, overflows {}",
+            "  scores on {} samples: {:.1}% same class, rms error {:.2e}, largest {:.2e} (bound {:.2e}), overflows {}",
             o.compared,
             100.0 * o.agreement,
             o.rms_error,
             o.max_error,
+            o.error_bound,
             o.overflows
         )?;
         if let Some(a) = &o.accuracy {
@@ -530,7 +595,12 @@ impl fmt::Display for OutputReport {
         }
         writeln!(
             f,
-            "  roundings, on {} samples: half width of a score median {:.2e}, largest {:.2e}; median gap of the two best scores \
+            "  roundings drawn at random, on {} samples: a score moves by {:.2e} (root mean square), at most {:.2e}",
+            o.drawn, o.drawn_rms, o.drawn_max
+        )?;
+        writeln!(
+            f,
+            "  roundings at their worst, on {} samples: half width of a score median {:.2e}, largest {:.2e}; median gap of the two best scores \
              {:.2e}; {:.1}% certain",
             o.intervals,
             o.median_half_width,

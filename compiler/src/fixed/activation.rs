@@ -69,6 +69,7 @@ pub(super) fn decide(
             weight: 1e-30,
             bias: 1e-30,
             noise: 0.0,
+            roundings: Vec::new(),
             price,
         };
         constrain(context, (index, c), &mut candidate, aligned, tensors, classes)?;
@@ -102,8 +103,11 @@ pub(super) fn decide(
             classes.decide(class, choice.linear / ratio);
         }
     }
+    let carried = candidates.iter().zip(&tensors[input].error).map(|(c, error)| error * c.form.factor.abs());
+    let errors = candidates.iter().zip(&choices).zip(carried).map(|((c, choice), carried)| c.error(choice, carried));
+    let errors = errors.collect();
     let forms: Vec<Form> = candidates.into_iter().map(|c| c.form).collect();
-    let state = results(functions, &choices, &forms, &tensors[input]);
+    let state = TensorState { error: errors, ..results(functions, &choices, &forms, &tensors[input]) };
     Ok((Decision { choices, forms, fraction_bits, folds_into, positive }, state))
 }
 
@@ -138,6 +142,7 @@ fn constrain(
         candidate.weight = candidate.weight.max(weight * part);
         candidate.bias = candidate.bias.max(bias * part);
         candidate.noise += analysis.rounding(source.output) / (part * part);
+        candidate.roundings.push((analysis.rounding_error(source.output) / part, 255.0 / (weight * part).max(1e-30)));
     }
     let addends = class.addends.iter().filter(|a| tensors[a.tensor].constant[a.channel].is_none());
     let scales: Vec<f64> = addends.map(|a| tensors[a.tensor].scale[a.channel] * a.ratio * ratio).collect();
@@ -161,7 +166,7 @@ fn constrain(
     Ok(())
 }
 
-/// The state of an activation's results.
+/// The state of an activation's results, but for their errors.
 fn results(functions: &[Function], choices: &[Choice], forms: &[Form], input: &TensorState) -> TensorState {
     let mut out = TensorState::default();
     for (c, (choice, form)) in choices.iter().zip(forms).enumerate() {

@@ -59,6 +59,21 @@ impl<'a> Analysis<'a> {
         self.row(output).map(|(w, c)| w.iter().map(|w| w * w).sum::<f64>() * self.input.noise[c]).sum()
     }
 
+    /// Largest error of an output that errors of the inputs make, in real numbers.
+    pub(super) fn carried_error(&self, output: usize) -> f64 {
+        self.row(output).map(|(w, c)| w.iter().map(|w| w.abs()).sum::<f64>() * self.input.error[c]).sum()
+    }
+
+    /// Largest error of an output that rounding its weights and its bias makes, in units of the output, for inputs as on the
+    /// samples: half a unit of each weight times its input, and as much for the mean that the bias takes up.
+    pub(super) fn rounding_error(&self, output: usize) -> f64 {
+        let each = |c: usize| {
+            let largest = self.statistics[c].low.abs().max(self.statistics[c].high.abs());
+            self.linear.taps() as f64 * 0.5 * self.input.scale[c].abs() * (2.0 * largest + self.input.error[c])
+        };
+        self.channels(output).map(each).sum::<f64>() + 0.5
+    }
+
     /// Smallest and largest value of an output over the intervals of the inputs.
     pub(super) fn worst_case(&self, output: usize) -> [f64; 2] {
         let padded = self.linear.conv.padding != [0; 4];

@@ -48,6 +48,9 @@ pub(crate) struct Fixed {
     pub(crate) model: ModelFile,
     /// Per layer of the network; the architecture's first nodes are these, in order.
     pub(crate) notes: Vec<Note>,
+    /// No score is farther from that of the network in real numbers, for inputs that keep all values within what they are on
+    /// the samples.
+    pub(crate) error_bound: f64,
 }
 
 /// What is known of a node beyond its integers.
@@ -205,7 +208,8 @@ fn write(
     if let Some(parameters) = &model.parameters {
         parameters.check(&model.architecture)?;
     }
-    Ok(Fixed { model, notes })
+    let error_bound = tensors.last().map_or(0.0, |scores| scores.error.iter().copied().fold(0.0, f64::max));
+    Ok(Fixed { model, notes, error_bound })
 }
 
 /// The scales of a tensor's channels as their classes have them; 1 where no activation asked for one.

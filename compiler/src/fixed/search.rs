@@ -56,6 +56,9 @@ pub(crate) struct Candidate {
     pub(crate) bias: f64,
     /// Variance of Y caused by rounding the weights (with the sum over the averaged elements).
     pub(crate) noise: f64,
+    /// For each linear output that enters: by how much rounding its weights and bias changes Y at most, and the largest t for
+    /// which its weights fit without halving.
+    pub(crate) roundings: Vec<(f64, f64)>,
     /// Variance of x' that comes from the layers before, in real numbers.
     pub(crate) carried: f64,
     /// What a variance of the result costs in the next layer, relative to that layer's variance.
@@ -100,6 +103,30 @@ pub(crate) struct Choice {
 }
 
 impl Candidate {
+    /// Largest error of the result that a choice makes of inputs as on the samples, with x' off by `carried` already.
+    pub(crate) fn error(&self, choice: &Choice, carried: f64) -> f64 {
+        let (t, size) = (choice.linear.max(1e-300), choice.result.abs().max(1e-300));
+        let unit = f64::from(1u32 << choice.bits.shift);
+        let halved = |limit: f64| (t / limit).log2().ceil().max(0.0).exp2();
+        let weights = self.roundings.iter().map(|(error, limit)| error * halved(*limit)).sum::<f64>();
+        // T changes v by less than one; a sum before it has a rounded constant.
+        let x = carried + (weights + 1.0 + if choice.bits.shift > 0 { unit } else { 0.0 }) / t;
+        let (tau, seen) = (t / unit, self.form.seen);
+        // Changed polynomials are off by at most 2.7 times their root mean square over the range of the samples.
+        let polynomial = 2.5 / size + 2.7 * self.form.change;
+        match self.form.shape {
+            Shape::Relu => x,
+            Shape::Linear { leading, .. } => leading.abs() * x + 0.5 / size,
+            Shape::Square { leading, .. } => leading.abs() * (2.0 * seen + x) * x + polynomial,
+            Shape::Cubic { leading, linear, .. } => {
+                let slope = 3.0 * seen * seen + linear.abs() + (3.0 * seen + x) * x;
+                let lambda = 0.5 * (seen + x) / (tau * tau);
+                leading.abs() * (slope * x + lambda) + polynomial
+            }
+            Shape::Zero { .. } => 0.5 / size,
+        }
+    }
+
     /// What |x'| may reach: the form's bound, and six standard deviations of the error that comes with it.
     fn reach(&self) -> f64 {
         self.form.bound.max(1e-12) + 6.0 * self.carried.sqrt()

@@ -13,6 +13,9 @@ pub(super) struct TensorState {
     pub(super) scale: Vec<f64>,
     /// Variance of the error, in real numbers; of linear outputs, without what the rounding of their own weights adds.
     pub(super) noise: Vec<f64>,
+    /// Largest error for inputs as on the samples, in real numbers; of linear outputs, without what the rounding of their own
+    /// weights adds.
+    pub(super) error: Vec<f64>,
     /// The integer of a constant channel; its scale times its value is that only up to rounding.
     pub(super) constant: Vec<Option<f64>>,
     /// What values are possible if the bounds so far hold.
@@ -31,6 +34,7 @@ impl TensorState {
         Self {
             scale: vec![scale; channels],
             noise: vec![1.0 / (12.0 * scale * scale); channels],
+            error: vec![0.5 / scale; channels],
             constant: vec![None; channels],
             worst: vec![settings.input_range; channels],
             integers: vec![settings.input_range.map(|x| (x * scale).round()); channels],
@@ -42,6 +46,7 @@ impl TensorState {
         Self {
             scale: vec![1.0; outputs.len()],
             noise: outputs.clone().map(|o| analysis.carried(o)).collect(),
+            error: outputs.clone().map(|o| analysis.carried_error(o)).collect(),
             constant: vec![None; outputs.len()],
             worst: outputs.clone().map(|o| analysis.worst_case(o)).collect(),
             integers: vec![UNKNOWN; outputs.len()],
@@ -95,6 +100,7 @@ impl TensorState {
                 state.worst.iter_mut().zip(&other.worst).for_each(|(range, other)| larger(range, other));
                 state.integers.iter_mut().zip(&other.integers).for_each(|(range, other)| larger(range, other));
                 state.noise.iter_mut().zip(&other.noise).for_each(|(noise, other)| *noise = noise.max(*other));
+                state.error.iter_mut().zip(&other.error).for_each(|(error, other)| *error = error.max(*other));
                 state.constant.fill(None);
                 state
             }
@@ -129,6 +135,7 @@ impl TensorState {
         for (tensor, c) in channels {
             out.scale.push(tensor.scale[c]);
             out.noise.push(tensor.noise[c]);
+            out.error.push(tensor.error[c]);
             out.constant.push(tensor.constant[c]);
             out.worst.push(tensor.worst[c]);
             out.integers.push(tensor.integers[c]);
@@ -174,6 +181,9 @@ impl TensorState {
             };
             out.scale.push(scale);
             out.noise.push(terms().map(|(term, _)| term.noise[c]).sum());
+            // The constant's rounding; where the scale is not known yet, the activation counts it.
+            let own = if known { 0.5 / scale.abs() } else { 0.0 };
+            out.error.push(own + terms().map(|(term, _)| term.error[c]).sum::<f64>());
             out.constant.push((all_constant && known).then(integer));
             out.worst.push(worst);
             out.integers.push(integers);

@@ -32,6 +32,8 @@ pub struct Calibration {
     pub rounding_ulp: u32,
     /// Median distance of the two largest outputs, in the same units.
     pub gap_ulp: u32,
+    /// Farthest that roundings drawn at random moved an output, against rounding to the nearest, in the same units.
+    pub drawn_ulp: u32,
 }
 
 /// The secret integers of one node.

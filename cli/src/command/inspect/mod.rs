@@ -44,6 +44,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// Rounding intervals from here on say nothing: outputs have some 16 bits.
+const USELESS_ULP: u32 = 1 << 16;
+const USELESS_INTERVAL: i64 = USELESS_ULP as i64;
+
 /// Both directions of both phases.
 #[derive(Clone, Copy, Default, Serialize)]
 struct Bytes {
@@ -85,14 +89,26 @@ struct Report {
     input_fraction_bits: u8,
     input_range: [f64; 2],
     output_fraction_bits: u8,
+    /// Whether the client learns the class with the largest score alone.
+    class_output: bool,
     activations: usize,
     layers: Vec<Layer>,
     shared: Bytes,
     total: Bytes,
     rounds_prepare: u64,
     rounds_online: u64,
+    memory: MemoryReport,
     #[serde(skip_serializing_if = "Option::is_none")]
     rounding: Option<Rounding>,
+}
+
+/// Bytes that both parties hold.
+#[derive(Serialize)]
+struct MemoryReport {
+    client_prepared_inference: u64,
+    server_prepared_inference: u64,
+    server_while_preparing: u64,
+    server_transformed_weights: u64,
 }
 
 /// What the reference says of the output.
@@ -121,7 +137,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let rounding = if secret { Some(rounding(&file, &args.images).with_context(place)?) } else { None };
     let model = ClientModel::new(file.architecture.clone()).with_context(place)?;
-    let noise = if secret { ServerModel::new(file).with_context(place)?.noise_bits() } else { vec![] };
+    // Nothing is multiplied here: no weights need to be transformed.
+    let noise = match secret {
+        true => ServerModel::load(file, 0, &mut |_, _| {}).with_context(place)?.noise_bits(),
+        false => vec![],
+    };
     let forecast = model.forecast(&command::options(args.ot_depth));
     let report = report(model.architecture(), &forecast, &noise, rounding)?;
     let mut out = io::stdout().lock();
@@ -210,12 +230,19 @@ fn report(
         input_fraction_bits: architecture.input_fraction_bits,
         input_range: architecture.input_range.map(|end| f64::from(end) / scale),
         output_fraction_bits: architecture.output_fraction_bits(),
+        class_output: architecture.output != safenet_core::model::Output::Scores,
         activations: activations.map(|(_, shape)| shape.elements()).sum(),
         layers,
         shared,
         total,
         rounds_prepare: forecast.prepare_rounds,
         rounds_online: forecast.infer_rounds,
+        memory: MemoryReport {
+            client_prepared_inference: forecast.memory.client_bundle,
+            server_prepared_inference: forecast.memory.server_bundle,
+            server_while_preparing: forecast.memory.server_prepare,
+            server_transformed_weights: forecast.memory.weights,
+        },
         rounding,
     })
 }
@@ -241,10 +268,14 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
     writeln!(out, "id     {}", report.model_id)?;
     writeln!(
         out,
-        "input  {}, {low} to {high}, {} fraction bits; output {} fraction bits; {} activations\n",
+        "input  {}, {low} to {high}, {} fraction bits; output {}; {} activations\n",
         shape(report.input),
         report.input_fraction_bits,
-        report.output_fraction_bits,
+        if report.class_output {
+            "the class alone".to_owned()
+        } else {
+            format!("{} fraction bits", report.output_fraction_bits)
+        },
         report.activations,
     )?;
     let mut titles = vec!["<layer", "<kind", "shape", "fraction", "bound", "shift", "<channels"];
@@ -294,6 +325,16 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
         table::bytes(report.total.online_bytes_up + report.total.online_bytes_down),
         table::count(report.rounds_online, "round trip"),
     )?;
+    let memory = &report.memory;
+    writeln!(
+        out,
+        "memory: a prepared inference takes {} at the client, {} at the server; preparing it, up to {} more at the server, for \
+         ciphertexts; all weights transformed {} (--weight-memory of serve limits it)",
+        table::bytes(memory.client_prepared_inference),
+        table::bytes(memory.server_prepared_inference),
+        table::bytes(memory.server_while_preparing),
+        table::bytes(memory.server_transformed_weights),
+    )?;
     if let Some(rounding) = &report.rounding {
         let ulp = rounding.interval_ulp;
         match rounding.inputs {
@@ -301,11 +342,21 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
                 if let Some(made) = &rounding.calibration {
                     writeln!(
                         out,
-                        "rounding interval of the output: at most {} units of the last place on {} calibration samples, whose two best outputs are {} apart (median)",
-                        made.rounding_ulp, made.samples, made.gap_ulp
+                        "roundings: drawn at random, they moved an output by at most {} units of the last place; the two best outputs are {} apart (median)",
+                        made.drawn_ulp, made.gap_ulp
                     )?;
+                    if made.rounding_ulp < USELESS_ULP {
+                        writeln!(
+                            out,
+                            "        rounding interval of the output: at most {} on {} calibration samples",
+                            made.rounding_ulp, made.samples
+                        )?;
+                    }
                 }
-                writeln!(out, "        at most {ulp} for every input that there could be")?;
+                match ulp {
+                    0..USELESS_INTERVAL => writeln!(out, "        at most {ulp} for every input that there could be")?,
+                    _ => writeln!(out, "        (worst cases of so deep a network say nothing)")?,
+                }
             }
             n => writeln!(
                 out,
