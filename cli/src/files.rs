@@ -2,8 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 use safenet_core::model::{Architecture, ModelFile};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+#[cfg(feature = "compile")]
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+#[cfg(feature = "compile")]
+use std::io::Write;
 use std::path::Path;
 
 /// Largest model or network file that is read.
@@ -46,11 +50,13 @@ pub(crate) fn id(architecture: &Architecture) -> Result<String> {
 }
 
 /// Writes a file that anyone may read.
+#[cfg(feature = "compile")]
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).with_context(|| format!("{}: cannot write", path.display()))
 }
 
 /// Writes a file that holds secrets: where the system knows owners, no one but its owner may read a new one.
+#[cfg(feature = "compile")]
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);

@@ -43,6 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "compile")]
     Compile(command::compile::Args),
     Inspect(command::inspect::Args),
     Serve(command::serve::Args),
@@ -58,6 +59,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        #[cfg(feature = "compile")]
         Command::Compile(args) => command::compile::run(&args),
         Command::Inspect(args) => command::inspect::run(&args),
         Command::Serve(args) => command::serve::run(&args),

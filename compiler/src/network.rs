@@ -1,6 +1,6 @@
 //! The network in real numbers: a graph of layers, each reading earlier tensors.
 
-use safenet_core::model::{Channels, Convolution, Pool, Shape, Window, limits};
+use safenet_core::model::{Channels, Convolution, Pool, Shape, Window};
 
 /// Name of the last layer.
 pub(crate) const OUTPUT: &str = "output";
@@ -239,18 +239,4 @@ impl Function {
         }
         range
     }
-}
-
-/// A shape within the model file's limits.
-pub(crate) fn checked(channels: u64, height: u64, width: u64) -> std::result::Result<Shape, String> {
-    let elements = channels.checked_mul(height).and_then(|n| n.checked_mul(width));
-    let fits = elements.is_some_and(|n| (1..=limits::ELEMENTS as u64).contains(&n));
-    if !fits || channels > limits::CHANNELS as u64 {
-        return Err(format!(
-            "expected a tensor of 1 to {} elements in 1 to {} channels, got {channels}x{height}x{width}",
-            limits::ELEMENTS,
-            limits::CHANNELS
-        ));
-    }
-    Ok(Shape { channels: channels as u32, height: height as u32, width: width as u32 })
 }

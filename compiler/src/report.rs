@@ -1,6 +1,6 @@
 //! How exact and how safe a compiled model is, measured with the integer reference.
 
-use crate::Options;
+use crate::compile::Options;
 use crate::engine::{FloatNetwork, Statistics};
 use crate::error::Result;
 use crate::fixed::form::Shape as Form;

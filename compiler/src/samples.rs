@@ -86,7 +86,7 @@ impl Samples {
                 )));
             }
         };
-        let shape = crate::network::checked(shape[0], shape[1], shape[2])
+        let shape = crate::shape::checked(shape[0], shape[1], shape[2])
             .map_err(|e| Error::Samples(format!("array {image}: {e}")))?;
         let labels = if names.iter().any(|n| n == "label.npy") && image != "label.npy" {
             Some(

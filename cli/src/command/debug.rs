@@ -4,7 +4,6 @@ use crate::net;
 use crate::table::Table;
 use crate::{command, files, images};
 use anyhow::{Context, Result, bail, ensure};
-use safenet_compiler::FloatNetwork;
 use safenet_core::model::{Architecture, ModelFile, Output};
 use safenet_core::session::{Client, ClientModel, Options, Server, ServerModel, Session, Status};
 use safenet_reference::{Reference, Trace};
@@ -39,6 +38,7 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// The trained network from which the model was compiled
+    #[cfg(feature = "compile")]
     #[arg(long, value_name = "NET.onnx")]
     network: Option<PathBuf>,
     /// Inputs to look at, of those given
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let file = files::server_model(&args.model)?;
     let reference = Reference::new(&file).with_context(|| args.model.display().to_string())?;
     let scales = file.parameters.as_ref().map_or_else(Vec::new, |parameters| parameters.scales.clone());
-    let float = args.network.as_ref().map(|path| real_network(path, &file, &scales)).transpose()?;
+    let real = RealNetwork::new(args, &file)?;
     let client = ClientModel::new(file.architecture.clone())?;
     drop(file);
     let server = command::server_model(&args.model, args.memory.weight_memory)?;
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let input = reference.quantise(&sample.values).with_context(|| sample.name.clone())?;
         let (answer, tensors) = private(&client, &server, &input)?;
         let trace = reference.run_nominal(&input)?;
-        let real = float.as_ref().map(|float| float.trace(&sample.values)).transpose()?;
+        let real = real.trace(&sample.values)?;
         let layers = layers(&reference, &tensors, &trace, real.as_deref(), &scales);
         check_answer(client.architecture(), &answer, &tensors)?;
         good &= layers.iter().all(|layer| layer.fault.is_none());
@@ -108,16 +108,42 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The trained network, layer by layer as the compiler sees it.
-fn real_network(path: &PathBuf, file: &ModelFile, scales: &[Vec<f32>]) -> Result<FloatNetwork> {
-    let place = || path.display().to_string();
-    let (network, names) = safenet_compiler::float_network(&files::model_bytes(path)?).with_context(place)?;
-    ensure!(!scales.is_empty(), "{}: expected a model file that tells its scales; compile it again", place());
-    let nodes = file.architecture.nodes.iter().map(|node| &node.name);
-    if !names.iter().eq(nodes.take(names.len())) {
-        bail!("{}: expected the network from which the model was compiled, got another", place());
+/// The trained network in real numbers, layer by layer as the compiler sees it, if there is one to compare with.
+struct RealNetwork {
+    #[cfg(feature = "compile")]
+    network: Option<safenet_compiler::FloatNetwork>,
+}
+
+#[cfg(feature = "compile")]
+impl RealNetwork {
+    fn new(args: &Args, file: &ModelFile) -> Result<Self> {
+        let Some(path) = &args.network else { return Ok(Self { network: None }) };
+        let place = || path.display().to_string();
+        let (network, names) = safenet_compiler::float_network(&files::model_bytes(path)?).with_context(place)?;
+        let known = file.parameters.as_ref().is_some_and(|parameters| !parameters.scales.is_empty());
+        ensure!(known, "{}: expected a model file that tells its scales; compile it again", args.model.display());
+        let nodes = file.architecture.nodes.iter().map(|node| &node.name);
+        if !names.iter().eq(nodes.take(names.len())) {
+            bail!("{}: expected the network from which the model was compiled, got another", place());
+        }
+        Ok(Self { network: Some(network) })
     }
-    Ok(network)
+
+    /// The output of every layer.
+    fn trace(&self, values: &[f32]) -> Result<Option<Vec<Vec<f32>>>> {
+        Ok(self.network.as_ref().map(|network| network.trace(values)).transpose()?)
+    }
+}
+
+#[cfg(not(feature = "compile"))]
+impl RealNetwork {
+    fn new(_: &Args, _: &ModelFile) -> Result<Self> {
+        Ok(Self {})
+    }
+
+    fn trace(&self, _: &[f32]) -> Result<Option<Vec<Vec<f32>>>> {
+        Ok(None)
+    }
 }
 
 /// One inference with both parties in this process: the answer, and every tensor's values.

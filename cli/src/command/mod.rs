@@ -2,6 +2,7 @@
 
 pub(crate) mod accuracy;
 pub(crate) mod bench;
+#[cfg(feature = "compile")]
 pub(crate) mod compile;
 pub(crate) mod debug;
 pub(crate) mod infer;

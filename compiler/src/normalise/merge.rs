@@ -7,7 +7,8 @@
 
 use super::{Before, sums};
 use crate::error::Result;
-use crate::network::{Linear, Network, Op, Tensor, checked};
+use crate::network::{Linear, Network, Op, Tensor};
+use crate::shape::checked;
 use safenet_core::model::limits;
 
 /// Most weights of a layer that this makes.

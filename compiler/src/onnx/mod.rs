@@ -12,7 +12,8 @@ pub mod proto;
 mod value;
 
 use crate::error::{Error, Result, UnsupportedNode};
-use crate::network::{Function, Layer, Network, OUTPUT, Op, Tensor, checked};
+use crate::network::{Function, Layer, Network, OUTPUT, Op, Tensor};
+use crate::shape::checked;
 use operators::{Call, Fault};
 use prost::Message;
 use proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};

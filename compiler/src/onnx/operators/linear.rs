@@ -4,7 +4,8 @@ use super::super::attributes::{find, finite, flag, integer, pair};
 use super::super::value::Order;
 use super::windows::Windows;
 use super::{Call, Computed, Fault, Outputs, described, unsupported};
-use crate::network::{Linear, Op, checked};
+use crate::network::{Linear, Op};
+use crate::shape::checked;
 use safenet_core::model::{Convolution, Shape, limits};
 
 /// Y = W * X + B, in any number of groups.

@@ -13,7 +13,8 @@ use super::attributes::differs;
 use super::proto::{NodeProto, TensorProto};
 use super::value::{Computed, Order, Value};
 use super::{Builder, attributes, clip, constant, function, label};
-use crate::network::{Op, Tensor, checked};
+use crate::network::{Op, Tensor};
+use crate::shape::checked;
 use safenet_core::model::Shape;
 
 pub(super) use unsupported::not_last;

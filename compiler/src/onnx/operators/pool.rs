@@ -3,7 +3,8 @@
 use super::super::attributes::{find, flag, pair};
 use super::windows::Windows;
 use super::{Call, Computed, Fault, Outputs, described, shape::axis, unsupported};
-use crate::network::{Op, checked};
+use crate::network::Op;
+use crate::shape::checked;
 use safenet_core::model::{Edge, Pool, Shape, Window};
 
 /// The size and places of a pooling's windows.

@@ -5,7 +5,8 @@ use super::super::constant;
 use super::super::proto::element_type;
 use super::super::value::Order;
 use super::{Call, Computed, Fault, Outputs, described, unsupported};
-use crate::network::{Op, checked};
+use crate::network::Op;
+use crate::shape::checked;
 use safenet_core::model::{Channels, Edge, Shape, Window, limits};
 
 const KEEP_BATCH: &str = "keep the batch as the first dimension";

@@ -2,7 +2,7 @@
 
 use super::super::attributes::{find, flag, integers, pair, string};
 use super::super::proto::NodeProto;
-use crate::network::checked;
+use crate::shape::checked;
 use safenet_core::model::{Shape, limits};
 
 /// Windows over an image.
