@@ -107,7 +107,7 @@ pub(super) fn decide(
     let errors = candidates.iter().zip(&choices).zip(carried).map(|((c, choice), carried)| c.error(choice, carried));
     let errors = errors.collect();
     let forms: Vec<Form> = candidates.into_iter().map(|c| c.form).collect();
-    let state = TensorState { error: errors, ..results(functions, &choices, &forms, &tensors[input]) };
+    let state = TensorState { error: errors, ..results(&choices, &forms, &tensors[input]) };
     Ok((Decision { choices, forms, fraction_bits, folds_into, positive }, state))
 }
 
@@ -167,13 +167,13 @@ fn constrain(
 }
 
 /// The state of an activation's results, but for their errors.
-fn results(functions: &[Function], choices: &[Choice], forms: &[Form], input: &TensorState) -> TensorState {
+fn results(choices: &[Choice], forms: &[Form], input: &TensorState) -> TensorState {
     let mut out = TensorState::default();
     for (c, (choice, form)) in choices.iter().zip(forms).enumerate() {
         let offset = (constant(form) * choice.result).round();
         // Beyond what was calibrated, values are possible up to the bound in bits.
         let reach = f64::from((1u32 << choice.bits.bound) >> 1) / choice.linear.max(1e-300);
-        let worst = possible(form, reach, functions[c], input.worst[c]);
+        let worst = possible(form, reach, input.worst[c]);
         let width = choice.bits.bound - choice.bits.shift;
         let top = f64::from((1u32 << width) >> 1) - 1.0;
         let integers = match form.shape {
@@ -235,18 +235,20 @@ pub(super) fn write_activation(decision: &Decision, name: &str) -> Result<(Fixed
 }
 
 /// What results are possible if the channel's bound holds.
-fn possible(form: &Form, bound: f64, function: Function, worst: [f64; 2]) -> [f64; 2] {
+fn possible(form: &Form, bound: f64, worst: [f64; 2]) -> [f64; 2] {
     let ends = |low: f64, high: f64| {
         let [low, high] = [low.max(-bound), high.min(bound)];
         if low <= high { [low, high] } else { [0.0, 0.0] }
     };
-    let inner = |low: f64, high: f64| ends(form.factor * low + form.shift, form.factor * high + form.shift);
+    let inner = |low: f64, high: f64| {
+        let x = [form.factor * low + form.shift, form.factor * high + form.shift];
+        ends(x[0].min(x[1]), x[0].max(x[1]))
+    };
     match form.shape {
         FormShape::Relu => inner(worst[0], worst[1]).map(|x| x.max(0.0)),
         FormShape::Linear { leading, constant } => {
-            let [low, high] = function.range(worst[0], worst[1]);
-            let reach = leading.abs() * bound;
-            [low.max(constant - reach), high.min(constant + reach)]
+            let ends = inner(worst[0], worst[1]).map(|x| leading * x + constant);
+            [ends[0].min(ends[1]), ends[0].max(ends[1])]
         }
         FormShape::Square { leading, constant } => {
             let [low, high] = inner(worst[0], worst[1]);

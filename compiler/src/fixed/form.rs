@@ -3,7 +3,7 @@
 //!
 //! | function | linear output x' | result |
 //! |---|---|---|
-//! | ReLU | x | max(x', 0) |
+//! | ReLU | x | max(x', 0); x' or 0 where the calibrated range, widened by the margin, lies to one side of 0 |
 //! | degree 1 | c1·x + c0, or x | x', or c1·x' + c0 |
 //! | degree 2 | x + h, h = c1 / 2c2 | c2·x'² + γ, γ = c0 − c2·h² |
 //! | degree 3 | x + h, h = c2 / 3c3 | c3·(x'³ + μ·x') + γ, μ = c1/c3 − 3h², γ = c0 − c3·(h³ + μ·h) |
@@ -143,6 +143,14 @@ pub(crate) fn cubic_scale(linear: f64, bound: f64) -> f64 {
 pub(crate) fn form(function: &Function, range: &Range, folds: bool) -> Form {
     let (degree, c) = match function {
         Function::Relu => {
+            // Where the widened range lies to one side of 0, nothing is compared: it is a constant or a line there.
+            let [low, high] = range.widened();
+            if high <= 0.0 {
+                return constant(0.0);
+            }
+            if low >= 0.0 {
+                return line(IDENTITY, range, folds);
+            }
             let reach = range.symmetric();
             return Form {
                 shape: Shape::Relu,
@@ -166,6 +174,8 @@ pub(crate) fn form(function: &Function, range: &Range, folds: bool) -> Form {
         _ => cubic(c, range),
     }
 }
+
+const IDENTITY: [f64; 4] = [0.0, 1.0, 0.0, 0.0];
 
 fn constant(constant: f64) -> Form {
     Form {
