@@ -1,5 +1,6 @@
 //! The compiler's network in 32-bit real numbers.
 
+use super::exact::exact;
 use super::graph::Writer;
 use super::{Plan, guarded, parse};
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ impl FloatNetwork {
         let shapes: Vec<Shape> = std::iter::once(network.input).chain(network.layers.iter().map(|l| l.shape)).collect();
         let graph = Writer::write(network).map_err(Error::Network)?;
         let build = || {
-            let model = parse(graph, OPSET)?.into_typed()?.into_decluttered()?;
+            let model = exact(&parse(graph, OPSET)?.into_typed()?)?.into_decluttered()?;
             for (i, (shape, layer)) in shapes[1..].iter().zip(&network.layers).enumerate() {
                 let fact = model.output_fact(i)?;
                 let expected = [1, shape.channels as usize, shape.height as usize, shape.width as usize];

@@ -5,6 +5,7 @@
 //! graphs of standard operators.
 
 mod constant;
+mod exact;
 mod float;
 mod graph;
 mod runner;

@@ -1,5 +1,6 @@
 //! An ONNX file, run as it is.
 
+use super::exact::exact;
 use super::{Plan, element_type, guarded};
 use crate::error::{Error, Result};
 use prost::Message;
@@ -77,7 +78,7 @@ impl OnnxRunner {
         output.r#type = None;
         let plan = guarded(|| {
             let engine = tract_onnx::onnx().with_ignore_value_info(true);
-            let model = engine.model_for_proto_model(&model)?.into_typed()?.into_decluttered()?;
+            let model = exact(&engine.model_for_proto_model(&model)?.into_typed()?)?.into_decluttered()?;
             // Shapes that contradict each other stay symbolic.
             let shape = &model.output_fact(0)?.shape;
             ensure!(

@@ -8,7 +8,6 @@ use crate::engine::{FloatNetwork, OnnxRunner};
 use crate::network::{Function, Network, OUTPUT, Op};
 use crate::onnx::proto::*;
 use crate::onnx::read;
-use proptest::prelude::*;
 use prost::Message;
 
 /// Numbers from a seed (Marsaglia's xorshift, 2003).
@@ -232,8 +231,8 @@ fn step(g: &mut Graph, x: &Value, r: &mut Random) -> Option<Value> {
             let axis = r.below(s.len());
             let start = r.below(s[axis]);
             let count = 1 + r.below(s[axis] - start);
-            // The engine fails on some steps behind convolutions.
-            let step = 1;
+            // Channels are taken in a row.
+            let step = if axis == 0 { 1 } else { 1 + r.below(3) };
             let (starts, ends) = (g.integers(&[start as i64]), g.integers(&[(start + count) as i64]));
             let (axes, steps) = (g.integers(&[axis as i64 + 1]), g.integers(&[step as i64]));
             let y = g.node("Slice", &[name, &starts, &ends, &axes, &steps], vec![]);
@@ -396,17 +395,16 @@ fn difference(bytes: &[u8], network: &Network, input: &[f32]) -> f32 {
     expected.iter().zip(&got).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn networks_compute_what_their_files_compute(seed: u64) {
-        let mut r = Random(seed | 1);
+#[test]
+fn networks_compute_what_their_files_compute() {
+    for number in 0..200u64 {
+        // Xorshift wants seeds of many bits.
+        let mut r = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let (bytes, shape) = random(&mut r);
         let network = normal(&bytes);
         let input = r.reals(shape.iter().product(), 1.0);
         let difference = difference(&bytes, &network, &input);
-        prop_assert!(difference < 1e-4, "{} in {:?}", difference, network);
+        assert!(difference < 1e-4, "network {number}: {difference} in {network:?}");
     }
 }
 
