@@ -20,7 +20,8 @@ const CHUNK_ELEMENTS: usize = 2048;
 /// Random OTs that the client receives are extended in runs of at most this many.
 const CHUNK_OTS: usize = 1 << 15;
 /// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
-const BATCH_BYTES: u64 = 64 << 20;
+/// In tests a few requests, so that small networks have several batches.
+const BATCH_BYTES: u64 = if cfg!(test) { 1 << 19 } else { 64 << 20 };
 /// Most requests of one layer: 384 MiB at the server.
 const LAYER_REQUESTS: usize = 4096;
 /// Most bits of one message of inference: 1 GiB.

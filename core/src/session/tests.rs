@@ -1,6 +1,7 @@
 //! Client and server back to back in memory.
 
 mod graphs;
+mod random;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
@@ -211,7 +212,10 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>]) {
                 layer::convolve(conv, (input, &words(inputs[0])), weights, unread, (output, &mut out));
                 let bias: Vec<i32> = bias.iter().zip(unread).map(|(&b, &unread)| if unread { 0 } else { b }).collect();
                 add(&mut out, &bias);
-                assert_eq!(words(got), out, "{}", node.name);
+                // What no one reads may be anything.
+                let read = |i: &usize| !unread[i / output.plane()];
+                let both = words(got);
+                assert!((0..out.len()).filter(read).all(|i| both[i] == out[i]), "{}", node.name);
             }
             (Op::Activation(activation), NodeSecret::Activation(channels)) => {
                 for (place, (&value, &y)) in got.iter().zip(inputs[0]).enumerate() {

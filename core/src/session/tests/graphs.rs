@@ -57,7 +57,7 @@ fn odd(prg: &mut Prg) -> ModelFile {
 }
 
 /// Gives an architecture small random weights and constants.
-fn with_secrets(architecture: Architecture, prg: &mut Prg) -> ModelFile {
+pub(super) fn with_secrets(architecture: Architecture, prg: &mut Prg) -> ModelFile {
     let shapes = architecture.shapes().unwrap();
     let secret = |channel: &Channel| ChannelSecret {
         offset: if channel.kind == Kind::Relu { 0 } else { 17 },
