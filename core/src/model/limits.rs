@@ -10,6 +10,8 @@ pub const ELEMENTS: usize = 1 << 26;
 pub const ALL_CHANNELS: u64 = 1 << 20;
 /// Elements of all tensors together.
 pub const ALL_ELEMENTS: u64 = 1 << 28;
+/// Channels that all convolutions read together, each counted as often as it is read.
+pub const ALL_READ_CHANNELS: u64 = 1 << 22;
 /// Additions of a pooling layer: output elements times window.
 pub const POOL_ADDITIONS: u64 = 1 << 32;
 /// Bits of a truncated value at a ReLU: five digits of five bits, and the sign (`docs/protocol.md`, ReLU).

@@ -5,8 +5,8 @@ use super::graphs::with_secrets;
 use super::{Pipe, check_tensors};
 use crate::layer;
 use crate::model::{
-    Activation, Architecture, Channel, Channels, Convolution, Edge, Kind, Max, ModelFile, Node, Op, Output,
-    Pool, Shape, Sum, Window,
+    Activation, Architecture, Channel, Channels, Convolution, Edge, Kind, Max, ModelFile, Node, Op, Output, Pool,
+    Shape, Sum, Window,
 };
 use crate::prg::{Prg, Seed};
 use crate::session::{ClientModel, Options, Phase, ServerModel};
@@ -180,7 +180,7 @@ impl Draft {
     }
 }
 
-fn draw(seed: u8) -> ModelFile {
+pub(super) fn draw(seed: u8) -> ModelFile {
     let mut prg = Prg::new(&Seed::from_bytes([seed; 32]));
     let input =
         Shape { channels: 1 + prg.below(4) as u32, height: 1 + prg.below(5) as u32, width: 1 + prg.below(5) as u32 };
