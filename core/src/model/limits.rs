@@ -20,6 +20,8 @@ pub const RELU_WIDTH: u8 = 26;
 pub const BOUND_BITS: u8 = 30;
 /// Bits by which a polynomial channel is shifted on its way back from the field.
 pub const BACK_SHIFT: u8 = 20;
+/// Bytes of an encoded architecture: what is decoded takes some forty times as many before anything else is counted.
+pub const ARCHITECTURE_BYTES: usize = 1 << 25;
 /// Bytes of the network's name.
 pub const NAME: usize = 256;
 /// Tensors that a node reads.
