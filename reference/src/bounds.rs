@@ -154,5 +154,7 @@ fn larger(max: Max, a: ChannelBounds, b: ChannelBounds) -> ChannelBounds {
     // What follows may take the width for granted: a <= b + 2^(w-1) - 1, b <= a + 2^(w-1).
     let reach = 1i64 << (max.width - 1);
     let high = a.high.min(b.high + reach - 1).max(b.high.min(a.high + reach));
-    ChannelBounds { low: a.low.max(b.low), high, holds }
+    let low = a.low.max(b.low);
+    // No value keeps the width where the intervals lie further apart than it reaches.
+    ChannelBounds { low, high: high.max(low), holds }
 }

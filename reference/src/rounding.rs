@@ -66,7 +66,8 @@ fn cubic_limit(back_shift: u8) -> i64 {
 
 /// v³ + λ·v; saturates far outside the protocol's range, so that a wild value stays wild.
 fn cubic(v: i64, lambda: i64) -> i64 {
-    let v = i128::from(v);
+    // |λ| is below 2^34: beyond 2^40 the cube decides, and is out of range already.
+    let v = i128::from(v.clamp(-(1 << 40), 1 << 40));
     let z = v * v * v + i128::from(lambda) * v;
     z.clamp(-(1 << 62), 1 << 62) as i64
 }

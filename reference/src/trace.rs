@@ -145,8 +145,10 @@ impl Trace {
         Ok(answer.iter().enumerate().find_map(|(index, &value)| match &self.candidates {
             Some(candidates) => {
                 let candidates = &candidates[index];
-                let (nominal, possible) = (candidates.class(expected.nominal[index]), candidates.classes().len());
-                (!candidates.hold(value)).then_some(Mismatch::Class { index, value, nominal, possible })
+                (!candidates.hold(value)).then(|| {
+                    let (nominal, possible) = (candidates.class(expected.nominal[index]), candidates.classes().len());
+                    Mismatch::Class { index, value, nominal, possible }
+                })
             }
             None => {
                 let (low, high) = (expected.low[index], expected.high[index]);

@@ -603,6 +603,62 @@ fn random_graphs_reach_every_operator() {
     assert!(seen.values().all(|&count| count > 50) && quiet > 100 && classes > 20, "{seen:?} {quiet} {classes}");
 }
 
+/// Numbers that no compiler writes: values far outside every bound are reported and held, and nothing leaves 64 bits (tests
+/// check arithmetic).
+#[test]
+fn extreme_numbers_end_in_overflows_and_in_no_panic() {
+    let extremes = [i32::MIN, i32::MIN + 1, -1, 0, 1, 1 << 20, i32::MAX];
+    let mut overflows = 0;
+    for seed in 1..=400 {
+        let coins = &mut Coins(seed * 0x9e37_79b9);
+        let (mut model, input) = network(coins);
+        let mut extreme = || extremes[coins.range(0, 6) as usize];
+        model.architecture.input_range = [i32::MIN, i32::MAX];
+        for node in &mut model.architecture.nodes {
+            if let Op::Sum(sum) = &mut node.op {
+                sum.multipliers.iter_mut().flatten().for_each(|m| *m = extreme());
+            }
+        }
+        for secret in &mut model.parameters.as_mut().unwrap().nodes {
+            match secret {
+                NodeSecret::Sum(constants) => constants.iter_mut().for_each(|c| *c = extreme()),
+                NodeSecret::Convolution { weights, bias } => {
+                    weights.iter_mut().for_each(|w| *w = if extreme() < 0 { -255 } else { 255 });
+                    bias.iter_mut().for_each(|b| *b = extreme());
+                }
+                NodeSecret::Activation(channels) => {
+                    channels.iter_mut().filter(|c| c.offset != 0).for_each(|c| c.offset = extreme());
+                    channels.iter_mut().filter(|c| c.lambda != 0).for_each(|c| c.lambda = (1 << 34) - 1);
+                }
+                NodeSecret::None => {}
+            }
+        }
+        let reference = Reference::new(&model).unwrap();
+        let input: Vec<i32> = input.iter().map(|_| extreme()).collect();
+        let trace = reference.run(&input).unwrap();
+        overflows += usize::from(trace.overflow.is_some());
+        trace.contains(&trace.nominal_answer()).unwrap();
+        reference.run_sampled(&input, &mut || 3 << 60).unwrap();
+        let ends = [i32::MIN, i32::MAX].map(|end| vec![end; input.len()]);
+        reference.run_range(&ends[0], &ends[1]).unwrap();
+        reference.bounds();
+        assert!(reference.worst_spread() >= 0);
+        for (index, node) in model.architecture.nodes.iter().enumerate() {
+            let inputs: Vec<&[i64]> = node.inputs.iter().map(|&t| &trace.tensors[t as usize].nominal[..]).collect();
+            reference.allowed(index, &inputs, &trace.tensors[index + 1].nominal);
+        }
+    }
+    assert!(overflows > 200, "{overflows}");
+    // A cube of what a convolution of large values reaches.
+    let cubic = Channel { kind: Kind::Cubic, bound_bits: 13, shift: 0, back_shift: 0 };
+    let mut model = single(cubic);
+    model.architecture.input = Shape { channels: 64, height: 1, width: 2 };
+    let nodes = &mut model.parameters.as_mut().unwrap().nodes;
+    nodes[0] = NodeSecret::Convolution { weights: vec![255; 64], bias: vec![0] };
+    let trace = Reference::new(&model).unwrap().run(&[i32::MAX; 128]).unwrap();
+    assert!(trace.overflow.is_some());
+}
+
 /// A single activation node after a convolution that passes its input on.
 fn single(channel: Channel) -> ModelFile {
     let conv = Convolution {

@@ -82,6 +82,7 @@ impl Architecture {
         }
         let mut shapes = vec![self.input.checked().map_err(|e| e.context("input"))?];
         let (mut channels, mut elements) = (u64::from(self.input.channels), self.input.elements() as u64);
+        let mut read = 0;
         // Whether the client knows a tensor's mask before any answer of the server: convolutions take no others.
         let mut known = vec![true];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -105,6 +106,15 @@ impl Architecture {
             }
             let inputs: Vec<Shape> = node.inputs.iter().map(|&input| shapes[input as usize]).collect();
             let shape = node.op.output(&inputs).and_then(Shape::checked).map_err(place)?;
+            if matches!(node.op, Op::Convolution(_)) {
+                read += u64::from(inputs[0].channels);
+            }
+            if read > limits::ALL_READ_CHANNELS {
+                return Err(place(malformed(format!(
+                    "expected at most {} channels that convolutions read in all, got more",
+                    limits::ALL_READ_CHANNELS
+                ))));
+            }
             shapes.push(shape);
             known.push(if node.op.is_local() { all_known } else { !matches!(node.op, Op::Convolution(_)) });
             channels += u64::from(shape.channels);

@@ -9,6 +9,7 @@
 
 use super::Architecture;
 use super::Parameters;
+use super::limits;
 use crate::error::{Error, ErrorKind, Result};
 use alloc::{format, vec::Vec};
 use serde::{Serialize, de::DeserializeOwned};
@@ -51,8 +52,8 @@ impl ModelFile {
         if version != VERSION {
             return Err(malformed(format!("version: expected {VERSION}, got {version}")));
         }
-        let architecture: Architecture = rest.part("architecture")?;
-        let parameters: Option<Parameters> = if secret { Some(rest.part("parameters")?) } else { None };
+        let architecture: Architecture = rest.part("architecture", limits::ARCHITECTURE_BYTES)?;
+        let parameters: Option<Parameters> = if secret { Some(rest.part("parameters", usize::MAX)?) } else { None };
         let hashed = rest.position;
         let hash = rest.take(HASH_BYTES, "hash")?;
         if rest.position != bytes.len() {
@@ -76,7 +77,7 @@ impl ModelFile {
         let parameters =
             self.parameters.as_ref().ok_or_else(|| malformed("parameters: expected the server's secrets, got none"))?;
         parameters.check(&self.architecture)?;
-        let architecture = encode(&self.architecture)?;
+        let architecture = encode_public(&self.architecture)?;
         let parameters = Zeroizing::new(encode(parameters)?);
         Ok(Zeroizing::new(file(SERVER_MAGIC, &[&architecture, &parameters])?))
     }
@@ -87,7 +88,7 @@ impl ModelFile {
     /// [`ErrorKind::MalformedModel`] if the architecture is not one.
     pub fn public_bytes(&self) -> Result<Vec<u8>> {
         self.architecture.shapes()?;
-        file(PUBLIC_MAGIC, &[&encode(&self.architecture)?])
+        file(PUBLIC_MAGIC, &[&encode_public(&self.architecture)?])
     }
 }
 
@@ -103,6 +104,19 @@ impl Architecture {
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>> {
     postcard::to_allocvec(value).map_err(|e| malformed(format!("encoding: {e}")))
+}
+
+/// The architecture's encoding, no longer than what [`ModelFile::read`] takes.
+fn encode_public(architecture: &Architecture) -> Result<Vec<u8>> {
+    let bytes = encode(architecture)?;
+    if bytes.len() > limits::ARCHITECTURE_BYTES {
+        return Err(malformed(format!(
+            "architecture: expected at most {} bytes, got {}",
+            limits::ARCHITECTURE_BYTES,
+            bytes.len()
+        )));
+    }
+    Ok(bytes)
 }
 
 fn file(magic: [u8; 8], parts: &[&[u8]]) -> Result<Vec<u8>> {
@@ -142,8 +156,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A length and that many bytes, wholly used up by one value. What it allocates is bounded by the bytes that are there.
-    fn part<T: DeserializeOwned>(&mut self, what: &str) -> Result<T> {
+    fn part<T: DeserializeOwned>(&mut self, what: &str, most: usize) -> Result<T> {
         let length = self.length(what)? as usize;
+        if length > most {
+            return Err(malformed(format!("{what}: expected at most {most} bytes, got {length}")));
+        }
         let (value, rest) =
             postcard::take_from_bytes(self.take(length, what)?).map_err(|e| malformed(format!("{what}: {e}")))?;
         match rest.len() {

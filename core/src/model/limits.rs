@@ -10,6 +10,8 @@ pub const ELEMENTS: usize = 1 << 26;
 pub const ALL_CHANNELS: u64 = 1 << 20;
 /// Elements of all tensors together.
 pub const ALL_ELEMENTS: u64 = 1 << 28;
+/// Channels that all convolutions read together, each counted as often as it is read.
+pub const ALL_READ_CHANNELS: u64 = 1 << 22;
 /// Additions of a pooling layer: output elements times window.
 pub const POOL_ADDITIONS: u64 = 1 << 32;
 /// Bits of a truncated value at a ReLU: five digits of five bits, and the sign (`docs/protocol.md`, ReLU).
@@ -18,6 +20,8 @@ pub const RELU_WIDTH: u8 = 26;
 pub const BOUND_BITS: u8 = 30;
 /// Bits by which a polynomial channel is shifted on its way back from the field.
 pub const BACK_SHIFT: u8 = 20;
+/// Bytes of an encoded architecture: what is decoded takes some forty times as many before anything else is counted.
+pub const ARCHITECTURE_BYTES: usize = 1 << 25;
 /// Bytes of the network's name.
 pub const NAME: usize = 256;
 /// Tensors that a node reads.

@@ -210,6 +210,18 @@ fn parameters_of_another_architecture_are_refused() {
     refused(&|n| n.swap(0, 1), "got those of another");
 }
 
+#[test]
+fn architectures_that_would_take_much_memory_to_decode_are_refused() {
+    let length = limits::ARCHITECTURE_BYTES + 1;
+    let mut file = PUBLIC_MAGIC.to_vec();
+    file.extend_from_slice(&1u32.to_le_bytes());
+    file.extend_from_slice(&(length as u32).to_le_bytes());
+    file.resize(file.len() + length + 32, 0);
+    let error = ModelFile::read(&rehash(file)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::MalformedModel);
+    assert!(error.message().contains("architecture: expected at most 33554432 bytes, got 33554433"), "{error}");
+}
+
 proptest! {
     #[test]
     fn cut_or_changed_files_are_refused_without_a_panic(at in 0usize..400, bit in 0u8..8, cut in any::<bool>(), fix in any::<bool>()) {

@@ -24,6 +24,8 @@ const CHUNK_OTS: usize = 1 << 15;
 const BATCH_BYTES: u64 = if cfg!(test) { 1 << 19 } else { 64 << 20 };
 /// Most requests of one layer: 384 MiB at the server.
 const LAYER_REQUESTS: usize = 4096;
+/// Most answers of one layer: about 20 GiB of traffic.
+const LAYER_RESPONSES: usize = 1 << 20;
 /// Most bits of one message of inference: 1 GiB.
 const MESSAGE_BITS: u64 = 1 << 33;
 
@@ -105,12 +107,15 @@ impl Schedule {
         let (output, last_readers) = (architecture.output, architecture.last_readers());
         let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
         for (index, packing) in schedule.packings() {
-            if packing.request_ciphertexts() > LAYER_REQUESTS {
+            let counts = [packing.request_ciphertexts(), packing.response_ciphertexts()];
+            if counts[0] > LAYER_REQUESTS || counts[1] > LAYER_RESPONSES {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
                     alloc::format!(
-                        "node {index}: expected at most {LAYER_REQUESTS} request ciphertexts of a layer, got {}",
-                        packing.request_ciphertexts()
+                        "node {index}: expected at most {LAYER_REQUESTS} request ciphertexts of a layer and {LAYER_RESPONSES} \
+                         answers, got {} and {}",
+                        counts[0],
+                        counts[1]
                     ),
                 ));
             }

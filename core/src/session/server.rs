@@ -452,7 +452,7 @@ impl Party {
     async fn infer(&mut self, link: &Link, message: &[u8]) -> Result<()> {
         let (id, words) = message.split_at(BUNDLE_BYTES);
         let id = BundleId::from_bytes(<[u8; BUNDLE_BYTES]>::try_from(id).unwrap_or([0; BUNDLE_BYTES]));
-        let Bundle { masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
+        let Bundle { mut masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
         let private = self.private.clone();
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
         // What no later node reads is erased.
@@ -466,7 +466,7 @@ impl Party {
             let computed = match (&node.op, &private.parameters.nodes[index], &schedule.steps[index]) {
                 (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, Step::Linear(step)) => {
                     // y + m = W · (x + r) + s + bias.
-                    let mut out = masks[index].clone();
+                    let mut out = core::mem::take(&mut masks[index]);
                     let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
                     planes.filter(|(_, unread)| !**unread).for_each(|((plane, &bias), _)| add(plane, bias));
                     layer::convolve(conv, (shape, input(0)), weights, &step.unread, (output, &mut out));

@@ -1,6 +1,7 @@
 //! Client and server back to back in memory.
 
 mod graphs;
+mod hostile;
 mod random;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};

@@ -4,6 +4,7 @@
 //! Each attack succeeds on an answer that was put together here from the same steps with one left out, so it can tell.
 
 use super::*;
+use crate::rlwe::linear::Layout;
 use crate::rlwe::poly::Values;
 
 /// Reads the polynomial w off c1 = w·a by division in the transformed domain, as integers of least magnitude.
@@ -185,4 +186,67 @@ fn the_uniform_half_tells_no_slot_multipliers() {
     let mut share = alloc::vec![0; SLOTS.degree];
     let hidden = slots::hidden_products(&public, &request, &u, &mut prg, &mut share).unwrap();
     assert_eq!(right(&read(hidden.c1.into_values())), 0);
+}
+
+/// Every coefficient that is sent, of every answer of packings of every sort, has a mask and flooding of its own, and every
+/// answer a zero encryption of its own, also when the same requests are answered again.
+#[test]
+fn every_answer_of_every_packing_is_hidden_whole() {
+    let mut prg = prg(15);
+    let (key, public) = keys(&LINEAR, &mut prg);
+    let strided = ConvShape { stride_height: 2, stride_width: 2, pad_top: 1, pad_left: 1, ..layer(2, 7, 5, 3) };
+    let grouped = ConvShape { groups: 3, ..layer(6, 5, 9, 2) };
+    let [whole, parts] = [[7, 7], [2, 3]];
+    let layouts = [
+        // Tiles, the last of which hold fewer windows; two channels an answer, but the last.
+        (layer(2, 8, 5, 3), Layout { tile: parts, apart: [false; 2], inputs: 1, outputs: 2 }),
+        (strided, Layout { tile: whole, apart: [true; 2], inputs: 3, outputs: 2 }),
+        (strided, Layout { tile: parts, apart: [true, false], inputs: 2, outputs: 4 }),
+        (grouped, Layout { tile: whole, apart: [false; 2], inputs: 4, outputs: 4 }),
+        // Products with integers, in one tile and in several.
+        (layer(2, 6, 3, 1), Layout { tile: whole, apart: [false; 2], inputs: 1, outputs: 1 }),
+        (layer(2, 6, 3, 1), Layout { tile: parts, apart: [false; 2], inputs: 1, outputs: 1 }),
+    ];
+    let (mut masks, mut floods) = (Vec::new(), Vec::new());
+    // The first words of the uniform halves: bare and as they leave.
+    let mut halves = Vec::new();
+    for (shape, layout) in layouts {
+        let packing = LinearPacking::new(&shape, layout).unwrap();
+        let w: Vec<i16> = (0..packing.weights()).map(|_| prg.below(511) as i16 - 255).collect();
+        let weights = LinearWeights::new(&packing, &w, Keep::Plain).unwrap();
+        // r = 0: what decrypts is s.
+        let r = alloc::vec![0; packing.inputs()];
+        let requests: Vec<_> = (0..packing.request_ciphertexts())
+            .map(|i| encrypt_request(&key, &packing, &r, i, &mut prg).unwrap())
+            .collect();
+        let absorbed = || {
+            let mut responder = LinearResponder::new(&weights);
+            requests.iter().enumerate().for_each(|(i, request)| responder.absorb(i, request).unwrap());
+            responder
+        };
+        let mut bare = absorbed();
+        for mut responder in [absorbed(), absorbed()] {
+            let mut s = alloc::vec![0; packing.outputs()];
+            for j in 0..packing.response_ciphertexts() {
+                let hidden = responder.hidden(j, &public, &mut prg, &mut s).unwrap();
+                if let Ok(sum) = bare.take_sum(j) {
+                    halves.push(lift(&sum.c1.into_coefficients())[..8].to_vec());
+                }
+                halves.push(lift(&hidden.c1)[..8].to_vec());
+                let own: Vec<u32> = packing.response_outputs(j).map(|output| s[output]).collect();
+                floods.extend(noise_at(phase(&key, hidden), &packing.output_places(j).collect::<Vec<_>>(), &own));
+            }
+            masks.extend(s);
+        }
+    }
+    // No word twice: all are drawn, and drawn anew. Two of so few are equal with probability 2^-12.
+    fn all_differ<T: Ord>(mut values: Vec<T>) -> bool {
+        values.sort();
+        values.windows(2).all(|pair| pair[0] != pair[1])
+    }
+    assert!(masks.len() > 900 && masks.len() == floods.len(), "{}", masks.len());
+    assert!(all_differ(masks) && all_differ(halves));
+    // Uniform in [-2^58, 2^58): all but one in 2^18 beyond 2^40, and none beyond the end.
+    assert!(floods.iter().all(|x| (1 << 40..(1 << 58) + (1 << 20)).contains(&x.unsigned_abs())));
+    assert!(all_differ(floods));
 }
