@@ -98,7 +98,9 @@ fn view(call: &mut Call<'_>, x: Computed, dims: &[u64]) -> Outputs {
         call.builder.note(format!("the input is an image of shape {image}, which the file takes as a vector"));
         return Ok(vec![Computed::image(0, image)]);
     }
-    Ok(vec![Computed { dims, ..x }])
+    // Elements of one channel or of one pixel are in either order.
+    let order = if x.shape.channels == 1 || x.shape.plane() == 1 { Order::Same } else { x.order };
+    Ok(vec![Computed { dims, order, ..x }])
 }
 
 /// Whether a node reads the network's input and no other does, so that it may be declared to be something else.
@@ -194,10 +196,6 @@ pub(super) fn transpose(call: &mut Call<'_>) -> Outputs {
     let dims: Vec<u64> = order.iter().map(|&p| u64::from(x.dims[p])).collect();
     let all: Vec<u64> = std::iter::once(1).chain(dims).collect();
     let whole = order.clone();
-    order.retain(|&p| x.dims[p] != 1);
-    if order.is_sorted() {
-        return view(call, x, &all);
-    }
     let Shape { channels, height, width } = x.shape;
     if x.order == Order::Same && x.dims == [channels, height, width] && whole == [1, 2, 0] {
         let dims = vec![height, width, channels];
@@ -205,6 +203,10 @@ pub(super) fn transpose(call: &mut Call<'_>) -> Outputs {
     }
     if x.order == Order::ChannelsLast(x.shape) && x.dims == [height, width, channels] && whole == [2, 0, 1] {
         return Ok(vec![Computed::image(x.tensor, x.shape)]);
+    }
+    order.retain(|&p| x.dims[p] != 1);
+    if order.is_sorted() {
+        return view(call, x, &all);
     }
     if whole == [2, 0, 1] && x.dims == [channels, height, width] && is_input(call, &x) {
         let image = Shape { channels: width, height: channels, width: height };
