@@ -46,6 +46,9 @@ pub(crate) struct Args {
     limit: u32,
     #[command(flatten)]
     memory: command::WeightMemory,
+    /// Print no layers, only what was found of each input
+    #[arg(long)]
+    summary: bool,
     /// Print one JSON object per input
     #[arg(long)]
     json: bool,
@@ -102,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.json {
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
         } else {
-            print(&mut out, &report)?;
+            print(&mut out, &report, args.summary)?;
         }
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -241,7 +244,7 @@ fn snr(values: &[i64], real: &[f32], scales: &[f32], plane: usize) -> Option<f64
     (signal > 0.0 && noise > 0.0 && noise.is_finite()).then(|| 10.0 * (signal / noise).log10())
 }
 
-fn print(out: &mut impl Write, report: &Report) -> Result<()> {
+fn print(out: &mut impl Write, report: &Report, summary: bool) -> Result<()> {
     writeln!(out, "{}", report.input)?;
     let with_real = report.layers.iter().any(|layer| layer.snr_db.is_some());
     let mut titles = vec!["<layer", "<kind", "shape", "<private values", "off reference, ulp"];
@@ -259,7 +262,9 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
         let snr = layer.snr_db.map_or_else(|| "-".to_owned(), |snr| format!("{snr:.1}"));
         table.row(row.into_iter().chain(with_real.then_some(snr)));
     }
-    writeln!(out, "{table}")?;
+    if !summary {
+        writeln!(out, "{table}")?;
+    }
     match report.layers.iter().find_map(|layer| layer.fault.as_ref()) {
         Some(fault) => writeln!(out, "private against integer: the first value that is not allowed: {fault}")?,
         None => writeln!(out, "private against integer: every value of every layer is an allowed rounding")?,
