@@ -110,7 +110,10 @@ impl Scales {
             let (alignable, open) = match &layer.op {
                 Op::Linear(_) => (false, true),
                 Op::Activation(functions) => {
-                    let alignable = functions.iter().all(keeps_scale) && all(&scales.open);
+                    let input = layer.inputs[0];
+                    let folds = matches!(network.producer(input).map(|l| &l.op), Some(Op::Linear(_)));
+                    let folds = folds && scales.free(input);
+                    let alignable = functions.iter().all(|f| keeps_scale(f, folds)) && all(&scales.open);
                     (alignable, alignable)
                 }
                 // A shift: one term has no other to agree with.
@@ -144,7 +147,12 @@ impl Scales {
     }
 }
 
-/// Whether a function's scale is the scale of what it reads.
-fn keeps_scale(function: &Function) -> bool {
-    matches!(function, Function::Relu | Function::Polynomial { degree: 0 | 1, .. })
+/// Whether a function's scale is the scale of what it reads. A slope divides it, but where it `folds` into the weights of a
+/// linear layer that the function alone reads.
+fn keeps_scale(function: &Function, folds: bool) -> bool {
+    match function {
+        Function::Relu | Function::Polynomial { degree: 0, .. } => true,
+        Function::Polynomial { degree: 1, c } => folds || c[1] == 1.0,
+        Function::Polynomial { .. } => false,
+    }
 }
