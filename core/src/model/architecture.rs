@@ -1,6 +1,7 @@
 //! The public architecture: a list of nodes in the order of computation, with every number that shapes a message.
 
 use super::limits;
+use super::operators::check_additions;
 use super::{Kind, Op, Shape, malformed};
 use crate::error::{Error, ErrorKind, Result};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -82,7 +83,7 @@ impl Architecture {
         }
         let mut shapes = vec![self.input.checked().map_err(|e| e.context("input"))?];
         let (mut channels, mut elements) = (u64::from(self.input.channels), self.input.elements() as u64);
-        let mut read = 0;
+        let (mut read, mut additions) = (0, 0);
         // Whether the client knows a tensor's mask before any answer of the server: convolutions take no others.
         let mut known = vec![true];
         for (index, node) in self.nodes.iter().enumerate() {
@@ -106,6 +107,8 @@ impl Architecture {
             }
             let inputs: Vec<Shape> = node.inputs.iter().map(|&input| shapes[input as usize]).collect();
             let shape = node.op.output(&inputs).and_then(Shape::checked).map_err(place)?;
+            additions += node.op.additions(shape);
+            check_additions(additions).map_err(place)?;
             if matches!(node.op, Op::Convolution(_)) {
                 read += u64::from(inputs[0].channels);
             }

@@ -12,8 +12,8 @@ pub const ALL_CHANNELS: u64 = 1 << 20;
 pub const ALL_ELEMENTS: u64 = 1 << 28;
 /// Channels that all convolutions read together, each counted as often as it is read.
 pub const ALL_READ_CHANNELS: u64 = 1 << 22;
-/// Additions of a pooling layer: output elements times window.
-pub const POOL_ADDITIONS: u64 = 1 << 32;
+/// Additions of all sums and poolings together: output elements times inputs, or times window.
+pub const ADDITIONS: u64 = 1 << 32;
 /// Bits of a truncated value at a ReLU: five digits of five bits, and the sign (`docs/protocol.md`, ReLU).
 pub const RELU_WIDTH: u8 = 26;
 /// Bits of a channel's bound: |y| < 2^(b-1) - 2^f with b at most this.

@@ -121,6 +121,15 @@ impl Op {
         !matches!(self, Self::Convolution(_) | Self::Activation(_) | Self::Max(_))
     }
 
+    /// Additions that a local operator takes for an output of a shape.
+    pub(super) fn additions(&self, output: Shape) -> u128 {
+        match self {
+            Self::SumPool(pool) => pool.additions(output),
+            Self::Sum(sum) => sum.multipliers.len() as u128 * output.elements() as u128,
+            _ => 0,
+        }
+    }
+
     /// The shape of the output, after checking the operator against its inputs.
     pub(crate) fn output(&self, inputs: &[Shape]) -> Result<Shape> {
         let many = matches!(self, Self::Concat | Self::Sum(_));
@@ -217,15 +226,8 @@ impl Pool {
             windows(u64::from(size) + before + after, u64::from(self.kernel[i]), self.stride[i])
         };
         let shape = Shape { channels: input.channels, height: axis(input.height, 0)?, width: axis(input.width, 1)? };
-        let additions = u128::from(shape.channels)
-            * (u128::from(shape.height) * u128::from(shape.width))
-            * (u128::from(self.kernel[0]) * u128::from(self.kernel[1]));
-        if additions > u128::from(limits::POOL_ADDITIONS) {
-            return Err(malformed(format!(
-                "pool: expected at most {} additions, got {additions}",
-                limits::POOL_ADDITIONS
-            )));
-        }
+        // Before lists of windows are made.
+        check_additions(self.additions(shape))?;
         if self.factors(input, shape).is_none() {
             return Err(Error::new(
                 ErrorKind::UnsupportedModel,
@@ -239,6 +241,13 @@ impl Pool {
             ));
         }
         Ok(shape)
+    }
+
+    /// Additions for an output of a shape.
+    fn additions(&self, output: Shape) -> u128 {
+        u128::from(output.channels)
+            * (u128::from(output.height) * u128::from(output.width))
+            * (u128::from(self.kernel[0]) * u128::from(self.kernel[1]))
     }
 
     /// Windows without padding.
@@ -375,6 +384,17 @@ impl Max {
         }
         Err(malformed(format!("max: expected a width of 2 to {} bits, got {}", limits::RELU_WIDTH, self.width)))
     }
+}
+
+/// Checks the additions of some nodes together.
+pub(super) fn check_additions(additions: u128) -> Result<()> {
+    if additions <= u128::from(limits::ADDITIONS) {
+        return Ok(());
+    }
+    Err(malformed(format!(
+        "expected at most {} additions of sums and poolings together, got {additions} or more",
+        limits::ADDITIONS
+    )))
 }
 
 /// Places from a kernel's first element to its last.

@@ -131,7 +131,7 @@ fn what_the_protocol_cannot_do_is_refused_by_name() {
             a.nodes[0].op = Op::SumPool(Pool::new([4096, 4096], [1, 1]));
         },
         MalformedModel,
-        "pool: expected at most",
+        "node 0 (conv): expected at most 4294967296 additions",
     );
     refused(&|a| a.nodes.clear(), MalformedModel, "nodes: expected 1 to 4096, got 0");
     refused(&|a| a.input.channels = u32::MAX, MalformedModel, "input: shape");

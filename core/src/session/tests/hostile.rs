@@ -4,7 +4,7 @@ use super::random::draw;
 use super::{Pipe, error_of};
 use crate::error::ErrorKind;
 use crate::model::{
-    Activation, Architecture, Channel, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Output, Shape,
+    Activation, Architecture, Channel, Convolution, Kind, ModelFile, Node, NodeSecret, Op, Output, Shape, Sum,
 };
 use crate::prg::{Prg, Seed};
 use crate::session::{ClientModel, Options, ServerModel, fit_noise};
@@ -204,4 +204,27 @@ fn channels_read_are_bounded_in_all() {
     assert_eq!(error.kind(), ErrorKind::MalformedModel);
     assert!(error.message().contains("channels that convolutions read"), "{error}");
     assert!(ClientModel::new(readers(30)).is_ok());
+}
+
+/// Nor make it add for hours: four sums of a thousand times a large image.
+#[test]
+fn additions_are_bounded_in_all() {
+    let large = Shape { channels: 1, height: 1, width: 1 << 20 };
+    let sums = |count: u32, terms: usize| {
+        let sum = |i| node(&vec![i; terms], Op::Sum(Sum { multipliers: vec![vec![1]; terms] }));
+        let mut nodes: Vec<Node> = (0..count).map(sum).collect();
+        let channels = vec![Channel { kind: Kind::Linear, bound_bits: 16, shift: 4, back_shift: 0 }];
+        nodes.push(node(&[count], Op::Activation(Activation { fraction_bits: 4, channels })));
+        Architecture {
+            name: String::new(),
+            input: large,
+            input_fraction_bits: 4,
+            input_range: [0, 1],
+            nodes,
+            output: Output::Scores,
+        }
+    };
+    assert!(sums(4, 1024).shapes().is_ok());
+    let error = error_of(sums(5, 1024).shapes());
+    assert!(error.message().contains("node 4") && error.message().contains("additions of sums"), "{error}");
 }
