@@ -102,8 +102,8 @@ static void json_string(FILE *file, const char *text)
 
 static void report(struct run *run, const char *path, const struct cost *prepare, const struct cost *online)
 {
-    size_t class = 0;
-    for (size_t i = 1; i < run->info.outputs; i++) {
+    size_t class = run->info.class_output ? (size_t)run->outputs[0] : 0;
+    for (size_t i = 1; i < run->info.outputs && !run->info.class_output; i++) {
         if (run->outputs[i] > run->outputs[class]) {
             class = i;
         }

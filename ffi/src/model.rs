@@ -7,7 +7,7 @@ use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::ffi::c_char;
-use safenet_core::model::{Architecture, ModelId, Shape};
+use safenet_core::model::{Architecture, ModelId, Output, Shape};
 use safenet_core::session::{ClientModel, Options, Phase, ServerModel};
 
 /// The public part of a model: what a client needs. Immutable: any number of sessions and threads may use it at once.
@@ -66,6 +66,8 @@ pub struct safenet_model_info {
     pub input_fraction_bits: i32,
     /// An output integer v stands for the real number v / 2^output_fraction_bits.
     pub output_fraction_bits: i32,
+    /// 1 if the client learns the class alone: each output is the index of the largest score. 0 if the outputs are scores.
+    pub class_output: i32,
     /// Smallest encoded input that the model takes.
     pub input_min: i32,
     /// Largest encoded input that the model takes.
@@ -110,6 +112,7 @@ impl Public {
             output_width: output.width,
             input_fraction_bits: architecture.input_fraction_bits.into(),
             output_fraction_bits: architecture.output_fraction_bits().into(),
+            class_output: (architecture.output != Output::Scores).into(),
             input_min: architecture.input_range[0],
             input_max: architecture.input_range[1],
             id: self.id,
