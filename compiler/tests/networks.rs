@@ -1,248 +1,271 @@
-//! Random small networks that together use every operator and attribute: the compiler's reading and folding against an
-//! evaluation of the ONNX graph itself, and the integers against the compiler's own prediction of their error.
+//! Random small networks that together use every operator and attribute: the integers against the file itself, as the ONNX
+//! engine runs it, within what the compiler predicts; and what else the compiler promises of whole networks.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, also in its helpers")]
 
 mod common;
 
+use common::random::{self, Ending};
 use common::*;
-use proptest::prelude::*;
 use prost::Message;
-use safenet_compiler::{Compiled, Options, Samples, compile};
-use safenet_core::model::{ModelFile, Shape};
+use safenet_compiler::{Error, OnnxRunner, Options, Samples, compile};
+use safenet_core::model::Shape;
 use safenet_reference::Reference;
+use std::collections::BTreeMap;
 
-fn normalisation(g: &mut Graph, r: &mut Random) {
-    let c = g.shape[0];
-    let constants = vec![
-        floats("", &[c], &(0..c).map(|_| r.real(0.5, 1.5)).collect::<Vec<_>>()),
-        floats("", &[c], &r.reals(c, 0.5)),
-        floats("", &[c], &r.reals(c, 0.5)),
-        floats("", &[c], &(0..c).map(|_| r.real(0.3, 2.0)).collect::<Vec<_>>()),
-    ];
-    g.add("BatchNormalization", constants, vec![float("epsilon", 1e-3)]);
+/// How many random networks, and samples for each.
+const NETWORKS: u64 = 240;
+const SAMPLES: usize = 24;
+
+/// What the networks use between them, each in three at least.
+const FEATURES: &[&str] = &[
+    "Abs",
+    "Add",
+    "Add by a constant",
+    "Add of 2",
+    "Add to a constant",
+    "ArgMax",
+    "ArgMax axis",
+    "ArgMax keepdims",
+    "AveragePool",
+    "AveragePool auto_pad SAME_UPPER",
+    "AveragePool auto_pad VALID",
+    "AveragePool ceil_mode",
+    "AveragePool count_include_pad",
+    "AveragePool kernel_shape",
+    "AveragePool pads",
+    "AveragePool pads asymmetric",
+    "AveragePool strides",
+    "BatchNormalization",
+    "BatchNormalization epsilon",
+    "BatchNormalization momentum",
+    "Cast",
+    "Cast to",
+    "ChannelActivation",
+    "ChannelActivation of degree -1",
+    "ChannelActivation of degree 0",
+    "ChannelActivation of degree 1",
+    "ChannelActivation of degree 2",
+    "ChannelActivation of degree 3",
+    "Clip",
+    "Clip above",
+    "Clip below",
+    "Concat",
+    "Concat axis",
+    "Concat of 2",
+    "Constant",
+    "Conv",
+    "Conv auto_pad SAME_LOWER",
+    "Conv auto_pad SAME_UPPER",
+    "Conv auto_pad VALID",
+    "Conv depthwise",
+    "Conv dilations",
+    "Conv group",
+    "Conv kernel_shape",
+    "Conv pads",
+    "Conv pads asymmetric",
+    "Conv strides",
+    "Conv without bias",
+    "Div",
+    "Div by a constant",
+    "Dropout",
+    "Flatten",
+    "Flatten axis",
+    "Gather",
+    "Gather axis",
+    "Gemm",
+    "Gemm alpha",
+    "Gemm beta",
+    "Gemm transB",
+    "Gemm without bias",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSigmoid alpha",
+    "HardSigmoid beta",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "LeakyRelu alpha",
+    "LogSoftmax",
+    "LogSoftmax axis",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "MaxPool auto_pad SAME_LOWER",
+    "MaxPool auto_pad SAME_UPPER",
+    "MaxPool ceil_mode",
+    "MaxPool kernel_shape",
+    "MaxPool pads",
+    "MaxPool pads asymmetric",
+    "MaxPool strides",
+    "Min",
+    "Mul",
+    "Mul by a constant",
+    "Mul of constants",
+    "Mul to a constant",
+    "Neg",
+    "PRelu",
+    "Pad",
+    "Pad by an input",
+    "Pad mode edge",
+    "Pad pads",
+    "Pad pads asymmetric",
+    "ReduceMean",
+    "ReduceMean axes",
+    "ReduceMean keepdims",
+    "Relu",
+    "Reshape",
+    "Reshape of constants",
+    "Shape",
+    "Sigmoid",
+    "Slice",
+    "Slice axes",
+    "Slice ends",
+    "Slice of axis 1",
+    "Slice of axis 2",
+    "Slice of axis 2 with steps",
+    "Slice of axis 3",
+    "Slice of axis 3 with steps",
+    "Slice starts",
+    "Softmax",
+    "Softmax axis",
+    "Split",
+    "Split axis",
+    "Split num_outputs",
+    "Split of axis 1",
+    "Split of axis 2",
+    "Split of axis 3",
+    "Split split",
+    "Squeeze",
+    "Squeeze by an input",
+    "Sub",
+    "Sub by a constant",
+    "Sub of 2",
+    "Sub to a constant",
+    "Sum",
+    "Sum of 2",
+    "Sum of 3",
+    "Transpose",
+    "Transpose perm",
+    "Unsqueeze",
+    "Unsqueeze by an input",
+];
+
+fn samples([channels, height, width]: [usize; 3], count: usize, r: &mut Random) -> Samples {
+    let shape = Shape { channels: channels as u32, height: height as u32, width: width as u32 };
+    Samples::new(shape, r.reals(count * shape.elements(), 1.0), None).unwrap()
 }
 
-fn activation(g: &mut Graph, r: &mut Random) {
-    if r.below(3) == 0 {
-        g.add("Relu", vec![], vec![]);
-        return;
+/// A sample with the elements where the file has them.
+fn as_the_file_takes_it(network: &random::Network, sample: &[f32]) -> Vec<f32> {
+    if !network.channels_last {
+        return sample.to_vec();
     }
-    let c = g.shape[0];
-    let degrees: Vec<i64> = (0..c).map(|_| r.below(5) as i64 - 1).collect();
-    let dims = if g.shape.len() == 1 { vec![c] } else { vec![c, 1, 1] };
-    let mut constants = vec![integers("", &dims, &degrees)];
-    for k in 0..4 {
-        let size = [0.3, 0.8, 0.4, 0.15][k as usize];
-        // Leading coefficients away from 0, as the planner keeps them.
-        let one = |degree: i64, r: &mut Random| match degree {
-            d if d < k => 0.0,
-            d if d == k => (if r.flip() { size } else { -size }) * r.real(0.6, 1.0),
-            _ => r.real(-size, size),
-        };
-        let c: Vec<f32> = degrees.iter().map(|&d| one(d, r)).collect();
-        constants.push(floats("", &dims, &c));
-    }
-    g.add("ChannelActivation", constants, vec![]);
+    let plane = network.input[1] * network.input[2];
+    (0..sample.len()).map(|e| sample[e % network.input[0] * plane + e / network.input[0]]).collect()
 }
 
-fn convolution(g: &mut Graph, r: &mut Random, unpadded: bool) {
-    let (c, h, w) = (g.shape[0], g.shape[1], g.shape[2]);
-    let out = 1 + r.below(5) as usize;
-    let kernel = [1 + r.below(3.min(h as u64)) as usize, 1 + r.below(3.min(w as u64)) as usize];
-    let stride = [1 + r.below(2) as usize, 1 + r.below(2) as usize];
-    let fan_in = c * kernel[0] * kernel[1];
-    let mut constants =
-        vec![floats("", &[out, c, kernel[0], kernel[1]], &r.reals(out * fan_in, 1.5 / (fan_in as f32).sqrt()))];
-    if r.flip() {
-        constants.push(floats("", &[out], &r.reals(out, 0.5)));
+/// What the client makes of the scores, and by how much that can be further apart than the scores are.
+fn left_to_client(ending: Ending, scores: &[f64]) -> (Vec<f64>, f64) {
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = scores.iter().map(|x| (x - largest).exp()).sum();
+    let each = |f: &dyn Fn(f64) -> f64| scores.iter().map(|&x| f(x)).collect();
+    match ending {
+        Ending::None | Ending::ArgMax => (scores.to_vec(), 1.0),
+        Ending::Softmax => (each(&|x| (x - largest).exp() / sum), 1.0),
+        Ending::LogSoftmax => (each(&|x| x - largest - sum.ln()), 2.0),
+        Ending::Sigmoid => (each(&|x| 1.0 / (1.0 + (-x).exp())), 0.25),
     }
-    let mut attributes = vec![ints("strides", &[stride[0] as i64, stride[1] as i64])];
-    let size = |i: usize, before: usize, after: usize| ([h, w][i] + before + after - kernel[i]) / stride[i] + 1;
-    let choice = if unpadded { 0 } else { r.below(4) };
-    g.shape = match choice {
-        0 => {
-            attributes.push(string("auto_pad", "VALID"));
-            vec![out, size(0, 0, 0), size(1, 0, 0)]
-        }
-        1 => {
-            attributes.push(string("auto_pad", "SAME_UPPER"));
-            vec![out, h.div_ceil(stride[0]), w.div_ceil(stride[1])]
-        }
-        2 => {
-            attributes.push(string("auto_pad", "SAME_LOWER"));
-            vec![out, h.div_ceil(stride[0]), w.div_ceil(stride[1])]
-        }
-        _ => {
-            let p = [(); 4].map(|()| r.below(3) as usize);
-            attributes.push(ints("pads", &p.map(|p| p as i64)));
-            vec![out, size(0, p[0], p[2]), size(1, p[1], p[3])]
-        }
+}
+
+fn rms(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0.0), |(sum, count), x| (sum + x * x, count + 1.0));
+    f64::sqrt(sum / count)
+}
+
+/// What became of a network.
+enum Outcome {
+    /// No integers were found that fit it.
+    Refused(String),
+    /// The error of its scores against their size, root mean square each; none if it answers with classes.
+    Compared(Option<f64>),
+}
+
+/// Compiles a network and compares it with its file on every sample.
+fn compared(number: u64, network: &random::Network, r: &mut Random) -> Outcome {
+    let samples = samples(network.input, SAMPLES, r);
+    let compiled = compile(&network.model.encode_to_vec(), &samples, &Options::default(), &mut |_| {});
+    let compiled = match compiled {
+        Ok(compiled) => compiled,
+        Err(Error::Network(reason)) => return Outcome::Refused(reason),
+        Err(e) => panic!("network {number}: {e}"),
     };
-    g.add("Conv", constants, attributes);
+    let report = &compiled.report;
+    let bound = report.output.error_bound;
+    let original = OnnxRunner::new(&network.scores.encode_to_vec()).unwrap_or_else(|e| panic!("network {number}: {e}"));
+    let reference = Reference::new(&compiled.model).unwrap();
+    let (mut errors, mut sizes) = (Vec::new(), Vec::new());
+    for sample in samples.iter() {
+        let scores = original.run(&as_the_file_takes_it(network, sample)).unwrap();
+        let scores: Vec<f64> = scores.into_iter().map(f64::from).collect();
+        let (answer, overflow) = reference.run_nominal_output(&reference.quantise(sample).unwrap()).unwrap();
+        assert!(overflow.is_none(), "network {number}: {overflow:?}\n{report}");
+        // What 32-bit reals lose.
+        let roundings = 1e-5 * scores.iter().fold(1.0f64, |size, x| size.max(x.abs()));
+        if network.ending == Ending::ArgMax {
+            let best = (0..scores.len()).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap();
+            let class = answer[0] as usize;
+            assert!(
+                scores[best] - scores[class] <= 2.0 * (bound + roundings),
+                "network {number}: class {class} of scores {scores:?}\n{report}"
+            );
+            continue;
+        }
+        let got: Vec<f64> = reference.scores(&answer).unwrap().into_iter().map(f64::from).collect();
+        let (got, spread) = left_to_client(network.ending, &got);
+        let (expected, _) = left_to_client(network.ending, &scores);
+        assert_eq!(expected.len(), got.len());
+        for (expected, got) in expected.iter().zip(&got) {
+            let error = (expected - got).abs();
+            assert!(error <= spread * bound + roundings, "network {number}: {error} of {expected}\n{report}");
+        }
+        errors.extend(reference.scores(&answer).unwrap().iter().zip(&scores).map(|(&got, x)| f64::from(got) - x));
+        sizes.extend(scores);
+    }
+    Outcome::Compared((network.ending != Ending::ArgMax).then(|| rms(errors.into_iter()) / rms(sizes.into_iter())))
 }
 
-fn pool(g: &mut Graph, r: &mut Random) {
-    let (h, w) = (g.shape[1], g.shape[2]);
-    let kernel = [(1 + r.below(3) as usize).min(h), (1 + r.below(3) as usize).min(w)];
-    let stride = [1 + r.below(2) as usize, 1 + r.below(2) as usize];
-    let mut attributes =
-        vec![ints("kernel_shape", &kernel.map(|k| k as i64)), ints("strides", &stride.map(|s| s as i64))];
-    let mut p = [0usize; 4];
-    if r.below(4) == 0 {
-        p = [0, 1, 1, 0].map(|p| p * r.below(2) as usize);
-        attributes.push(ints("pads", &p.map(|p| p as i64)));
-        attributes.push(int("count_include_pad", 1));
-    }
-    let size = |i: usize| ([h, w][i] + p[i] + p[i + 2] - kernel[i]) / stride[i] + 1;
-    g.shape = vec![g.shape[0], size(0), size(1)];
-    g.add("AveragePool", vec![], attributes);
-}
-
-fn dense(g: &mut Graph, r: &mut Random) {
-    let (inputs, out) = (g.shape[0], 2 + r.below(5) as usize);
-    let size = 1.5 / (inputs as f32).sqrt();
-    let weights = r.reals(inputs * out, size);
-    let bias = floats("", &[out], &r.reals(out, 0.5));
-    match r.below(3) {
-        0 => {
-            g.add("MatMul", vec![floats("", &[inputs, out], &weights)], vec![]);
-            g.add("Add", vec![bias], vec![]);
+#[test]
+fn private_answers_are_those_of_the_file() {
+    let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut errors, mut refused) = (Vec::new(), Vec::new());
+    for number in 0..NETWORKS {
+        // Xorshift wants seeds of many bits.
+        let mut r = Random(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let network = random::network(&mut r);
+        for feature in random::features(&network.model) {
+            *used.entry(feature).or_default() += 1;
         }
-        1 => {
-            let attributes = vec![int("transB", 1), float("alpha", 0.5), float("beta", 2.0)];
-            g.add("Gemm", vec![floats("", &[out, inputs], &weights), bias], attributes);
-        }
-        _ => {
-            g.add("Gemm", vec![floats("", &[inputs, out], &weights)], vec![]);
+        match compared(number, &network, &mut r) {
+            Outcome::Refused(reason) => refused.push((number, reason)),
+            Outcome::Compared(error) => errors.extend(error.map(|error| (error, number))),
         }
     }
-    g.shape = vec![out];
-}
-
-fn network(r: &mut Random) -> Graph {
-    let shape = [1 + r.below(3) as usize, 5 + r.below(4) as usize, 5 + r.below(4) as usize];
-    let mut g = Graph::new(&shape);
-    let normalised = r.flip();
-    if normalised {
-        let c = shape[0];
-        g.add("Sub", vec![floats("", &[c, 1, 1], &r.reals(c, 0.5))], vec![]);
-        g.add("Div", vec![floats("", &[1], &[r.real(0.3, 1.0)])], vec![]);
+    for &feature in FEATURES {
+        assert!(used.get(feature).is_some_and(|&count| count >= 3), "{feature} in {:?} networks", used.get(feature));
     }
-    for layer in 0..1 + r.below(2) {
-        convolution(&mut g, r, layer == 0 && normalised);
-        if r.flip() {
-            normalisation(&mut g, r);
-        }
-        match r.below(6) {
-            // Averages before the activation, and no activation at all, are allowed too.
-            0 => pool(&mut g, r),
-            1 => continue,
-            _ => {}
-        }
-        activation(&mut g, r);
-        if r.flip() {
-            pool(&mut g, r);
-        }
-        g.add("Dropout", vec![floats("", &[], &[0.5])], vec![]);
-    }
-    let elements: usize = g.shape.iter().product();
-    match r.below(3) {
-        0 => {
-            g.add("GlobalAveragePool", vec![], vec![]);
-            g.add("Flatten", vec![], vec![int("axis", 1)]);
-            g.shape = vec![g.shape[0]];
-        }
-        1 => {
-            g.add("Reshape", vec![integers("", &[2], &[-1, elements as i64])], vec![]);
-            g.shape = vec![elements];
-        }
-        _ => {
-            g.add("Flatten", vec![], vec![]);
-            g.shape = vec![elements];
-        }
-    }
-    g.add("Identity", vec![], vec![]);
-    dense(&mut g, r);
-    if r.flip() {
-        normalisation(&mut g, r);
-    }
-    if r.flip() {
-        activation(&mut g, r);
-        dense(&mut g, r);
-    }
-    g
-}
-
-fn samples(shape: Shape, r: &mut Random) -> Samples {
-    Samples::new(shape, (0..48 * shape.elements()).map(|_| r.real(0.0, 1.0)).collect(), None).unwrap()
-}
-
-fn compiled(seed: u64) -> (Graph, Shape, Samples, safenet_compiler::Result<Compiled>) {
-    let mut r = Random(seed | 1);
-    let g = network(&mut r);
-    let input = &g.model.graph.as_ref().unwrap().input[0].r#type.as_ref().unwrap().tensor_type.as_ref().unwrap();
-    let dims: Vec<u32> = input.shape.as_ref().unwrap().dim[1..].iter().map(|d| d.dim_value as u32).collect();
-    let shape = Shape { channels: dims[0], height: dims[1], width: dims[2] };
-    let samples = samples(shape, &mut r);
-    let compiled = compile(&g.bytes(), &samples, &Options::default(), &mut |_| {});
-    (g, shape, samples, compiled)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
-
-    #[test]
-    fn integers_follow_the_network(seed: u64) {
-        let (g, shape, samples, compiled) = compiled(seed);
-        let compiled = match compiled {
-            Ok(compiled) => compiled,
-            Err(e) => return Err(TestCaseError::fail(e.to_string())),
-        };
-        let model = g.finish();
-        let dims = [shape.channels as usize, shape.height as usize, shape.width as usize];
-        for sample in samples.iter().take(4) {
-            let expected = interpret(&model, &dims, sample);
-            let got = compiled.float.run(sample).unwrap();
-            prop_assert_eq!(expected.len(), got.len());
-            let size = expected.iter().fold(1.0, |a: f64, x| a.max(x.abs()));
-            for (e, g) in expected.iter().zip(&got) {
-                prop_assert!((e - f64::from(*g)).abs() < 1e-4 * size, "float: expected {} got {}", e, g);
-            }
-        }
-        let report = &compiled.report;
-        prop_assert_eq!(report.output.overflows, 0, "{}", report);
-        prop_assert!(report.warnings.is_empty(), "{}", report);
-        let mut idle = false;
-        for layer in &report.layers {
-            if let Some(a) = &layer.activation {
-                // ReLUs that are never positive leave nothing to compare, and what comes after them is constant.
-                idle |= a.rms < 50.0 || a.snr_db < -100.0;
-                // The model gives a variance; the few weights of these networks scatter about it.
-                prop_assert!(idle || a.snr_db > a.predicted_snr_db - 15.0, "{}", report);
-                // Less than the margin of 2 only where worst cases in real numbers say that no more is possible.
-                prop_assert!(a.headroom > 1.0, "{}", report);
-            }
-        }
-        let last = report.layers.last().and_then(|l| l.activation.as_ref()).unwrap();
-        // Scores that hardly depend on the input are lost in any fixed point, as predicted.
-        prop_assert!(idle || last.predicted_snr_db < 40.0 || last.snr_db > 30.0, "{}", report);
-        // The file holds the model, and the reference can be made of what is read back.
-        let bytes = compiled.model.server_bytes().unwrap();
-        let reference = Reference::new(&ModelFile::read(&bytes).unwrap()).unwrap();
-        for sample in samples.iter().take(2) {
-            let trace = reference.run(&reference.quantise(sample).unwrap()).unwrap();
-            prop_assert_eq!(trace.contains(&trace.nominal_answer()).unwrap(), None);
-            // The scores in real numbers lie near the interval: what is left is the weights' rounding.
-            let exact = compiled.float.run(sample).unwrap();
-            let unit = f64::from(1u32 << reference.architecture().output_fraction_bits());
-            let allowed = 12.0 * (report.output.rms_error + 1.0 / unit);
-            for (e, x) in exact.iter().enumerate() {
-                let (low, high) = (trace.output().low[e] as f64 / unit, trace.output().high[e] as f64 / unit);
-                prop_assert!(f64::from(*x) > low - allowed && f64::from(*x) < high + allowed, "{}", report);
-            }
-        }
-    }
+    errors.sort_by(|a, b| a.0.total_cmp(&b.0));
+    println!("{used:#?}\n{errors:?}\n{refused:#?}");
+    // Scales that cannot agree, of sums and of channels that hardly move.
+    assert!(refused.len() <= 3, "{refused:#?}");
+    let (median, _) = errors[errors.len() / 2];
+    assert!(median < 0.005, "{median}");
+    // Where a linear layer joins channels of very different scales, their weights leave it few bits.
+    let (most, _) = errors[errors.len() * 95 / 100];
+    assert!(most < 0.1, "{most}");
+    let (worst, number) = errors[errors.len() - 1];
+    assert!(worst < 0.6, "network {number}: {worst}");
 }
 
 #[test]
@@ -261,29 +284,8 @@ fn folding_is_exact() {
     let x = [0.5, 0.25, 0.75, 1.0, 0.0, 0.125, 1.0, 0.5];
     let samples = Samples::new(shape, x.to_vec(), None).unwrap();
     let compiled = compile(&g.bytes(), &samples, &Options::default(), &mut |_| {}).unwrap();
-    let expected: Vec<f32> = interpret(&g.finish(), &[2, 2, 2], &x).iter().map(|&v| v as f32).collect();
+    let expected = OnnxRunner::new(&g.bytes()).unwrap().run(&x).unwrap();
     assert_eq!(compiled.float.run(&x).unwrap(), expected);
-}
-
-#[test]
-fn normalisation_before_a_linear_layer_is_folded_forward() {
-    let mut r = Random(5);
-    let mut g = Graph::new(&[3, 4, 4]);
-    g.shape = vec![3];
-    normalisation(&mut g, &mut r);
-    g.add("AveragePool", vec![], vec![ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2])]);
-    g.add("Flatten", vec![], vec![]);
-    g.shape = vec![12];
-    normalisation(&mut g, &mut r);
-    dense(&mut g, &mut r);
-    let shape = Shape { channels: 3, height: 4, width: 4 };
-    let samples = samples(shape, &mut r);
-    let compiled = compile(&g.bytes(), &samples, &Options::default(), &mut |_| {}).unwrap();
-    let sample = samples.iter().next().unwrap();
-    let expected = interpret(&g.finish(), &[3, 4, 4], sample);
-    for (e, got) in expected.iter().zip(compiled.float.run(sample).unwrap()) {
-        assert!((e - f64::from(got)).abs() < 1e-5);
-    }
 }
 
 #[test]
@@ -303,8 +305,7 @@ fn small_leading_coefficients_are_evaluated_or_warned_of() {
     g.add("ChannelActivation", constants, vec![]);
     g.add("Flatten", vec![], vec![]);
     g.add("Gemm", vec![floats("", &[3, 3], &eye)], vec![]);
-    let shape = Shape { channels: 3, height: 1, width: 1 };
-    let samples = samples(shape, &mut Random(9));
+    let samples = samples([3, 1, 1], 48, &mut Random(9));
     let compiled = compile(&g.bytes(), &samples, &Options::default(), &mut |_| {}).unwrap();
     assert!(compiled.report.output.max_error < 0.03, "{}", compiled.report);
     assert_eq!(compiled.report.output.overflows, 0);

@@ -1,6 +1,8 @@
-//! ONNX graphs made by hand, and an evaluation of them, node by node, that shares no code with the compiler.
+//! ONNX graphs made by hand.
 
 #![allow(dead_code, reason = "each test uses its part")]
+
+pub(crate) mod random;
 
 use prost::Message;
 use safenet_compiler::onnx::proto::*;
@@ -17,8 +19,8 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
     }
 
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.next() as usize % n
     }
 
     pub(crate) fn flip(&mut self) -> bool {
@@ -160,116 +162,4 @@ pub(crate) fn channel_activation() -> FunctionProto {
             node("Where", &["exact", "relu", "polynomial"], "Y"),
         ],
     }
-}
-
-/// Evaluates a graph on one input, node by node. `shape` is that of the input without the batch.
-pub(crate) fn interpret(model: &ModelProto, shape: &[usize], input: &[f32]) -> Vec<f64> {
-    let graph = model.graph.as_ref().unwrap();
-    let constants: HashMap<&str, &TensorProto> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
-    let mut x: Vec<f64> = input.iter().map(|&v| v.into()).collect();
-    let mut s = shape.to_vec();
-    for node in &graph.node {
-        let constant = |i: usize| constants[node.input[i].as_str()];
-        let given = |i: usize| node.input.len() > i && !node.input[i].is_empty();
-        let values = |i: usize| constant(i).float_data.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
-        let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
-        let plane: usize = s[1..].iter().product();
-        let per_channel = |v: Vec<f64>, e: usize| if v.len() == 1 { v[0] } else { v[e / plane] };
-        match node.op_type.as_str() {
-            "Conv" | "AveragePool" => {
-                let conv = node.op_type == "Conv";
-                let kernel: Vec<usize> = if conv {
-                    constant(1).dims[2..].iter().map(|&d| d as usize).collect()
-                } else {
-                    attribute("kernel_shape").unwrap().ints.iter().map(|&d| d as usize).collect()
-                };
-                let stride = attribute("strides").map_or(vec![1, 1], |a| a.ints.iter().map(|&d| d as usize).collect());
-                let mut pads = attribute("pads").map_or(vec![0; 4], |a| a.ints.iter().map(|&d| d as usize).collect());
-                if let Some(rule) = attribute("auto_pad").filter(|a| a.s.starts_with(b"SAME")) {
-                    for i in 0..2 {
-                        let places = (s[1 + i] as f64 / stride[i] as f64).ceil() as usize;
-                        let total = ((places - 1) * stride[i] + kernel[i]).saturating_sub(s[1 + i]);
-                        let first = if rule.s == b"SAME_UPPER" { total / 2 } else { total.div_ceil(2) };
-                        (pads[i], pads[i + 2]) = (first, total - first);
-                    }
-                }
-                let size = |i: usize| (s[1 + i] + pads[i] + pads[i + 2] - kernel[i]) / stride[i] + 1;
-                let out = if conv { constant(1).dims[0] as usize } else { s[0] };
-                let weights = if conv { values(1) } else { Vec::new() };
-                let mut y = Vec::new();
-                for o in 0..out {
-                    for (i, j) in (0..size(0)).flat_map(|i| (0..size(1)).map(move |j| (i, j))) {
-                        let mut sum = if conv && given(2) { values(2)[o] } else { 0.0 };
-                        for c in if conv { 0..s[0] } else { o..o + 1 } {
-                            for (p, q) in (0..kernel[0]).flat_map(|p| (0..kernel[1]).map(move |q| (p, q))) {
-                                let (r, t) = (
-                                    (i * stride[0] + p).wrapping_sub(pads[0]),
-                                    (j * stride[1] + q).wrapping_sub(pads[1]),
-                                );
-                                if r < s[1] && t < s[2] {
-                                    let w = if conv {
-                                        weights[((o * s[0] + c) * kernel[0] + p) * kernel[1] + q]
-                                    } else {
-                                        1.0 / (kernel[0] * kernel[1]) as f64
-                                    };
-                                    sum += w * x[(c * s[1] + r) * s[2] + t];
-                                }
-                            }
-                        }
-                        y.push(sum);
-                    }
-                }
-                s = vec![out, size(0), size(1)];
-                x = y;
-            }
-            "Gemm" | "MatMul" => {
-                let transposed = attribute("transB").is_some_and(|a| a.i == 1);
-                let dims: Vec<usize> = constant(1).dims.iter().map(|&d| d as usize).collect();
-                let (alpha, beta) = (attribute("alpha").map_or(1.0, |a| a.f), attribute("beta").map_or(1.0, |a| a.f));
-                let out = if transposed { dims[0] } else { dims[1] };
-                let w = values(1);
-                let at = |o: usize, k: usize| if transposed { w[o * dims[1] + k] } else { w[k * dims[1] + o] };
-                let y = (0..out).map(|o| {
-                    let product: f64 = x.iter().enumerate().map(|(k, x)| x * at(o, k)).sum();
-                    let bias = if given(2) { per_channel(values(2), o) } else { 0.0 };
-                    f64::from(alpha) * product + f64::from(beta) * bias
-                });
-                (x, s) = (y.collect(), vec![out]);
-            }
-            "BatchNormalization" => {
-                let epsilon = attribute("epsilon").map_or(1e-5, |a| f64::from(a.f));
-                let (g, b, m, v) = (values(1), values(2), values(3), values(4));
-                for (e, x) in x.iter_mut().enumerate() {
-                    let c = e / plane;
-                    *x = g[c] * (*x - m[c]) / (v[c] + epsilon).sqrt() + b[c];
-                }
-            }
-            "Add" => x.iter_mut().enumerate().for_each(|(e, x)| *x += per_channel(values(1), e)),
-            "Sub" => x.iter_mut().enumerate().for_each(|(e, x)| *x -= per_channel(values(1), e)),
-            "Mul" => x.iter_mut().enumerate().for_each(|(e, x)| *x *= per_channel(values(1), e)),
-            "Div" => x.iter_mut().enumerate().for_each(|(e, x)| *x /= per_channel(values(1), e)),
-            "Relu" => x.iter_mut().for_each(|x| *x = x.max(0.0)),
-            "GlobalAveragePool" => {
-                x = x.chunks(plane).map(|c| c.iter().sum::<f64>() / plane as f64).collect();
-                s = vec![s[0], 1, 1];
-            }
-            "Flatten" | "Reshape" => s = vec![x.len()],
-            "Identity" | "Dropout" => {}
-            "ChannelActivation" => {
-                let degrees: Vec<i64> =
-                    constant(1).raw_data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
-                let c: Vec<Vec<f64>> = (2..6).map(values).collect();
-                for (e, x) in x.iter_mut().enumerate() {
-                    let k = e / plane;
-                    *x = if degrees[k] < 0 {
-                        x.max(0.0)
-                    } else {
-                        ((c[3][k] * *x + c[2][k]) * *x + c[1][k]) * *x + c[0][k]
-                    };
-                }
-            }
-            other => panic!("{other}"),
-        }
-    }
-    x
 }
