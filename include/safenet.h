@@ -163,6 +163,8 @@ typedef struct safenet_model_info {
     int32_t input_fraction_bits;
     // An output integer v stands for the real number v / 2^output_fraction_bits.
     int32_t output_fraction_bits;
+    // 1 if the client learns the class alone: each output is the index of the largest score. 0 if the outputs are scores.
+    int32_t class_output;
     // Smallest encoded input that the model takes.
     int32_t input_min;
     // Largest encoded input that the model takes.
