@@ -77,12 +77,11 @@ fn explicit(conv: &Conv, input: &TypedFact) -> TractResult<Option<Conv>> {
     Ok(Some(conv))
 }
 
+/// Axes, and which of their places are taken.
+type Places = Vec<(usize, Vec<i64>)>;
+
 /// The places that a slice with steps takes along each of its axes; `None` if it has no steps, or runs backwards.
-fn places(
-    slice: &StridedSlice,
-    model: &TypedModel,
-    inputs: &[OutletId],
-) -> TractResult<Option<Vec<(usize, Vec<i64>)>>> {
+fn places(slice: &StridedSlice, model: &TypedModel, inputs: &[OutletId]) -> TractResult<Option<Places>> {
     let constant = |input: usize| -> TractResult<Option<Vec<i64>>> {
         let Some(tensor) = &model.outlet_fact(inputs[input])?.konst else { return Ok(None) };
         Ok(Some(tensor.cast_to::<i64>()?.try_as_plain_ram()?.as_slice::<i64>()?.to_vec()))
