@@ -126,7 +126,7 @@ pub struct OutputReport {
     /// Largest difference of a score.
     pub max_error: f64,
     /// What the fixed-point form guarantees: on inputs that keep all values within their ranges on the samples, no score differs
-    /// by more. It grows with every layer's weights, so that it tells little of deep networks.
+    /// by more. It grows with every layer's weights, so that it tells little of deep networks. Infinite for other samples.
     pub error_bound: f64,
     /// Median difference of the best and the second best score, in real numbers.
     pub median_gap: f64,
@@ -582,12 +582,12 @@ impl fmt::Display for OutputReport {
         let o = self;
         writeln!(
             f,
-            "  scores on {} samples: {:.1}% same class, rms error {:.2e}, largest {:.2e} (bound {:.2e}), overflows {}",
+            "  scores on {} samples: {:.1}% same class, rms error {:.2e}, largest {:.2e}{}, overflows {}",
             o.compared,
             100.0 * o.agreement,
             o.rms_error,
             o.max_error,
-            o.error_bound,
+            if o.error_bound.is_finite() { format!(" (bound {:.2e})", o.error_bound) } else { String::new() },
             o.overflows
         )?;
         if let Some(a) = &o.accuracy {

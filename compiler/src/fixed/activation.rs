@@ -4,14 +4,15 @@ use super::classes::{Classes, Member, common_multiple};
 use super::form::{Form, Range, Shape as FormShape, form};
 use super::linear::Analysis;
 use super::next::next_layers;
-use super::search::{Candidate, Choice, Scale, Widths, choose, choose_output, kind};
+use super::search::{Candidate, Choice, Next, Scale, Widths, choose, choose_output, kind};
 use super::settle::folds_into;
 use super::tensor::TensorState;
 use super::uses::Uses;
 use super::{Context, least};
 use crate::error::{Error, Result};
-use crate::network::{Function, Op};
+use crate::network::{Function, Op, Tensor};
 use safenet_core::model::{Activation, Channel, ChannelSecret, Kind, NodeSecret, Op as FixedOp};
+use std::collections::BTreeMap;
 
 /// Widths of truncated values that are compared by maxima: one bit less than a ReLU takes in three round trips, for their
 /// differences.
@@ -82,17 +83,10 @@ pub(super) fn decide(
             relu: if compared { settings.relu_width.min(COMPARED_WIDTH + 1) } else { settings.relu_width },
             linear: if compared { COMPARED_WIDTH } else { LINEAR_WIDTH },
         };
-        let choices = choose(&candidates, &next, widths).map_err(|c| {
-            let Candidate { form, scale, .. } = &candidates[c];
-            context.fault(
-                index,
-                format!(
-                    "channel {c}: expected a range and coefficients that fit the protocol's numbers, got {:?} with values up to \
-                     {:e}, results up to {:e} and a scale {scale:?}",
-                    form.shape, form.bound, form.result
-                ),
-            )
-        })?;
+        let mut choices = search(context, index, &candidates, &next, widths)?;
+        if join(&mut candidates, &choices, input, classes) {
+            choices = search(context, index, &candidates, &next, widths)?;
+        }
         // Nominal: what the median channel has. The exact scales are in the next layer's weights.
         let mut bits: Vec<f64> = choices.iter().map(|c| c.result.abs().log2()).collect();
         bits.sort_by(f64::total_cmp);
@@ -109,6 +103,53 @@ pub(super) fn decide(
     let forms: Vec<Form> = candidates.into_iter().map(|c| c.form).collect();
     let state = TensorState { error: errors, ..results(&choices, &forms, &tensors[input]) };
     Ok((Decision { choices, forms, fraction_bits, folds_into, positive }, state))
+}
+
+/// The search, with a text for what fits no bits.
+fn search(
+    context: &Context<'_>,
+    index: usize,
+    candidates: &[Candidate],
+    next: &Next,
+    widths: Widths,
+) -> Result<Vec<Choice>> {
+    choose(candidates, next, widths).map_err(|c| {
+        let Candidate { form, scale, .. } = &candidates[c];
+        context.fault(
+            index,
+            format!(
+                "channel {c}: expected a range and coefficients that fit the protocol's numbers, got {:?} with values up to {:e}, \
+                 results up to {:e} and a scale {scale:?}",
+                form.shape, form.bound, form.result
+            ),
+        )
+    })
+}
+
+/// Fixes the scales of channels that share a class, as the elements of a flattened channel do, to the least that was chosen
+/// for one of them; whether there are such channels. What was chosen for the others has room for less.
+fn join(candidates: &mut [Candidate], choices: &[Choice], input: Tensor, classes: &Classes) -> bool {
+    let mut least: BTreeMap<usize, (f64, usize)> = BTreeMap::new();
+    let members: Vec<Option<(usize, f64)>> = (0..candidates.len())
+        .map(|c| match classes.member(input, c) {
+            Member::Free { class, ratio } if !is_constant(&candidates[c].form) => Some((class, ratio)),
+            _ => None,
+        })
+        .collect();
+    for (&(class, ratio), choice) in members.iter().zip(choices).filter_map(|(m, choice)| Some((m.as_ref()?, choice))) {
+        let entry = least.entry(class).or_insert((f64::INFINITY, 0));
+        *entry = (entry.0.min(choice.linear / ratio), entry.1 + 1);
+    }
+    let mut shared = false;
+    for (candidate, member) in candidates.iter_mut().zip(&members) {
+        if let Some((class, ratio)) = member
+            && let Some(&(scale, 2..)) = least.get(class)
+        {
+            candidate.scale = Scale::Fixed(scale * ratio);
+            shared = true;
+        }
+    }
+    shared
 }
 
 fn is_constant(form: &Form) -> bool {

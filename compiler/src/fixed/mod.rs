@@ -21,7 +21,7 @@ use crate::engine::Statistics;
 use crate::error::{Error, Result};
 use crate::network::{Linear, Network, Op};
 use activation::{Decision, decide, write_activation};
-use classes::{Classes, Member};
+use classes::{Class, Classes, Member, common_multiple};
 use form::Form;
 use linear::{Analysis, coverage};
 use safenet_core::model::{
@@ -149,7 +149,7 @@ fn write(
         let (op, secret) = match &layer.op {
             Op::Linear(linear) => {
                 let analysis = context.analysis(linear, index, before);
-                state.scale = linear_scales(context, index, &analysis, classes);
+                state.scale = linear_scales(context, index, &analysis, classes, before);
                 (FixedOp::Convolution(linear.conv), round(context, index, &analysis, &state.scale, decisions)?)
             }
             Op::Activation(_) => {
@@ -161,7 +161,7 @@ fn write(
             }
             Op::Sum { negative, constant } => {
                 if !context.known[index + 1] {
-                    state.scale = class_scales(index + 1, layer.shape, classes);
+                    state.scale = class_scales(index + 1, layer.shape, classes, before);
                 }
                 let shift = |c: usize| shift_of(context, index, c, decisions);
                 let constant: Vec<f64> = constant.iter().enumerate().map(|(c, k)| k + shift(c)).collect();
@@ -212,10 +212,16 @@ fn write(
     Ok(Fixed { model, notes, error_bound })
 }
 
-/// The scales of a tensor's channels as their classes have them; 1 where no activation asked for one.
-fn class_scales(tensor: usize, shape: Shape, classes: &Classes) -> Vec<f64> {
+/// The scale of a class: decided by an activation; where all that reads it is constant, one that what is added allows.
+fn class_scale(class: &Class, tensors: &[TensorState]) -> Option<f64> {
+    let addends = class.addends.iter().filter(|a| tensors[a.tensor].constant[a.channel].is_none());
+    class.scale.or_else(|| common_multiple(addends.map(|a| tensors[a.tensor].scale[a.channel] * a.ratio)))
+}
+
+/// The scales of a tensor's channels as their classes have them; 1 where nothing asks for one.
+fn class_scales(tensor: usize, shape: Shape, classes: &Classes, tensors: &[TensorState]) -> Vec<f64> {
     let scale = |c| match classes.member(tensor, c) {
-        Member::Free { class, ratio } => classes.class(class).scale.map_or(1.0, |scale| scale * ratio),
+        Member::Free { class, ratio } => class_scale(classes.class(class), tensors).map_or(1.0, |scale| scale * ratio),
         Member::Given { .. } => 1.0,
     };
     (0..shape.channels as usize).map(scale).collect()
@@ -223,14 +229,20 @@ fn class_scales(tensor: usize, shape: Shape, classes: &Classes) -> Vec<f64> {
 
 /// The scales of a linear layer's outputs: those of their classes, but for outputs whose weights would not fit 9 bits. These
 /// are halved until they do; the sum that follows multiplies them back.
-fn linear_scales(context: &Context<'_>, index: usize, analysis: &Analysis<'_>, classes: &Classes) -> Vec<f64> {
+fn linear_scales(
+    context: &Context<'_>,
+    index: usize,
+    analysis: &Analysis<'_>,
+    classes: &Classes,
+    tensors: &[TensorState],
+) -> Vec<f64> {
     let limit = f64::from(safenet_core::model::WEIGHT_LIMIT);
     let outputs = 0..analysis.linear.bias.len();
     outputs
         .map(|o| {
             let by_weight = limit / analysis.largest_weight(o).max(1e-30);
             let Member::Free { class, ratio } = classes.member(index + 1, o) else { return by_weight };
-            match (classes.class(class).scale, classes.class(class).addends.is_empty()) {
+            match (class_scale(classes.class(class), tensors), classes.class(class).addends.is_empty()) {
                 // Read by no activation, or by constant ones alone: any scale will do that fits.
                 (None, _) => by_weight.min(1.0),
                 (Some(scale), true) => scale * ratio,

@@ -12,19 +12,20 @@ const OUTPUTS: usize = 64;
 /// Tensors looked at on the way to linear layers.
 const STEPS: usize = 256;
 
+/// For each channel of a tensor, the activation's channel that it is made of and what the scale is multiplied by on the way.
+type Origins = Vec<Option<(usize, f64)>>;
+
 /// A linear layer that reads an activation's results, perhaps by way of local operators.
 struct Reader {
     layer: usize,
-    /// For each of its input channels, the activation's channel and what its scale is multiplied by on the way.
-    inputs: Vec<Option<(usize, f64)>>,
+    inputs: Origins,
 }
 
 /// The linear layers that read the results of `layer`.
 fn readers(network: &Network, reading: &[Vec<usize>], layer: usize) -> Vec<Reader> {
     let channels = network.layers[layer].shape.channels as usize;
     let mut found = Vec::new();
-    let mut waiting: Vec<(Tensor, Vec<Option<(usize, f64)>>)> =
-        vec![(layer + 1, (0..channels).map(|c| Some((c, 1.0))).collect())];
+    let mut waiting: Vec<(Tensor, Origins)> = vec![(layer + 1, (0..channels).map(|c| Some((c, 1.0))).collect())];
     // Branches may meet again and again: what is found by then tells enough.
     let mut steps = 0;
     while let Some((tensor, map)) = waiting.pop().filter(|_| steps < STEPS) {

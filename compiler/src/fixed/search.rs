@@ -201,7 +201,10 @@ fn fit(channel: &Candidate, width: u8, shift: u8, back: u8, window: f64, shrink:
     let unit = f64::from(1u32 << shift);
     let bound = channel.reach();
     let half = f64::from(1u32 << (width + shift - 1));
-    let mut room = ((half - unit - channel.linear_slack()) / bound).min(channel.limit);
+    let mut room = (half - unit - channel.linear_slack()) / bound;
+    if !matches!(channel.scale, Scale::Fixed(_)) {
+        room = room.min(channel.limit);
+    }
     match form.shape {
         Shape::Square { .. } => room = room.min(square_scale(bound) * unit),
         Shape::Cubic { linear, .. } => room = room.min(cubic_scale(linear, bound) * unit),

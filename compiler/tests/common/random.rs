@@ -85,6 +85,10 @@ pub(crate) fn network(r: &mut Random) -> Network {
     let mut ending = Ending::None;
     if values.len() == 1 || r.below(5) > 0 {
         last = flattened(&mut g, &last, r);
+        if r.below(3) == 0 {
+            // Elements of one channel with a function each.
+            last = vector_step(&mut g, &last, r);
+        }
         last = dense(&mut g, &last, r);
         if r.flip() {
             last = vector_step(&mut g, &last, r);
