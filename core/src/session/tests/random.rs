@@ -66,7 +66,7 @@ impl Draft {
         let zero = Channel { kind: Kind::Zero, bound_bits: 0, shift: 0, back_shift: 0 };
         match self.below(8) {
             0 | 1 => (channel(Kind::Relu, 0), v),
-            2 => (channel(Kind::Square { secret_sign: bits & 1 == 1 }, 6), (v * v >> 6) + 18),
+            2 => (channel(Kind::Square { secret_sign: bits & 1 == 1 }, 6), ((v * v) >> 6) + 18),
             3 if bound_bits - shift <= 12 => (channel(Kind::Cubic, 10), ((v * v * v + 300 * v) >> 10) + 18),
             4 | 3 => (channel(Kind::Linear, 0), v + 17),
             _ => (zero, 17),
