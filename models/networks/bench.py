@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the compiled networks of target/networks with `safenet bench`, and prints a table.
 
-    scripts/bench-networks [NAME ...]      those that are compiled, if none are named (`make networks` compiles them)
+    models/networks/bench.py [NAME ...]     those that are compiled, if none are named (`make networks` compiles them)
 
 Both parties run on this machine. Sessions with one inference each: three, or one where a session takes long.
 """
@@ -24,7 +24,16 @@ def measure(name: str) -> dict:
     """What `safenet bench` measures of a network on its calibration images."""
     runs = "1" if name in LONG else "3"
     images = FOLDER / f"{name}-calibration.npz"
-    command = [SAFENET, "bench", str(FOLDER / f"{name}.safenet"), "--images", str(images), "--runs", runs, "--json"]
+    command = [
+        SAFENET,
+        "bench",
+        str(FOLDER / f"{name}.safenet"),
+        "--images",
+        str(images),
+        "--runs",
+        runs,
+        "--json",
+    ]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -52,7 +61,9 @@ def main() -> None:
     names = sys.argv[1:] or [name for name in NETWORKS if (FOLDER / f"{name}.safenet").exists()]
     if not names:
         sys.exit(f"{FOLDER}: expected compiled networks, got none; run `make networks` first")
-    print("| network | prepare | bytes | round trips | online | bytes | round trips | client's heap | server's heap | ulp |")
+    print(
+        "| network | prepare | bytes | round trips | online | bytes | round trips | client's heap | server's heap | ulp |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         print(row(name, measure(name)), flush=True)
