@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures the compiled networks of target/networks with `safenet bench`, and prints a table.
+"""Measure the compiled networks of target/networks with `safenet bench`, and print a table.
 
-    models/networks/bench.py [NAME ...]     those that are compiled, if none are named (`make networks` compiles them)
+    models/networks/bench.py [NAME ...]
 
-Both parties run on this machine. Sessions with one inference each: three, or one where a session takes long.
+Without names, those that are compiled; `make networks` compiles them. Both parties run on this
+machine. Sessions with one inference each: three, or one where a session takes long.
 """
 
 import json
@@ -15,8 +16,16 @@ FOLDER = pathlib.Path("target/networks")
 SAFENET = "target/release/safenet"
 # In the order of the table; the last two take long.
 NETWORKS = [
-    "minionn", "resnet20", "resnet32", "vgg16", "resnet18", "resnet18-tiny", "squeezenet", "mobilenetv2", "resnet50",
-]  # fmt: skip
+    "minionn",
+    "resnet20",
+    "resnet32",
+    "vgg16",
+    "resnet18",
+    "resnet18-tiny",
+    "squeezenet",
+    "mobilenetv2",
+    "resnet50",
+]
 LONG = {"mobilenetv2", "resnet50"}
 
 
@@ -38,10 +47,12 @@ def measure(name: str) -> dict:
 
 
 def bytes_of(figures: dict, phase: str) -> str:
+    """Both directions of a phase."""
     return f"{(figures[f'{phase}_bytes_up'] + figures[f'{phase}_bytes_down']) / 1e6:,.1f} MB"
 
 
 def row(name: str, figures: dict) -> str:
+    """One line of the table."""
     cells = [
         name,
         f"{figures['prepare_s']:.2f} s",
@@ -58,12 +69,12 @@ def row(name: str, figures: dict) -> str:
 
 
 def main() -> None:
+    """Print the table, line by line as it is measured."""
     names = sys.argv[1:] or [name for name in NETWORKS if (FOLDER / f"{name}.safenet").exists()]
     if not names:
         sys.exit(f"{FOLDER}: expected compiled networks, got none; run `make networks` first")
-    print(
-        "| network | prepare | bytes | round trips | online | bytes | round trips | client's heap | server's heap | ulp |"
-    )
+    parts = ["network", "prepare", "bytes", "round trips", "online", "bytes", "round trips"]
+    print(f"| {' | '.join([*parts, "client's heap", "server's heap", 'ulp'])} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         print(row(name, measure(name)), flush=True)
