@@ -73,8 +73,9 @@ def main() -> None:
     names = sys.argv[1:] or [name for name in NETWORKS if (FOLDER / f"{name}.safenet").exists()]
     if not names:
         sys.exit(f"{FOLDER}: expected compiled networks, got none; run `make networks` first")
-    parts = ["network", "prepare", "bytes", "round trips", "online", "bytes", "round trips"]
-    print(f"| {' | '.join([*parts, "client's heap", "server's heap", 'ulp'])} |")
+    titles = ["network", "prepare", "bytes", "round trips", "online", "bytes", "round trips"]
+    titles += ["client's heap", "server's heap", "ulp"]
+    print(f"| {' | '.join(titles)} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for name in names:
         print(row(name, measure(name)), flush=True)
