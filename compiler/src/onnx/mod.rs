@@ -1,7 +1,7 @@
 //! Reading a trained network from an ONNX file.
 //!
 //! Nodes are followed in the order of the file, as far as the output depends on them. What depends on constants alone is
-//! evaluated; each other node is translated by the entry of its operator in [`operators::find`]. Nodes that have no private
+//! evaluated; each other node is translated by the entry of its operator in `operators::find`. Nodes that have no private
 //! form are collected, so that one error names them all.
 
 mod attributes;

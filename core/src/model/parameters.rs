@@ -70,7 +70,7 @@ impl Parameters {
     /// Checks that the parameters are those of the architecture.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedModel`], naming the node, what it needs and what is there.
+    /// [`ErrorKind::MalformedModel`](crate::error::ErrorKind::MalformedModel), naming the node, what it needs and what is there.
     pub fn check(&self, architecture: &Architecture) -> Result<()> {
         let shapes = architecture.shapes()?;
         if self.nodes.len() != architecture.nodes.len() {
