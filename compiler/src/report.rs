@@ -593,11 +593,13 @@ impl fmt::Display for OutputReport {
         if let Some(a) = &o.accuracy {
             writeln!(f, "  accuracy: float {:.2}%, integer {:.2}%", 100.0 * a.float, 100.0 * a.integer)?;
         }
-        writeln!(
-            f,
-            "  roundings drawn at random, on {} samples: a score moves by {:.2e} (root mean square), at most {:.2e}",
-            o.drawn, o.drawn_rms, o.drawn_max
-        )?;
+        if o.drawn > 0 {
+            writeln!(
+                f,
+                "  roundings drawn at random, on {} samples: a score moves by {:.2e} (root mean square), at most {:.2e}",
+                o.drawn, o.drawn_rms, o.drawn_max
+            )?;
+        }
         writeln!(
             f,
             "  roundings at their worst, on {} samples: half width of a score median {:.2e}, largest {:.2e}; median gap of the two best scores \
