@@ -19,6 +19,7 @@ pub mod params;
 mod poly;
 mod sample;
 pub mod slots;
+mod split;
 mod switch;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 pub mod client;
 mod drive;
+mod fresh;
 mod link;
 mod meter;
 mod schedule;

@@ -6,7 +6,6 @@ use crate::activation::{Group, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
-use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
     linear::{ConvShape, Keep, LinearPacking},
     slots,
@@ -62,6 +61,17 @@ pub(crate) struct LinearStep {
     pub(crate) outputs: Vec<usize>,
     /// Which output channels no one reads.
     pub(crate) unread: Vec<bool>,
+    /// For each of `inputs`, where its mask is chosen, if that is in the same batch of nodes; else the mask is known before.
+    pub(crate) origins: Vec<Option<Origin>>,
+    /// For each of `inputs`, whether the layer's requests bring its mask: it is the first to encrypt it.
+    pub(crate) fresh: Vec<bool>,
+}
+
+/// A channel's words in the tensor whose mask the client chooses: the network's input, or what an activation layer gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) tensor: usize,
+    pub(crate) start: usize,
 }
 
 /// An activation layer's groups.
@@ -130,6 +140,7 @@ impl Schedule {
             }
         }
         schedule.batches = schedule.batches();
+        schedule.choose_fresh(architecture);
         Ok(schedule)
     }
 
@@ -236,9 +247,10 @@ impl Schedule {
         let mut rounds = 1;
         for (index, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Linear(LinearStep { packing: Some(p), .. }) => {
+                Step::Linear(LinearStep { packing: Some(p), fresh, .. }) => {
                     let received = (0..p.response_ciphertexts()).map(|j| frames(1, p.response_bytes(j))).sum();
-                    place(Phase::Prepare, Some(index), frames(p.request_ciphertexts(), p.request_bytes()), received);
+                    let sent = (0..p.request_ciphertexts()).map(|i| frames(1, p.request_bytes(i, fresh))).sum();
+                    place(Phase::Prepare, Some(index), sent, received);
                 }
                 Step::Activation(step) => {
                     let received =
@@ -358,13 +370,10 @@ impl LinearStep {
             };
             Some(LinearPacking::choose_quieter(&shape, conv.packed_outputs as usize)?)
         };
-        Ok(Self { packing, inputs, outputs, unread })
-    }
-
-    /// The live input channels of a tensor.
-    pub(crate) fn gather_inputs(&self, shape: Shape, tensor: &[u32]) -> SecretVec<u32> {
-        let planes = self.inputs.iter().map(|&c| &tensor[c * shape.plane()..(c + 1) * shape.plane()]);
-        collect(self.inputs.len() * shape.plane(), planes.flatten().copied())
+        let origins = vec![None; inputs.len()];
+        // Those that could be; which of them are is found out when all layers are known.
+        let fresh = inputs.iter().map(|&c| !constant[c]).collect();
+        Ok(Self { packing, inputs, outputs, unread, origins, fresh })
     }
 
     /// Puts live output channels where they belong in a tensor; the others are 0.

@@ -133,6 +133,12 @@ impl Axis {
         end.max(end.min(image) + lead).max(self.span())
     }
 
+    /// Whether what lies at place `i` of a plane in a tile lies in the tile before, too: windows of both touch it.
+    pub(super) fn is_repeated(&self, tile: usize, i: usize) -> bool {
+        // The tile before begins `tile` windows earlier and ends where its last window does.
+        tile > 0 && i + self.step() < self.span()
+    }
+
     /// The pixel of the image at place `i` of a plane in a tile, or none where there is a zero.
     pub(super) fn pixel(&self, tile: usize, plane: usize, i: usize) -> Option<usize> {
         let (windows, place) = (self.windows_of(tile), i + self.lead());

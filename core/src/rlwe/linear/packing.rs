@@ -38,8 +38,8 @@
 //! Between several tiles no zeros are shared: u = 0 (v = 0), and places of padding count as pixels that are zero.
 
 use super::axis::{Axis, MAX_COUNT, even, even_parts, part, part_sizes};
+use super::request;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rlwe::keys::sealed_bytes;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::element_bytes;
 use crate::rlwe::switch::switched_bytes;
@@ -99,6 +99,19 @@ pub struct LinearPacking {
     outputs: usize,
 }
 
+/// Where a request holds an input.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rlwe) struct InputPlace {
+    /// The coefficient.
+    pub(in crate::rlwe) place: usize,
+    /// The input's number, channel by channel over the whole input.
+    pub(in crate::rlwe) input: usize,
+    /// Its channel.
+    pub(in crate::rlwe) channel: usize,
+    /// Whether an earlier request holds it, too.
+    pub(in crate::rlwe) repeated: bool,
+}
+
 /// What a packing of a given shape may choose.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::rlwe) struct Layout {
@@ -143,7 +156,7 @@ impl LinearPacking {
                     let columns = columns.cut(width);
                     let room = n / rows.places().saturating_mul(columns.places());
                     let tiles = rows.tiles() as u64 * columns.tiles() as u64;
-                    if room == 0 || tiles * (sealed_bytes(&LINEAR) + switched_bytes(&LINEAR, 1)) as u64 > bytes {
+                    if room == 0 || tiles * (request::bytes(0) + switched_bytes(&LINEAR, 1)) as u64 > bytes {
                         continue;
                     }
                     let tiled = Self { rows, columns, ..best };
@@ -251,9 +264,9 @@ impl LinearPacking {
         Ok(packing)
     }
 
-    /// Bytes of all requests and answers. At most 2^30 of each.
+    /// Bytes of all requests and answers, at most 2^30 of each. Fresh inputs take fewer, the same for every packing.
     fn bytes(&self) -> u64 {
-        let mut bytes = self.request_ciphertexts() as u64 * sealed_bytes(&LINEAR) as u64;
+        let mut bytes = self.request_ciphertexts() as u64 * request::bytes(0) as u64;
         for (channel_parts, channels) in part_sizes(self.shape.out_channels, self.outputs) {
             for (row_parts, rows) in part_sizes(self.rows.windows, self.rows.tile) {
                 for (column_parts, columns) in part_sizes(self.columns.windows, self.columns.tile) {
@@ -310,9 +323,19 @@ impl LinearPacking {
         self.in_planes().div_ceil(self.inputs) * self.tiles()
     }
 
-    /// Bytes of each request ciphertext.
-    pub fn request_bytes(&self) -> usize {
-        sealed_bytes(&LINEAR)
+    /// Bytes of request `index`. `fresh` tells of each input channel whether the requests bring its mask's words
+    /// ([`super::encrypt_request`]); an empty slice stands for none.
+    pub fn request_bytes(&self, index: usize, fresh: &[bool]) -> usize {
+        let brought = match fresh.contains(&true) {
+            true => self.fresh_places(index, fresh).count(),
+            false => 0,
+        };
+        request::bytes(brought)
+    }
+
+    /// The places of request `index` whose inputs it brings: those of fresh channels that no earlier request holds.
+    pub(super) fn fresh_places(&self, index: usize, fresh: &[bool]) -> impl Iterator<Item = InputPlace> {
+        self.input_places(index).filter(|p| !p.repeated && fresh.get(p.channel).copied().unwrap_or(false))
     }
 
     /// Bytes that a [`super::LinearResponder`] keeps of each request, and of each answer in the making: both halves, expanded.
@@ -446,8 +469,8 @@ impl LinearPacking {
         self.place(self.inputs - 1, self.rows.span() - 1, self.columns.span() - 1)
     }
 
-    /// Where request `index` holds inputs: pairs of a coefficient and the number of the input there. All others hold zero.
-    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// Where request `index` holds inputs. All other coefficients hold zero.
+    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = InputPlace> + use<> {
         let packing = *self;
         let Self { rows, columns, .. } = packing;
         let (planes, row_tile, column_tile) = self.split(index);
@@ -456,9 +479,12 @@ impl LinearPacking {
             let of_row = move |i| rows.pixel(row_tile, row_plane, i).map(|y| (i, y));
             let of_column = move |j| columns.pixel(column_tile, column_plane, j).map(|x| (j, x));
             (0..rows.places()).filter_map(of_row).flat_map(move |(i, y)| {
-                (0..columns.places()).filter_map(of_column).map(move |(j, x)| {
-                    let input = (channel * rows.length + y) * columns.length + x;
-                    (packing.place(m, i, j), input)
+                let row_repeated = rows.is_repeated(row_tile, i);
+                (0..columns.places()).filter_map(of_column).map(move |(j, x)| InputPlace {
+                    place: packing.place(m, i, j),
+                    input: (channel * rows.length + y) * columns.length + x,
+                    channel,
+                    repeated: row_repeated || columns.is_repeated(column_tile, j),
                 })
             })
         })

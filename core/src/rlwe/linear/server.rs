@@ -1,6 +1,7 @@
 //! The server's side of a linear layer: weights prepared once per model, and one responder per inference.
 
 use super::packing::{ConvShape, LinearPacking};
+use super::request;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
 use crate::rlwe::encode::Word;
@@ -158,6 +159,7 @@ fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, outpu
 /// [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
+    fresh: &'a [bool],
     /// Those that came and are still needed.
     requests: Vec<Option<Ciphertext<Values>>>,
     /// How many have not come.
@@ -176,20 +178,20 @@ enum Answer {
 }
 
 impl<'a> LinearResponder<'a> {
-    /// Starts with no request.
-    pub fn new(weights: &'a LinearWeights) -> Self {
+    /// Starts with no request. `fresh` tells how requests are written: see [`super::encrypt_request`].
+    pub fn new(weights: &'a LinearWeights, fresh: &'a [bool]) -> Self {
         let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
         let requests = (0..missing).map(|_| None).collect();
         let answers = (0..waiting).map(|_| Answer::Waiting).collect();
-        Self { weights, requests, missing, answers, waiting }
+        Self { weights, fresh, requests, missing, answers, waiting }
     }
 
     /// Takes request `index` in, in any order, each once.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedMessage`] if the request has another length or residues not below their prime; [`ErrorKind::InvalidState`]
-    /// if there is no such request or it came already. Nothing is kept then.
-    pub fn absorb(&mut self, index: usize, request: &[u8]) -> Result<()> {
+    /// [`ErrorKind::MalformedMessage`] if the request has another length; [`ErrorKind::InvalidState`] if there is no such request or it came
+    /// already. Nothing is kept then.
+    pub fn absorb(&mut self, index: usize, message: &[u8]) -> Result<()> {
         let count = self.requests.len();
         let Some(place) = self.requests.get_mut(index) else {
             return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
@@ -197,7 +199,10 @@ impl<'a> LinearResponder<'a> {
         if self.missing == 0 || place.is_some() {
             return Err(state("request", alloc::format!("expected each once, got {index} again")));
         }
-        *place = Some(Ciphertext::read(&LINEAR, request).map_err(|e| e.context(format_args!("request {index}")))?);
+        *place = Some(
+            request::read(&self.weights.packing, index, self.fresh, message)
+                .map_err(|e| e.context(format_args!("request {index}")))?,
+        );
         self.missing -= 1;
         Ok(())
     }

@@ -9,9 +9,9 @@ use crate::rlwe::switch::{self, Switched};
 
 fn sum_of(weights: &LinearWeights, key: &SecretKey, r: &[u32], prg: &mut Prg) -> Ciphertext<crate::rlwe::poly::Values> {
     let packing = weights.packing();
-    let mut responder = LinearResponder::new(weights);
+    let mut responder = LinearResponder::new(weights, &[]);
     for i in 0..packing.request_ciphertexts() {
-        responder.absorb(i, &encrypt_request(key, packing, r, i, prg).unwrap()).unwrap();
+        responder.absorb(i, &bound_request(key, packing, r, i, prg).unwrap()).unwrap();
     }
     responder.take_sum(0).unwrap()
 }
@@ -64,8 +64,8 @@ fn noise_of_hidden_answers_is_flooding_and_little_else() {
     let mut prg = prg(2);
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..4096).map(|_| prg.next_u32()).collect();
-    let mut responder = LinearResponder::new(&weights);
-    responder.absorb(0, &encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap()).unwrap();
+    let mut responder = LinearResponder::new(&weights, &[]);
+    responder.absorb(0, &bound_request(&key, &packing, &r, 0, &mut prg).unwrap()).unwrap();
     let mut s = alloc::vec![0; 4096];
     let answer = responder.hidden(0, &public, &mut prg, &mut s).unwrap();
     let m: Vec<u32> = r.iter().zip(&s).map(|(r, s)| r.wrapping_mul(255).wrapping_add(*s)).collect();

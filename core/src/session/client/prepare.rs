@@ -10,7 +10,7 @@ use crate::prg::{SecretVec, collect};
 use crate::rlwe::{linear, slots};
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
-use crate::session::schedule::{LinearStep, Step};
+use crate::session::schedule::{LinearStep, Origin, Step};
 use crate::session::{BundleId, PREPARE_BYTES, check_room, invalid_state};
 use crate::share::Mask;
 use crate::wire::frame::FrameKind;
@@ -33,26 +33,47 @@ pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> R
     Ok(Done { party: Some(party), output: None })
 }
 
-/// The masks of a bundle's tensors as they become known. Those of activation outputs are free and known from the start;
-/// those of linear outputs come from the server's responses.
+/// The masks of a bundle's tensors as they become known. Those of the input and of activation outputs are free: they are drawn at the
+/// start, and where a linear layer's requests bring others ([`crate::session::fresh`]), replaced by these. Those of linear outputs come
+/// from the server's responses.
 struct Masks<'a> {
     public: &'a Public,
     tensors: Vec<Option<Mask>>,
 }
 
 impl Masks<'_> {
-    /// Fills in what follows locally from masks that are known.
-    fn extend(&mut self, nodes: core::ops::Range<usize>) {
+    /// Computes the mask of a local operator's output, if those of its inputs are known.
+    fn compute(&mut self, index: usize) {
         let shapes = &self.public.schedule.shapes;
-        for index in nodes {
-            if self.tensors[index + 1].is_some() {
-                continue;
+        let node = &self.public.architecture.nodes[index];
+        let known = node.inputs.iter().map(|&t| Some((shapes[t as usize], &self.tensors[t as usize].as_ref()?[..])));
+        let inputs: Option<Vec<_>> = known.collect();
+        if let Some(mask) = inputs.and_then(|inputs| layer::local(&node.op, &inputs, shapes[index + 1])) {
+            self.tensors[index + 1] = Some(mask);
+        }
+    }
+
+    /// The mask of a linear layer's live input channels, and where its channels are.
+    fn gather(&self, index: usize, step: &LinearStep) -> Result<Mask> {
+        let source = self.public.architecture.nodes[index].inputs[0] as usize;
+        let plane = self.public.schedule.shapes[source].plane();
+        let mut out = SecretVec::new(Vec::with_capacity(step.inputs.len() * plane));
+        for (&channel, origin) in step.inputs.iter().zip(&step.origins) {
+            let Origin { tensor, start } = origin.unwrap_or(Origin { tensor: source, start: channel * plane });
+            out.extend_from_slice(&self.of(tensor)?[start..start + plane]);
+        }
+        Ok(out)
+    }
+
+    /// Puts the fresh channels of what [`Self::gather`] gave back.
+    fn scatter(&mut self, step: &LinearStep, mask: &[u32]) {
+        let plane = mask.len() / step.inputs.len().max(1);
+        for ((origin, fresh), words) in step.origins.iter().zip(&step.fresh).zip(mask.chunks_exact(plane.max(1))) {
+            if let (Some(Origin { tensor, start }), true) = (*origin, *fresh)
+                && let Some(chosen) = &mut self.tensors[tensor]
+            {
+                chosen[start..start + plane].copy_from_slice(words);
             }
-            let node = &self.public.architecture.nodes[index];
-            let known =
-                node.inputs.iter().map(|&t| Some((shapes[t as usize], &self.tensors[t as usize].as_ref()?[..])));
-            let inputs: Option<Vec<_>> = known.collect();
-            self.tensors[index + 1] = inputs.and_then(|inputs| layer::local(&node.op, &inputs, shapes[index + 1]));
         }
     }
 
@@ -64,13 +85,14 @@ impl Masks<'_> {
     }
 
     /// The masks around an activation layer: of the values that it is applied to, and of its results.
-    fn around(&self, index: usize, secrets: &ClientSecrets) -> Result<(Mask, Mask)> {
+    fn around(&self, index: usize) -> Result<(Mask, Mask)> {
         let node = &self.public.architecture.nodes[index];
+        let output = self.of(index + 1)?;
         let of = |i: usize| self.of(node.inputs[i] as usize);
         match node.op {
             // max(a, b) = b + ReLU(a - b): the mask of b is taken off again.
-            Op::Max(_) => Ok((subtract(of(0)?, of(1)?), subtract(&secrets.outputs, of(1)?))),
-            _ => Ok((of(0)?.to_vec().into(), secrets.outputs.clone())),
+            Op::Max(_) => Ok((subtract(of(0)?, of(1)?), subtract(output, of(1)?))),
+            _ => Ok((of(0)?.to_vec().into(), output.to_vec().into())),
         }
     }
 
@@ -101,19 +123,21 @@ impl Party {
         let nodes = public.architecture.nodes.len();
         let mut masks = Masks { public: &public, tensors: vec![None; nodes + 1] };
         let inputs = schedule.shapes[0].elements();
-        let input_mask = collect(inputs, (0..inputs).map(|_| self.prg.next_u32()));
-        masks.tensors[0] = Some(input_mask.clone());
+        masks.tensors[0] = Some(collect(inputs, (0..inputs).map(|_| self.prg.next_u32())));
+        let mut input_mask = Mask::default();
         let mut secrets = BTreeMap::new();
         for (index, step) in schedule.activations(&(0..nodes)) {
-            let drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
-            masks.tensors[index + 1] = Some(drawn.outputs.clone());
+            let mut drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
+            masks.tensors[index + 1] = Some(core::mem::take(&mut drawn.outputs));
             secrets.insert(index, drawn);
         }
-        masks.extend(0..nodes);
 
         let mut layers = vec![];
         for batch in &schedule.batches {
-            let signs = self.send_requests(link, batch, &masks, &secrets).await?;
+            let signs = self.send_requests(link, batch, &mut masks, &secrets).await?;
+            if batch.start == 0 {
+                input_mask = masks.of(0)?.to_vec().into();
+            }
             let products = self.receive_products(link, batch).await?;
             let (mut signs, mut products) = ((&signs.0[..], &signs.1[..]), &products[..]);
             for index in batch.clone() {
@@ -123,14 +147,14 @@ impl Party {
                         let mask = self.receive_linear(link, step, schedule.shapes[index + 1]).await?;
                         masks.tensors[index + 1] = Some(mask);
                     }
-                    Step::Local => masks.extend(index..index + 1),
+                    Step::Local => masks.compute(index),
                     Step::Activation(step) => {
                         let mine = (&signs.0[..step.client_rots()], &signs.1[..step.client_rots()]);
                         signs = (&signs.0[step.client_rots()..], &signs.1[step.client_rots()..]);
                         let (own_products, rest) = products.split_at(step.products());
                         products = rest;
                         let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
-                        let (input, output) = masks.around(index, &own)?;
+                        let (input, output) = masks.around(index)?;
                         let mut layer =
                             ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
                         for chunk in step.chunks() {
@@ -157,19 +181,25 @@ impl Party {
         &mut self,
         link: &Link,
         batch: &core::ops::Range<usize>,
-        masks: &Masks<'_>,
+        masks: &mut Masks<'_>,
         secrets: &BTreeMap<usize, ClientSecrets>,
     ) -> Result<(SecretVec<u8>, SecretVec<u32>)> {
-        let schedule = &masks.public.schedule;
+        let public = self.public.clone();
+        let schedule = &public.schedule;
         for index in batch.clone() {
+            if let Step::Local = &schedule.steps[index] {
+                // Of masks that are fresh this is computed again below, before anyone looks at it.
+                masks.compute(index);
+            }
             if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-                let source = masks.public.architecture.nodes[index].inputs[0] as usize;
-                let mask = step.gather_inputs(schedule.shapes[source], masks.of(source)?);
+                let mut mask = masks.gather(index, step)?;
                 for i in 0..packing.request_ciphertexts() {
-                    let request = linear::encrypt_request(&self.linear_key, packing, &mask, i, &mut self.prg)?;
+                    let request =
+                        linear::encrypt_request(&self.linear_key, packing, &step.fresh, &mut mask, i, &mut self.prg)?;
                     link.send(FrameKind::LinearRequest, request).await?;
                 }
+                masks.scatter(step, &mask);
             }
         }
         link.enter(Place { phase: Phase::Prepare, node: None });

@@ -23,13 +23,14 @@ async fn receive_linear<'a>(
 ) -> Result<BTreeMap<usize, LinearResponder<'a>>> {
     let mut responders = BTreeMap::new();
     for index in batch.clone() {
-        if let (Step::Linear(LinearStep { packing: Some(packing), .. }), Some(weights)) =
+        if let (Step::Linear(LinearStep { packing: Some(packing), fresh, .. }), Some(weights)) =
             (&private.schedule.steps[index], &private.weights[index])
         {
             link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-            let mut responder = LinearResponder::new(weights);
+            let mut responder = LinearResponder::new(weights, fresh);
             for i in 0..packing.request_ciphertexts() {
-                responder.absorb(i, &link.receive(FrameKind::LinearRequest, packing.request_bytes()).await?)?;
+                let bytes = packing.request_bytes(i, fresh);
+                responder.absorb(i, &link.receive(FrameKind::LinearRequest, bytes).await?)?;
             }
             responders.insert(index, responder);
         }

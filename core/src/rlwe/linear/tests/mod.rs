@@ -2,9 +2,11 @@ mod known;
 mod responder;
 
 use super::*;
+use crate::prg::Prg;
 use crate::prg::Seed;
 use crate::rlwe::keys::PublicKey;
 use alloc::vec;
+use alloc::vec::Vec;
 use proptest::prelude::*;
 
 fn prg(seed: u64) -> Prg {
@@ -92,7 +94,8 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
         let mut product = vec![0u32; n];
         for input_part in packing.input_parts(part) {
             let mut taken = vec![false; n];
-            let inputs: Vec<_> = packing.input_places(input_part * packing.tiles() + tile).collect();
+            let inputs: Vec<_> =
+                packing.input_places(input_part * packing.tiles() + tile).map(|p| (p.place, p.input)).collect();
             for &(place, _) in &inputs {
                 assert!(!core::mem::replace(&mut taken[place], true));
             }
@@ -118,16 +121,24 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
     out.into_iter().map(|y| y.unwrap()).collect()
 }
 
-/// A layer through encryption: the server's s and the client's m.
-fn run(packing: &LinearPacking, weights: &[i16], x: &[u32], prg: &mut Prg) -> (Vec<u32>, Vec<u32>) {
+/// A request of a layer without fresh channels.
+fn bound_request(key: &SecretKey, packing: &LinearPacking, x: &[u32], index: usize, prg: &mut Prg) -> Result<Vec<u8>> {
+    encrypt_request(key, packing, &[], &mut x.to_vec(), index, prg)
+}
+
+/// A layer through encryption, with some channels of x fresh: the server's s and the client's m.
+fn run(packing: &LinearPacking, weights: &[i16], x: &mut [u32], prg: &mut Prg) -> (Vec<u32>, Vec<u32>) {
+    let fresh: Vec<bool> = (0..packing.shape().in_channels).map(|_| prg.next_u32() % 3 > 0).collect();
     let key = SecretKey::generate(&LINEAR, prg);
     let public = PublicKey::from_bytes(&LINEAR, &key.public_key(prg)).unwrap();
     let weights = LinearWeights::new(packing, weights, Keep::Transformed).unwrap();
-    let mut responder = LinearResponder::new(&weights);
-    for i in (0..packing.request_ciphertexts()).rev() {
-        let request = encrypt_request(&key, packing, x, i, prg).unwrap();
-        assert_eq!(request.len(), packing.request_bytes());
-        responder.absorb(i, &request).unwrap();
+    let requests =
+        (0..packing.request_ciphertexts()).map(|i| encrypt_request(&key, packing, &fresh, x, i, prg).unwrap());
+    let requests: Vec<_> = requests.collect();
+    let mut responder = LinearResponder::new(&weights, &fresh);
+    for (i, request) in requests.iter().enumerate().rev() {
+        assert_eq!(request.len(), packing.request_bytes(i, &fresh));
+        responder.absorb(i, request).unwrap();
     }
     let (mut s, mut m) = (vec![0; packing.outputs()], vec![0; packing.outputs()]);
     for j in 0..packing.response_ciphertexts() {
@@ -213,8 +224,8 @@ proptest! {
         let given = LinearPacking::new(&shape, layout);
         let packing = given.or_else(|_| LinearPacking::choose(&shape)).unwrap();
         let weights = random_weights(packing.weights(), 100, &mut prg);
-        let x = random_words(packing.inputs(), &mut prg);
-        let (s, m) = run(&packing, &weights, &x, &mut prg);
+        let mut x = random_words(packing.inputs(), &mut prg);
+        let (s, m) = run(&packing, &weights, &mut x, &mut prg);
         let sum: Vec<u32> = convolve(&shape, &weights, &x).iter().zip(&s).map(|(y, s)| y.wrapping_add(*s)).collect();
         prop_assert_eq!(m, sum);
     }
@@ -223,7 +234,7 @@ proptest! {
 #[test]
 fn the_chosen_packing_is_the_cheapest() {
     let total = |p: &LinearPacking| {
-        let requests = p.request_ciphertexts() * p.request_bytes();
+        let requests = p.request_ciphertexts() * p.request_bytes(0, &[]);
         (
             requests + (0..p.response_ciphertexts()).map(|j| p.response_bytes(j)).sum::<usize>(),
             p.weight_polynomials() * p.tiles() as u64,
