@@ -48,6 +48,7 @@ fn linear(c: &mut Criterion) {
         pad_left: 1,
         pad_bottom: 1,
         pad_right: 1,
+        word_bits: 32,
     };
     let prg = &mut prg();
     let (key, public) = keys(&LINEAR, prg);

@@ -122,6 +122,17 @@ impl Poly<Values> {
         }
     }
 
+    /// self·w for a public integer w below 2^16.
+    pub(super) fn scaled(self, w: u32) -> Self {
+        if w == 1 {
+            return self;
+        }
+        self.map(|prime, part| {
+            let factor = prime.modulus.factor(w);
+            part.iter_mut().for_each(|x| *x = prime.modulus.mul(*x, factor));
+        })
+    }
+
     /// self - x·y.
     pub(super) fn sub_product(&mut self, x: &Self, y: &Poly<Factors>) {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {

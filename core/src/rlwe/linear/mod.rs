@@ -10,7 +10,7 @@ mod server;
 
 #[cfg(test)]
 pub(in crate::rlwe) use packing::Layout;
-pub use packing::{ConvShape, LinearPacking};
+pub use packing::{ConvShape, LinearPacking, MIN_WORD_BITS};
 pub use request::encrypt_request;
 #[cfg(test)]
 pub(in crate::rlwe) use request::read as read_request;
@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Client: decrypts answer `index` to its part of m = W·r + s.
 ///
-/// `output_mask` is the whole of m; the answer's part, [`LinearPacking::response_outputs`], is written.
+/// `output_mask` is the whole of m; the answer's part, [`LinearPacking::response_outputs`], is written, modulo 2^k for words of k bits.
 ///
 /// # Errors
 /// [`ErrorKind::MalformedMessage`] if the answer is not [`LinearPacking::response_bytes`] long; [`ErrorKind::InvalidArgument`] if
@@ -39,11 +39,11 @@ pub fn decrypt_response(
     key.expect(&LINEAR)?;
     check_index("answer", index, packing.response_ciphertexts())?;
     check_outputs(packing, output_mask)?;
-    let answer = Switched::read(&LINEAR, packing.response_outputs_count(index), bytes)
+    let answer = Switched::read(&LINEAR, packing.answer_bits(), packing.response_outputs_count(index), bytes)
         .map_err(|e| e.context(format_args!("answer {index}")))?;
     let decrypted = answer.decrypt(&key.s, packing.output_places(index));
     for (output, &v) in packing.response_outputs(index).zip(decrypted.iter()) {
-        output_mask[output] = decode_word(v);
+        output_mask[output] = decode_word(v, packing.shape().word_bits);
     }
     Ok(())
 }

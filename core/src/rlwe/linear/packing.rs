@@ -82,7 +82,12 @@ pub struct ConvShape {
     pub pad_bottom: usize,
     /// Columns of zeros right of the image.
     pub pad_right: usize,
+    /// k: only the low k bits of an output matter. [`MIN_WORD_BITS`] to 32.
+    pub word_bits: u32,
 }
+
+/// The narrowest words that answers bring: of narrower ones some more bits than needed are sent.
+pub const MIN_WORD_BITS: u32 = 16;
 
 /// How a convolution lies in ciphertexts: tiles, M input planes per request, L output channels per answer. Public.
 ///
@@ -156,7 +161,9 @@ impl LinearPacking {
                     let columns = columns.cut(width);
                     let room = n / rows.places().saturating_mul(columns.places());
                     let tiles = rows.tiles() as u64 * columns.tiles() as u64;
-                    if room == 0 || tiles * (request::bytes(0) + switched_bytes(&LINEAR, 1)) as u64 > bytes {
+                    if room == 0
+                        || tiles * (request::bytes(0) + switched_bytes(&LINEAR, best.answer_bits(), 1)) as u64 > bytes
+                    {
                         continue;
                     }
                     let tiled = Self { rows, columns, ..best };
@@ -196,6 +203,12 @@ impl LinearPacking {
             shape.dilation_width,
             shape.stride_width,
         )?;
+        if !(MIN_WORD_BITS..=32).contains(&shape.word_bits) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                alloc::format!("word bits: expected {MIN_WORD_BITS} to 32, got {}", shape.word_bits),
+            ));
+        }
         let divides = |channels: usize| channels.checked_rem(shape.groups) == Some(0);
         if !divides(shape.in_channels) || !divides(shape.out_channels) {
             return Err(Error::new(
@@ -270,12 +283,22 @@ impl LinearPacking {
         for (channel_parts, channels) in part_sizes(self.shape.out_channels, self.outputs) {
             for (row_parts, rows) in part_sizes(self.rows.windows, self.rows.tile) {
                 for (column_parts, columns) in part_sizes(self.columns.windows, self.columns.tile) {
-                    let answer = switched_bytes(&LINEAR, channels * rows * columns) as u64;
+                    let answer = switched_bytes(&LINEAR, self.answer_bits(), channels * rows * columns) as u64;
                     bytes += channel_parts * row_parts * column_parts * answer;
                 }
             }
         }
         bytes
+    }
+
+    /// log2 of q' of the answers.
+    pub(super) fn answer_bits(&self) -> u32 {
+        LINEAR.switched_bits - self.unused_bits()
+    }
+
+    /// 32 - k: upper bits of an output that no one needs. In answers, outputs are times 2 to the power of these.
+    pub(super) fn unused_bits(&self) -> u32 {
+        32 - self.shape.word_bits
     }
 
     /// Products of a request and a polynomial.
@@ -352,7 +375,7 @@ impl LinearPacking {
     pub fn response_bytes(&self, index: usize) -> usize {
         match self.response_outputs_count(index) {
             0 => 0,
-            sent => switched_bytes(&LINEAR, sent),
+            sent => switched_bytes(&LINEAR, self.answer_bits(), sent),
         }
     }
 

@@ -217,7 +217,7 @@ impl<'a> LinearResponder<'a> {
     pub fn respond(&mut self, index: usize, key: &PublicKey, prg: &mut Prg, s: &mut [u32]) -> Result<Vec<u8>> {
         let packing = self.weights.packing;
         let answer = self.hidden(index, key, prg, s)?;
-        Ok(switch::write(&answer.c0, &answer.c1, packing.output_places(index)))
+        Ok(switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index)))
     }
 
     /// The answer before it is switched.
@@ -231,15 +231,16 @@ impl<'a> LinearResponder<'a> {
         let packing = self.weights.packing;
         key.expect(&LINEAR)?;
         super::check_outputs(&packing, s)?;
-        let sum = self.take_sum(index)?;
+        let unused = packing.unused_bits();
+        let sum = self.take_sum(index)?.scaled(1 << unused);
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
             for (place, output) in packing.output_places(index).zip(packing.response_outputs(index)) {
                 s[output] = prg.next_u32();
-                let encoded = Word::new(s[output]);
+                let encoded = Word::new(s[output] << unused);
                 c0.add_at(place, |prime, q| encoded.residue(prime, q));
             }
         };
-        Ok(hide(sum, key, packing.output_places(index), mask, prg))
+        Ok(hide(sum, key, LINEAR.flooding_bits + unused, packing.output_places(index), mask, prg))
     }
 
     /// The bare sum of products of an answer, taken out.

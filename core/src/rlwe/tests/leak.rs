@@ -82,8 +82,8 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
     let mut responder = LinearResponder::new(&weights, &[]);
     responder.absorb(0, &request).unwrap();
     let mut bare = responder.take_sum(0).unwrap().into_coefficients();
-    bare.add_flooding(packing.output_places(0), &mut prg);
-    let unprotected = switch::write(&bare.c0, &bare.c1, packing.output_places(0));
+    bare.add_flooding(LINEAR.flooding_bits, packing.output_places(0), &mut prg);
+    let unprotected = switch::write(&bare.c0, &bare.c1, LINEAR.switched_bits, packing.output_places(0));
 
     // N·41 bits of the uniform half come first.
     let half = LINEAR.degree * 41 / 8;
@@ -93,7 +93,7 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
         for (i, a) in a.iter().enumerate() {
             wa.add_at(i, |_, q| (a * w).rem_euclid(i128::from(q.value())) as u32);
         }
-        switch::write(&wa, &wa, 0..0)[..half] == bytes[..half]
+        switch::write(&wa, &wa, LINEAR.switched_bits, 0..0)[..half] == bytes[..half]
     };
     let candidates = |bytes: &[u8]| (-255..=255).filter(|&w| explains(w, bytes)).collect::<Vec<i128>>();
     assert_eq!(candidates(&unprotected), [-173]);

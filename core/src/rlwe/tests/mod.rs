@@ -77,6 +77,7 @@ fn layer(channels: usize, size: usize, out: usize, kernel: usize) -> ConvShape {
         pad_left: 0,
         pad_bottom: 0,
         pad_right: 0,
+        word_bits: 32,
     }
 }
 

@@ -95,6 +95,20 @@ impl ClientModel {
         outputs.iter().map(|&v| libm::ldexp(v.into(), -bits) as f32).collect()
     }
 
+    /// For every tensor, how many low bits of its words are the same at every run: the others are not needed.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn word_bits(&self) -> &[u32] {
+        &self.0.schedule.word_bits
+    }
+
+    /// Every tensor of an inference, from what [`Client::masks`] and [`super::Server::masked`] show.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn unmask(&self, masks: &[Vec<u32>], masked: &[Vec<u32>]) -> Vec<Vec<i64>> {
+        let tensors = masked.iter().zip(masks).zip(self.word_bits());
+        let value = |x: u32, r: u32, bits: u32| i64::from((x.wrapping_sub(r) << (32 - bits)) as i32 >> (32 - bits));
+        tensors.map(|((x, r), &bits)| x.iter().zip(r).map(|(&x, &r)| value(x, r, bits)).collect()).collect()
+    }
+
     fn check_input(&self, input: &[i32]) -> Result<()> {
         let invalid = |message| Err(Error::new(ErrorKind::InvalidArgument, message));
         if input.len() != self.inputs() {

@@ -154,7 +154,8 @@ impl Party {
                         let (own_products, rest) = products.split_at(step.products());
                         products = rest;
                         let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
-                        let (input, output) = masks.around(index)?;
+                        let (mut input, output) = masks.around(index)?;
+                        step.align(&mut input);
                         let mut layer =
                             ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
                         for chunk in step.chunks() {

@@ -42,12 +42,12 @@ impl Party {
                 }
                 (Op::Activation(_), _, Step::Activation(step)) => {
                     let secrets = private.activation_secrets(index)?;
-                    activate(link, step, take(&mut layers[index])?, secrets, input(0)).await?
+                    activate(link, step, take(&mut layers[index])?, secrets, input(0).to_vec().into()).await?
                 }
                 (Op::Max(_), _, Step::Activation(step)) => {
                     let (a, b) = (input(0), input(1));
                     let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
-                    let mut out = activate(link, step, take(&mut layers[index])?, &[], &difference).await?;
+                    let mut out = activate(link, step, take(&mut layers[index])?, &[], difference).await?;
                     out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
                     out
                 }
@@ -93,9 +93,10 @@ async fn activate(
     step: &ActivationStep,
     mut layer: ServerLayer,
     secrets: &[ChannelSecret],
-    masked: &[u32],
+    mut masked: Masked,
 ) -> Result<Masked> {
-    layer.start(&step.groups, secrets, masked);
+    step.align(&mut masked);
+    layer.start(&step.groups, secrets, &masked);
     for round in 0..step.rounds() {
         let (down, up) = step.round_bytes(round);
         let mut request = BitWriter::with_capacity(down);

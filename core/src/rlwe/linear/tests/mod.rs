@@ -32,6 +32,7 @@ fn square(channels: usize, size: usize, out: usize, kernel: usize, stride: usize
         pad_left: pad,
         pad_bottom: pad,
         pad_right: pad,
+        word_bits: 32,
     }
 }
 
@@ -169,8 +170,8 @@ fn shapes() -> impl Strategy<Value = (ConvShape, Layout)> {
         },
     );
     let apart = prop::array::uniform2(any::<bool>());
-    (prop_oneof![channels, depthwise, dense], axis.clone(), axis, apart, 1usize..16, 1usize..16).prop_map(
-        |((groups, in_channels, out_channels), rows, columns, apart, inputs, outputs)| {
+    (prop_oneof![channels, depthwise, dense], axis.clone(), axis, apart, 1usize..16, 1usize..16, MIN_WORD_BITS..=32)
+        .prop_map(|((groups, in_channels, out_channels), rows, columns, apart, inputs, outputs, word_bits)| {
             let shape = ConvShape {
                 in_channels,
                 in_height: rows.0,
@@ -187,14 +188,14 @@ fn shapes() -> impl Strategy<Value = (ConvShape, Layout)> {
                 pad_left: columns.4,
                 pad_bottom: rows.5,
                 pad_right: columns.5,
+                word_bits,
             };
             let planes = |stride: usize, apart, kernel: usize| if apart { stride.min(kernel) } else { 1 };
             // At least as many as there are, fewer where dilations share a divisor with strides.
             let most = in_channels * planes(rows.3, apart[0], rows.1) * planes(columns.3, apart[1], columns.1);
             let (inputs, outputs) = (inputs.min(most), outputs.min(out_channels));
             (shape, Layout { tile: [rows.6, columns.6], apart, inputs, outputs })
-        },
-    )
+        })
 }
 
 proptest! {
@@ -226,7 +227,8 @@ proptest! {
         let weights = random_weights(packing.weights(), 100, &mut prg);
         let mut x = random_words(packing.inputs(), &mut prg);
         let (s, m) = run(&packing, &weights, &mut x, &mut prg);
-        let sum: Vec<u32> = convolve(&shape, &weights, &x).iter().zip(&s).map(|(y, s)| y.wrapping_add(*s)).collect();
+        let keep = u32::MAX >> (32 - shape.word_bits);
+        let sum = convolve(&shape, &weights, &x).iter().zip(&s).map(|(y, s)| y.wrapping_add(*s) & keep).collect::<Vec<_>>();
         prop_assert_eq!(m, sum);
     }
 }
@@ -292,6 +294,9 @@ fn shapes_that_are_none_or_do_not_fit_are_refused() {
     assert_eq!(kind(wide), ErrorKind::InvalidArgument);
     for groups in [0, 2, 3, 4, usize::MAX] {
         assert_eq!(kind(ConvShape { groups, ..good }), ErrorKind::InvalidArgument, "{groups}");
+    }
+    for word_bits in [0, 15, 33, u32::MAX] {
+        assert_eq!(kind(ConvShape { word_bits, ..good }), ErrorKind::InvalidArgument);
     }
     let error = LinearPacking::choose(&square(3, 65, 4, 65, 1, 0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedModel);
