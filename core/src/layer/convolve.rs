@@ -13,6 +13,12 @@ const BLOCK: usize = 64 * STRIP;
 /// Fewest positions of an output plane that are worth strips.
 const LEAST_PLANE: usize = 12;
 
+/// An output channel: its weights, and the plane that its sums are added to.
+struct Output<'a> {
+    filter: &'a [i16],
+    sums: &'a mut [u32],
+}
+
 /// Adds W · x to `out`: x of shape `input`, weights [out][in / groups][kernel row][kernel column], `out` of shape `output`.
 ///
 /// Output channels for which `skip` is true are left as they are. Wrapping arithmetic; zero padding.
@@ -34,8 +40,8 @@ pub(crate) fn convolve(
     for (((image, filters), sums), skip) in images.zip(filters).zip(sums).zip(skip.chunks_exact(outputs)) {
         let filters = filters.chunks_exact(filter);
         let sums = sums.chunks_exact_mut(output.plane());
-        let mut live: Vec<(&[i16], &mut [u32])> =
-            filters.zip(sums).zip(skip).filter(|(_, skip)| !**skip).map(|(pair, _)| pair).collect();
+        let live = filters.zip(sums).zip(skip).filter(|(_, skip)| !**skip);
+        let mut live: Vec<Output<'_>> = live.map(|((filter, sums), _)| Output { filter, sums }).collect();
         if live.is_empty() {
             continue;
         }
@@ -50,22 +56,22 @@ pub(crate) fn convolve(
 }
 
 /// The outputs of large planes, in strips of positions, O of them together.
-fn in_strips<const O: usize>(planes: &Planes, words: &[u32], (output, live): (Shape, &mut [(&[i16], &mut [u32])])) {
+fn in_strips<const O: usize>(planes: &Planes, words: &[u32], (shape, live): (Shape, &mut [Output<'_>])) {
     let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, planes.offsets.len())).collect();
     for start in (0..planes.positions).step_by(BLOCK) {
         let block = start..planes.positions.min(start + BLOCK);
         for (tile, weights) in live.chunks_mut(O).zip(&packed) {
-            add_tiles(planes, words, block.clone(), weights, (output, tile));
+            add_tiles(planes, words, block.clone(), weights, (shape, tile));
         }
     }
 }
 
 /// The filters of up to O outputs as [`tile`] takes them; those that are missing are zero.
-fn pack<const O: usize>(live: &[(&[i16], &mut [u32])], taps: usize) -> Vec<[u32; O]> {
-    let pairs = live.first().map_or(0, |(filter, _)| filter.len().div_ceil(2 * taps));
+fn pack<const O: usize>(live: &[Output<'_>], taps: usize) -> Vec<[u32; O]> {
+    let pairs = live.first().map_or(0, |output| output.filter.len().div_ceil(2 * taps));
     let mut packed = vec![[0; O]; pairs * taps];
-    for (o, (filter, _)) in live.iter().enumerate() {
-        for (pair, packed) in filter.chunks(2 * taps).zip(packed.chunks_exact_mut(taps)) {
+    for (o, output) in live.iter().enumerate() {
+        for (pair, packed) in output.filter.chunks(2 * taps).zip(packed.chunks_exact_mut(taps)) {
             let (first, second) = pair.split_at(taps);
             for (t, (packed, &first)) in packed.iter_mut().zip(first).enumerate() {
                 packed[o] = weight_pair(first, second.get(t).copied().unwrap_or(0));
@@ -81,9 +87,9 @@ fn add_tiles<const O: usize>(
     words: &[u32],
     block: core::ops::Range<usize>,
     weights: &[[u32; O]],
-    (output, live): (Shape, &mut [(&[i16], &mut [u32])]),
+    (shape, live): (Shape, &mut [Output<'_>]),
 ) {
-    let columns = output.width as usize;
+    let columns = shape.width as usize;
     for start in block.clone().step_by(STRIP) {
         let sums = tile(words, planes.stride, start, &planes.offsets, weights);
         let end = block.end.min(start + STRIP);
@@ -93,8 +99,8 @@ fn add_tiles<const O: usize>(
             let (row, column) = (place / planes.width, place % planes.width);
             let next = end.min((row + 1) * planes.width);
             let count = columns.saturating_sub(column).min(next - place);
-            for ((_, out), sums) in live.iter_mut().zip(&sums) {
-                let out = &mut out[row * columns + column.min(columns)..][..count];
+            for (output, sums) in live.iter_mut().zip(&sums) {
+                let out = &mut output.sums[row * columns + column.min(columns)..][..count];
                 for (out, &sum) in out.iter_mut().zip(&sums[place - start..]) {
                     *out = out.wrapping_add(sum);
                 }
@@ -105,11 +111,7 @@ fn add_tiles<const O: usize>(
 }
 
 /// The outputs of small planes, each the scalar product of its filter and its window.
-fn one_by_one(
-    conv: &Convolution,
-    (input, image): (Shape, &[u32]),
-    (output, live): (Shape, &mut [(&[i16], &mut [u32])]),
-) {
+fn one_by_one(conv: &Convolution, (input, image): (Shape, &[u32]), (shape, live): (Shape, &mut [Output<'_>])) {
     let [kernel_rows, kernel_columns] = conv.kernel.map(|k| k as usize);
     let (rows, columns) = (input.height as usize, input.width as usize);
     let size = image.len() / input.plane() * kernel_rows * kernel_columns;
@@ -121,9 +123,9 @@ fn one_by_one(
         let padded = i * conv.stride[axis] as usize + k * conv.dilation[axis] as usize;
         padded.checked_sub(conv.padding[axis] as usize).filter(|&place| place < size)
     };
-    for position in 0..output.plane() {
-        let (i, j) = (position / output.width as usize, position % output.width as usize);
-        if size == image.len() && output.plane() == 1 && conv.padding == [0; 4] {
+    for position in 0..shape.plane() {
+        let (i, j) = (position / shape.width as usize, position % shape.width as usize);
+        if size == image.len() && shape.plane() == 1 && conv.padding == [0; 4] {
             window.copy_from_slice(image);
         } else {
             let channels = image.chunks_exact(input.plane());
@@ -140,8 +142,8 @@ fn one_by_one(
             }
         }
         split(&window, &mut low, &mut high);
-        for (filter, out) in live.iter_mut() {
-            out[position] = out[position].wrapping_add(dot(filter, &low, &high));
+        for Output { filter, sums } in live.iter_mut() {
+            sums[position] = sums[position].wrapping_add(dot(filter, &low, &high));
         }
     }
 }
