@@ -17,8 +17,9 @@ use crate::ot::{BASE_OTS, Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::{self, SecretKey, linear, slots};
 use crate::share::Mask;
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::bits::BitReader;
 use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use zeroize::Zeroizing;
 
@@ -576,7 +577,7 @@ async fn infer(
         for round in 0..step.rounds() {
             let (down, up) = step.round_bytes(round);
             let request = link.receive(FrameKind::Request, down).await?;
-            let (mut reader, mut writer) = (BitReader::new(&request), BitWriter::with_capacity(up));
+            let (mut reader, mut writer) = (FieldReader::new(&request), FieldWriter::with_capacity(up));
             layer.round(&step.groups, round, &mut reader, &mut writer);
             reader.finish()?;
             link.send(FrameKind::Reply, writer.finish()).await?;

@@ -17,8 +17,9 @@ use crate::prg::{Prg, SecretVec, Seed, collect};
 use crate::rlwe::linear::{self, Keep, LinearResponder, LinearWeights};
 use crate::rlwe::{self, PublicKey, slots};
 use crate::share::Masked;
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::bits::BitWriter;
 use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use zeroize::Zeroizing;
 
@@ -530,11 +531,11 @@ async fn activate(
     layer.start(&step.groups, secrets, masked);
     for round in 0..step.rounds() {
         let (down, up) = step.round_bytes(round);
-        let mut request = BitWriter::with_capacity(down);
+        let mut request = FieldWriter::with_capacity(down);
         layer.request(&step.groups, round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
         let reply = link.receive(FrameKind::Reply, up).await?;
-        let mut reader = BitReader::new(&reply);
+        let mut reader = FieldReader::new(&reply);
         layer.reply(&step.groups, round, &mut reader);
         reader.finish()?;
     }
