@@ -89,7 +89,7 @@ mod tests {
             let bits = server.opened_bits();
             let count = Comparison::new(width.into()).sign + 1;
             for (i, j) in (0..count).flat_map(|i| (0..=i).map(move |j| (i, j))) {
-                let sum = |&bits: &u32| u32::from((bits >> i ^ if i == j { 0 } else { bits >> j }) & 1);
+                let sum = |&bits: &u32| (bits >> i ^ if i == j { 0 } else { bits >> j }) & 1;
                 let ones: u32 = bits.iter().map(sum).sum();
                 // Six standard deviations of 4000 fair coins are 190.
                 assert!(ones.abs_diff(COUNT as u32 / 2) < 190, "w = {width}, bits {i} and {j}: {ones} of {COUNT}");
