@@ -238,10 +238,7 @@ impl ServerLayer {
         mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
-        let each = |group: &Group| {
-            let (members, plane) = (group.members.clone(), group.plane);
-            members.into_iter().flat_map(move |c| core::iter::repeat_n(secrets[c as usize], plane))
-        };
+        let each = |group: &Group| group.members.clone().into_iter().map(|c| secrets[c as usize]);
         let prepared = groups.iter().map(|group| match group.channel.kind {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
@@ -251,10 +248,11 @@ impl ServerLayer {
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), mine))
+                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), group.plane, mine))
             }
             Kind::Linear => {
-                let offsets = each(group).map(|secret| secret.offset);
+                let plane = group.plane;
+                let offsets = each(group).flat_map(|secret| core::iter::repeat_n(secret.offset, plane));
                 ServerGroup::Linear(linear::Server::new(&group.channel, group.elements(), offsets))
             }
             Kind::Zero => ServerGroup::Zero,

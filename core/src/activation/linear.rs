@@ -9,6 +9,7 @@ use crate::model::Channel;
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
+use crate::simd::words::tables::chosen_words;
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 
@@ -106,7 +107,7 @@ impl Server {
             let run = self.absorbed..self.absorbed + elements;
             self.absorbed = run.end;
             let keys = ReceiverRots::new(batch, elements).take(0, &mut self.choices[run.clone()]);
-            self.pads[run].iter_mut().zip(keys).for_each(|(pad, key)| *pad = *key as u32);
+            chosen_words(keys, &mut self.pads[run]);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::SecretVec;
-use crate::simd::words::tables::put_bits;
+use crate::simd::words::tables::{low_words, put_bits};
 use alloc::vec;
 use core::ops::Range;
 
@@ -53,9 +53,7 @@ impl<'a> SenderRots<'a> {
     /// The low words of both keys of each element's next OT, as pads of two messages.
     pub(crate) fn take_pads(&mut self, pads: &mut [SecretVec<u32>; 2], run: Range<usize>) {
         let [first, second] = pads;
-        for ((keys, first), second) in self.take().iter().zip(&mut first[run.clone()]).zip(&mut second[run]) {
-            (*first, *second) = (keys[0] as u32, keys[1] as u32);
-        }
+        low_words(self.take(), &mut first[run.clone()], &mut second[run]);
     }
 }
 

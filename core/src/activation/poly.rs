@@ -259,13 +259,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A group whose element i has the secrets `secrets[i]`, with the products' (u, wS).
-    pub(crate) fn new(channel: &Channel, secrets: impl Iterator<Item = ChannelSecret>, products: &[[u64; 2]]) -> Self {
+    /// A group of channels of `plane` elements each, of which these are the secrets, with the products' (u, wS).
+    pub(crate) fn new(
+        channel: &Channel,
+        secrets: impl Iterator<Item = ChannelSecret>,
+        plane: usize,
+        products: &[[u64; 2]],
+    ) -> Self {
         let count = products.len() / self::products(channel);
         let secrets = secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative)));
         Self {
             form: Form::new(channel),
-            secrets: collect(count, secrets),
+            secrets: collect(count, secrets.flat_map(|secret| core::iter::repeat_n(secret, plane))),
             products: products.to_vec().into(),
             choices: words(count),
             truncation_pads: vec![0; count].into(),

@@ -7,7 +7,7 @@ use crate::model::Channel;
 use crate::ot::Block;
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::Mask;
-use crate::simd::words::tables::{Index, equal, less, moved, sender_pads, xor_bit, xor_moved};
+use crate::simd::words::tables::{Index, equal, less, low_words, moved, sender_pads, xor_bit, xor_moved};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -71,15 +71,16 @@ impl Client {
         let run = self.absorbed..self.absorbed + elements;
         self.absorbed = run.end;
         let mut rots = SenderRots::new(keys, elements);
+        let (mut first, mut second) = (words(elements), words(elements));
         if self.truncation.shift() > 0 {
             rots.take_pads(&mut self.truncation_pads, run.clone());
         }
         for lookup in self.comparison.lookups() {
             let outputs = lookup.output as usize..(lookup.output + lookup.planes) as usize;
             for k in 0..lookup.bits {
-                let keys = rots.take();
+                low_words(rots.take(), &mut first, &mut second);
                 for (plane, pads) in (0..).zip(&mut self.plane_pads[outputs.clone()]) {
-                    sender_pads(keys, k, lookup.bits, plane, &mut pads[run.clone()]);
+                    sender_pads([&first, &second], k, lookup.bits, plane, &mut pads[run.clone()]);
                 }
             }
         }

@@ -7,7 +7,7 @@ use crate::model::Channel;
 use crate::ot::softspoken::RotBatchReceived;
 use crate::prg::{SecretVec, collect};
 use crate::share::Masked;
-use crate::simd::words::tables::{Index, open, receiver_pads};
+use crate::simd::words::tables::{Index, chosen_words, open, receiver_pads};
 use crate::wire::words::{FieldReader, FieldWriter};
 
 /// Where an element's choices hold that of the truncation's OT, above those of at most 25 bits of digits ..
@@ -69,24 +69,24 @@ impl Server {
         self.absorbed = run.end;
         let mut rots = ReceiverRots::new(batch, elements);
         let choices = &mut self.choices[run.clone()];
-        let (mut table_choices, mut pads) = (words(elements), words(elements));
+        let (mut table_choices, mut pads, mut words) = (words(elements), words(elements), words(elements));
         if self.truncation.shift() > 0 {
-            let keys = rots.take(TRUNCATION_CHOICE, choices);
-            self.truncation_pads[run.clone()].iter_mut().zip(keys).for_each(|(pad, key)| *pad = *key as u32);
+            chosen_words(rots.take(TRUNCATION_CHOICE, choices), &mut self.truncation_pads[run.clone()]);
         }
         let mut take = |lookup: &Lookup, choices: &mut [u32]| {
+            // All of an index before its first pad.
             let mut keys = [&[][..]; 5];
             for (k, keys) in (0..lookup.bits).zip(&mut keys) {
                 *keys = rots.take(lookup.start + k, choices);
             }
-            for ((k, keys), plane) in (0..lookup.bits).zip(keys).flat_map(|k| (0..lookup.planes).map(move |p| (k, p))) {
-                receiver_pads(keys, choices, lookup.place(0), k, plane, lookup.output + plane, &mut pads);
+            for (k, keys) in (0..lookup.bits).zip(keys) {
+                chosen_words(keys, &mut words);
+                receiver_pads(&words, choices, lookup.place(0), k, lookup.planes, lookup.output, &mut pads);
             }
         };
         self.comparison.digits.iter().for_each(|digit| take(digit, choices));
         self.comparison.steps.iter().flatten().for_each(|table| take(table, &mut table_choices));
-        let keys = rots.take(OUTPUT_CHOICE, choices);
-        self.output_pads[run.clone()].iter_mut().zip(keys).for_each(|(pad, key)| *pad = *key as u32);
+        chosen_words(rots.take(OUTPUT_CHOICE, choices), &mut self.output_pads[run.clone()]);
         for (tables, (&choices, &pads)) in self.tables[run].iter_mut().zip(table_choices.iter().zip(pads.iter())) {
             *tables = choices | pads << PADS;
         }

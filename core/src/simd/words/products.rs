@@ -20,6 +20,13 @@ multiversion! {
         }
     }
 
+    /// Adds a multiple of words to others.
+    pub(crate) fn add_multiple(words: &[u32], multiplier: u32, sums: &mut [u32]) {
+        for (sum, &word) in sums.iter_mut().zip(words) {
+            *sum = sum.wrapping_add(word.wrapping_mul(multiplier));
+        }
+    }
+
     /// Splits words into parts of their own.
     pub(crate) fn split(words: &[u32], low: &mut [i16], high: &mut [i16]) {
         for ((&word, low), high) in words.iter().zip(low).zip(high) {

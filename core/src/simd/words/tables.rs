@@ -79,30 +79,46 @@ multiversion! {
         }
     }
 
-    /// XORs into the pads of a plane of tables of 2^`bits` entries what comes from the random OT of index bit k: for entry i
-    /// the segment of key i_k with number rank_k(i), of the plane's half of the table's bits ([`crate::ot::table`]).
-    pub(crate) fn sender_pads(keys: &[[Block; 2]], k: u32, bits: u32, plane: u32, pads: &mut [u32]) {
+    /// The low words of both keys of random OTs: all that tables take of them.
+    pub(crate) fn low_words(keys: &[[Block; 2]], first: &mut [u32], second: &mut [u32]) {
+        for ((keys, first), second) in keys.iter().zip(first).zip(second) {
+            (*first, *second) = (keys[0] as u32, keys[1] as u32);
+        }
+    }
+
+    /// The low words of the chosen keys.
+    pub(crate) fn chosen_words(keys: &[Block], words: &mut [u32]) {
+        for (word, key) in words.iter_mut().zip(keys) {
+            *word = *key as u32;
+        }
+    }
+
+    /// XORs into the pads of a plane of tables of 2^`bits` entries what comes from the random OT of index bit k, of whose keys
+    /// the low words are given: for entry i the segment of key i_k with number rank_k(i), of the plane's half of the table's
+    /// bits ([`crate::ot::table`]).
+    pub(crate) fn sender_pads(keys: [&[u32]; 2], k: u32, bits: u32, plane: u32, pads: &mut [u32]) {
         let (top, half) = (bits - 1, 1u32 << (bits - 1));
         let segments = ((1u64 << half) - 1) as u32;
         let (distance, low) = (half - (1 << k), !LOW[k as usize] & LOW[top as usize]);
-        for (pad, key) in pads.iter_mut().zip(keys) {
+        for ((pad, &first), &second) in pads.iter_mut().zip(keys[0]).zip(keys[1]) {
             // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and top puts them in order.
-            let [first, second] = [key[0] as u32, key[1] as u32].map(|key| key >> (plane * half) & segments);
+            let [first, second] = [first, second].map(|key| key >> (plane * half) & segments);
             let ranked = first | second << half;
             let differ = (ranked >> distance ^ ranked) & low;
             *pad ^= ranked ^ differ ^ differ << distance;
         }
     }
 
-    /// XORs into one bit of each result what the random OT of index bit k gives of the pad at the index: bit rank_k(index) of
-    /// the plane's segments of the chosen key.
-    pub(crate) fn receiver_pads(keys: &[Block], words: &[u32], index: Index, k: u32, plane: u32, bit: u32, results: &mut [u32]) {
+    /// XORs into the bits from `bit` on of each result, one for each of `planes` (1 or 2), what the random OT of index bit k
+    /// gives of the pads at the index: bit rank_k(index) of each plane's segments of the chosen key.
+    pub(crate) fn receiver_pads(keys: &[u32], words: &[u32], index: Index, k: u32, planes: u32, bit: u32, results: &mut [u32]) {
         let (top, half) = (index.bits - 1, 1u32 << (index.bits - 1));
-        for ((result, key), &word) in results.iter_mut().zip(keys).zip(words) {
+        let both = planes - 1;
+        for ((result, &key), &word) in results.iter_mut().zip(keys).zip(words) {
             let choice = index.of(word);
             let swap = (choice >> k ^ choice >> top) & 1;
-            let rank = (choice ^ swap << k) & (half - 1);
-            *result ^= ((*key as u32) >> (plane * half + rank) & 1) << bit;
+            let ranked = key >> ((choice ^ swap << k) & (half - 1));
+            *result ^= ((ranked & 1) | (ranked >> half & both) << 1) << bit;
         }
     }
 
@@ -195,23 +211,28 @@ mod tests {
                 for k in 0..j {
                     put_bits(&received.choices, k * COUNT, index.start + k as u32, &mut words);
                 }
-                for plane in 0..planes {
-                    let (mut pads, mut results) = (vec![0; COUNT], vec![0; COUNT]);
-                    for k in 0..j {
-                        let run = k * COUNT..(k + 1) * COUNT;
-                        sender_pads(&sent[run.clone()], k as u32, index.bits, plane, &mut pads);
-                        receiver_pads(&received.keys[run], &words, index, k as u32, plane, 17, &mut results);
+                let (mut pads, mut results) = (vec![vec![0; COUNT]; planes as usize], vec![0; COUNT]);
+                let [mut first, mut second, mut chosen] = [0; 3].map(|_| vec![0; COUNT]);
+                for k in 0..j as u32 {
+                    let run = k as usize * COUNT..(k as usize + 1) * COUNT;
+                    low_words(&sent[run.clone()], &mut first, &mut second);
+                    chosen_words(&received.keys[run], &mut chosen);
+                    for (plane, pads) in (0..).zip(&mut pads) {
+                        sender_pads([&first, &second], k, index.bits, plane, pads);
                     }
-                    for e in 0..COUNT {
-                        let choice = (0..j).fold(0, |c, k| c | received.choice_bits(k * COUNT + e, 1) << k);
-                        assert_eq!(words[e], choice << index.start);
-                        let keys: Vec<_> = (0..j).map(|k| sent[k * COUNT + e]).collect();
-                        let chosen: Vec<_> = (0..j).map(|k| received.keys[k * COUNT + e]).collect();
-                        let pad = table::sender_planes(&keys, planes as usize)[plane as usize];
-                        assert_eq!(u128::from(pads[e]), pad, "{level:?} {index:?} plane {plane}");
-                        let bits = table::receiver_planes(choice, &chosen, planes as usize);
-                        assert_eq!(results[e], (bits >> plane & 1) << 17, "{level:?} {index:?} plane {plane}");
+                    receiver_pads(&chosen, &words, index, k, planes, 17, &mut results);
+                }
+                for e in 0..COUNT {
+                    let choice = (0..j).fold(0, |c, k| c | received.choice_bits(k * COUNT + e, 1) << k);
+                    assert_eq!(words[e], choice << index.start);
+                    let keys: Vec<_> = (0..j).map(|k| sent[k * COUNT + e]).collect();
+                    let chosen: Vec<_> = (0..j).map(|k| received.keys[k * COUNT + e]).collect();
+                    let expected = table::sender_planes(&keys, planes as usize);
+                    for (pads, expected) in pads.iter().zip(expected) {
+                        assert_eq!(u128::from(pads[e]), expected, "{level:?} {index:?}");
                     }
+                    let expected = table::receiver_planes(choice, &chosen, planes as usize);
+                    assert_eq!(results[e], expected << 17, "{level:?} {index:?}");
                 }
             });
         }
