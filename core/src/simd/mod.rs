@@ -6,6 +6,8 @@
 //! Most kernels need no intrinsics: [`multiversion!`] compiles one portable body once per instruction set, and the compiler's
 //! vectoriser does the rest. The others have a file per instruction set.
 
+pub(crate) mod words;
+
 use core::sync::atomic::{AtomicU8, Ordering};
 
 /// What the processor offers, from least to most.

@@ -7,8 +7,9 @@ use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::Step;
 use crate::session::{BUNDLE_BYTES, BundleId};
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::bits::BitReader;
 use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
@@ -33,7 +34,7 @@ pub(super) async fn infer(
         for round in 0..step.rounds() {
             let (down, up) = step.round_bytes(round);
             let request = link.receive(FrameKind::Request, down).await?;
-            let (mut reader, mut writer) = (BitReader::new(&request), BitWriter::with_capacity(up));
+            let (mut reader, mut writer) = (FieldReader::new(&request), FieldWriter::with_capacity(up));
             layer.round(&step.groups, round, &mut reader, &mut writer);
             reader.finish()?;
             link.send(FrameKind::Reply, writer.finish()).await?;

@@ -11,8 +11,9 @@ use crate::session::meter::{Phase, Place};
 use crate::session::schedule::{ActivationStep, Step};
 use crate::session::{BUNDLE_BYTES, BundleId, invalid_state, spent};
 use crate::share::Masked;
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::bits::BitWriter;
 use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
 
 impl Party {
@@ -99,11 +100,11 @@ async fn activate(
     layer.start(&step.groups, secrets, &masked);
     for round in 0..step.rounds() {
         let (down, up) = step.round_bytes(round);
-        let mut request = BitWriter::with_capacity(down);
+        let mut request = FieldWriter::with_capacity(down);
         layer.request(&step.groups, round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
         let reply = link.receive(FrameKind::Reply, up).await?;
-        let mut reader = BitReader::new(&reply);
+        let mut reader = FieldReader::new(&reply);
         layer.reply(&step.groups, round, &mut reader);
         reader.finish()?;
     }
