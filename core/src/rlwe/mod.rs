@@ -12,7 +12,6 @@ mod encode;
 mod encrypt;
 pub mod keys;
 pub mod linear;
-mod modulus;
 pub mod noise;
 pub mod ntt;
 pub mod params;
@@ -20,6 +19,8 @@ mod poly;
 mod sample;
 pub mod slots;
 mod switch;
+
+use crate::simd::residues::modulus;
 
 #[cfg(test)]
 mod tests;
