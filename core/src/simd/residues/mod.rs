@@ -3,6 +3,8 @@
 pub(crate) mod modulus;
 pub(crate) mod pointwise;
 mod products;
+#[cfg(target_arch = "x86_64")]
+mod products_x86;
 mod roots;
 mod transform;
 #[cfg(target_arch = "x86_64")]

@@ -44,6 +44,18 @@ impl Modulus {
         self.q
     }
 
+    /// q^-1 mod 2^32.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn inverse(self) -> u32 {
+        self.inverse
+    }
+
+    /// 2^32, 2^64 and 2^96 modulo q.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn limbs(self) -> [u32; 3] {
+        self.limbs
+    }
+
     /// x mod q for x in [0, 2q).
     #[inline(always)]
     pub(crate) fn reduce_once(self, x: u32) -> u32 {
