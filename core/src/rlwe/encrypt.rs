@@ -5,11 +5,14 @@
 //! makes the uniform half a fresh RLWE sample, and flooding drowns the noise. [`hide`] is the only way to an answer.
 
 use super::keys::{PublicKey, open_seal};
+use super::modulus::Modulus;
 use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, Values};
 use super::sample;
 use crate::error::Result;
 use crate::prg::Prg;
+use crate::simd::residues::{self, Term};
+use alloc::vec::Vec;
 
 /// A ciphertext (c0, c1) modulo q: c0 + c1·s = round(q·m/t) + noise.
 pub(super) struct Ciphertext<Form> {
@@ -33,10 +36,27 @@ impl Ciphertext<Values> {
         self.c1.add_product(&request.c1, w);
     }
 
-    /// self + request·w for an integer w.
-    pub(super) fn add_scaled(&mut self, request: &Self, w: i16) {
-        self.c0.add_scaled(&request.c0, w);
-        self.c1.add_scaled(&request.c1, w);
+    /// self + the sum of request·w over the terms, for plaintext polynomials w.
+    pub(super) fn add_products(&mut self, terms: &[(&Self, &Poly<Values>)]) {
+        self.add_terms(terms, |w, prime| w.part(prime), residues::add_products);
+    }
+
+    /// self + the sum of request·w over the terms, for integers w, in constant time.
+    pub(super) fn add_scaled(&mut self, terms: &[(&Self, i16)]) {
+        self.add_terms(terms, |&w, _| w, residues::add_scaled);
+    }
+
+    /// Both halves together, prime by prime: `factor` is the part of w for a prime.
+    fn add_terms<'a, W, F>(
+        &mut self,
+        terms: &'a [(&Self, W)],
+        factor: impl Fn(&'a W, usize) -> F,
+        add: impl Fn(Modulus, [&mut [u32]; 2], &[Term<'a, F>]),
+    ) {
+        for (i, ((prime, c0), (_, c1))) in self.c0.parts_mut().zip(self.c1.parts_mut()).enumerate() {
+            let term = |(x, w): &'a (&Self, W)| Term { x: [x.c0.part(i), x.c1.part(i)], w: factor(w, i) };
+            add(prime.modulus, [c0, c1], &terms.iter().map(term).collect::<Vec<_>>());
+        }
     }
 
     /// self·w for a public integer w below 2^16.

@@ -12,7 +12,6 @@ mod encode;
 mod encrypt;
 pub mod keys;
 pub mod linear;
-mod modulus;
 pub mod noise;
 pub mod ntt;
 pub mod params;
@@ -21,6 +20,8 @@ mod sample;
 pub mod slots;
 mod split;
 mod switch;
+
+use crate::simd::residues::modulus;
 
 #[cfg(test)]
 mod tests;

@@ -1,83 +1,30 @@
-//! The negacyclic number-theoretic transform over one prime, portable.
-//!
-//! With psi a primitive 2N-th root of unity modulo q, the transform of a polynomial a of degree below N is its values
-//! a(psi^(2·rev(i) + 1)), i = 0..N, where rev reverses log2 N bits; multiplication modulo X^N + 1 is then multiplication of values.
-//! Cooley-Tukey butterflies forward and Gentleman-Sande back, the powers of psi merged in (Longa and Naehrig, CANS 2016),
-//! products by constants after Shoup and lazy ranges after Harvey (J. Symb. Comp. 2014).
-//!
-//! One table of psi^rev(i) serves every N up to [`MAX_DEGREE`] (a shorter transform uses its beginning) and both
-//! directions: in the inverse, psi^-rev(m + i) = -psi^rev(2m - 1 - i), for m a power of two and i < m.
+//! The transform of each prime of a ring between coefficients and values.
 
-use super::modulus::{Factor, Modulus};
+use super::modulus::Modulus;
 use super::params::PRIMES;
-
-/// Largest degree the tables serve.
-pub const MAX_DEGREE: usize = 8192;
+use crate::simd::residues::{MAX_DEGREE, Roots, Transform};
 
 /// A prime q_i of a ring's modulus with its transform of the ring's degree. Public.
+///
+/// The transform of a polynomial a of degree below N is its values a(psi^(2·rev(i) + 1)), i = 0..N, with psi a primitive 2N-th root of unity
+/// modulo q_i and rev reversing log2 N bits; multiplication modulo X^N + 1 is then multiplication of values.
 #[derive(Debug)]
 pub struct RnsPrime {
     pub(super) modulus: Modulus,
-    table: &'static Table,
-    degree: usize,
-    /// N^-1 mod q_i.
-    degree_inverse: Factor,
+    transform: Transform,
 }
 
-/// psi^rev(i) and its Shoup quotients, structure of arrays.
-#[derive(Debug)]
-struct Table {
-    values: [u32; MAX_DEGREE],
-    quotients: [u32; MAX_DEGREE],
-}
+static ROOTS: [Roots; 4] = [roots(0), roots(1), roots(2), roots(3)];
 
-/// Blocks of this length are transformed to the end one after the other: loops of fixed length.
-const TAIL: usize = 8;
-
-impl Table {
-    #[inline(always)]
-    fn factor(&self, index: usize) -> Factor {
-        Factor { value: self.values[index], quotient: self.quotients[index] }
-    }
-}
-
-static TABLES: [Table; 4] = [table(PRIMES[0]), table(PRIMES[1]), table(PRIMES[2]), table(PRIMES[3])];
-
-const fn table(prime: u32) -> Table {
-    let q = Modulus::new(prime);
-    let psi = primitive_root(q);
-    let mut out = Table { values: [0; MAX_DEGREE], quotients: [0; MAX_DEGREE] };
-    let mut power = 1u32;
-    let mut i = 0u32;
-    while (i as usize) < MAX_DEGREE {
-        let place = (i.reverse_bits() >> (32 - MAX_DEGREE.trailing_zeros())) as usize;
-        let factor = q.factor(power);
-        out.values[place] = factor.value;
-        out.quotients[place] = factor.quotient;
-        power = (power as u64 * psi as u64 % prime as u64) as u32;
-        i += 1;
-    }
-    out
-}
-
-/// A primitive root of unity of order 2·[`MAX_DEGREE`]: its [`MAX_DEGREE`]-th power is -1.
-const fn primitive_root(q: Modulus) -> u32 {
-    let mut base = 2;
-    loop {
-        let root = q.pow_vartime(base, (q.value() as u64 - 1) / (2 * MAX_DEGREE as u64));
-        if q.pow_vartime(root, MAX_DEGREE as u64) == q.value() - 1 {
-            return root;
-        }
-        base += 1;
-    }
+const fn roots(index: usize) -> Roots {
+    Roots::new(Modulus::new(PRIMES[index]))
 }
 
 impl RnsPrime {
     pub(super) const fn new(index: usize, degree: usize) -> Self {
-        assert!(degree.is_power_of_two() && degree >= 16 && degree <= MAX_DEGREE);
         let modulus = Modulus::new(PRIMES[index]);
-        let degree_inverse = modulus.factor(modulus.invert_vartime(degree as u32));
-        Self { modulus, table: &TABLES[index], degree, degree_inverse }
+        assert!((PRIMES[index] - 1).is_multiple_of(2 * MAX_DEGREE as u32));
+        Self { modulus, transform: Transform::new(modulus, &ROOTS[index], degree) }
     }
 
     /// The prime.
@@ -90,37 +37,7 @@ impl RnsPrime {
     /// # Panics
     /// If `a` does not hold N residues.
     pub fn forward(&self, a: &mut [u32]) {
-        assert_eq!(a.len(), self.degree);
-        let q = self.modulus;
-        let table = self.table;
-        let (mut blocks, mut half) = (1, self.degree / 2);
-        // Between stages values are in [0, 2q).
-        while half >= TAIL {
-            let roots = table.values[blocks..2 * blocks].iter().zip(&table.quotients[blocks..2 * blocks]);
-            for (block, (&value, &quotient)) in a.chunks_exact_mut(2 * half).zip(roots) {
-                let w = Factor { value, quotient };
-                let (low, high) = block.split_at_mut(half);
-                for (x, y) in low.iter_mut().zip(high) {
-                    (*x, *y) = forward_butterfly(q, *x, *y, w);
-                }
-            }
-            blocks *= 2;
-            half /= 2;
-        }
-        for (i, tile) in a.as_chunks_mut::<TAIL>().0.iter_mut().enumerate() {
-            let (mut inner, mut half) = (1, TAIL / 2);
-            while half >= 1 {
-                for j in 0..inner {
-                    let w = table.factor((blocks + i) * inner + j);
-                    for k in 2 * j * half..(2 * j + 1) * half {
-                        (tile[k], tile[k + half]) = forward_butterfly(q, tile[k], tile[k + half], w);
-                    }
-                }
-                inner *= 2;
-                half /= 2;
-            }
-            *tile = tile.map(|x| q.reduce_once(x));
-        }
+        self.transform.forward(a);
     }
 
     /// Values to coefficients, in place: the inverse of [`Self::forward`].
@@ -128,62 +45,14 @@ impl RnsPrime {
     /// # Panics
     /// If `a` does not hold N residues.
     pub fn inverse(&self, a: &mut [u32]) {
-        assert_eq!(a.len(), self.degree);
-        let q = self.modulus;
-        let table = self.table;
-        let (mut blocks, mut half) = (self.degree / (2 * TAIL), TAIL);
-        // Between stages values are in [0, q).
-        for (i, tile) in a.as_chunks_mut::<TAIL>().0.iter_mut().enumerate() {
-            let (mut inner, mut half) = (TAIL / 2, 1);
-            while inner >= 1 {
-                // Entry m + i of the inverse roots stands, negated, at 2m - 1 - i.
-                let last = (4 * blocks - 1 - i) * inner + inner - 1;
-                for j in 0..inner {
-                    let w = table.factor(last - j);
-                    for k in 2 * j * half..(2 * j + 1) * half {
-                        (tile[k], tile[k + half]) = inverse_butterfly(q, tile[k], tile[k + half], w);
-                    }
-                }
-                inner /= 2;
-                half *= 2;
-            }
-        }
-        while blocks >= 1 {
-            let roots = table.values[blocks..2 * blocks].iter().zip(&table.quotients[blocks..2 * blocks]).rev();
-            for (block, (&value, &quotient)) in a.chunks_exact_mut(2 * half).zip(roots) {
-                let w = Factor { value, quotient };
-                let (low, high) = block.split_at_mut(half);
-                for (x, y) in low.iter_mut().zip(high) {
-                    (*x, *y) = inverse_butterfly(q, *x, *y, w);
-                }
-            }
-            blocks /= 2;
-            half *= 2;
-        }
-        for x in a {
-            *x = q.mul(*x, self.degree_inverse);
-        }
+        self.transform.inverse(a);
     }
-}
-
-/// (x + w·y, x - w·y): from [0, 2q) to [0, 2q).
-#[inline(always)]
-fn forward_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
-    let x = q.reduce_once(x);
-    let wy = q.mul(y, w);
-    (x + wy, x + q.value() - wy)
-}
-
-/// (x + y, (y - x)·w): from [0, q) to [0, q). The root -w stands in the table as w, hence y - x.
-#[inline(always)]
-fn inverse_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
-    // y + q - x is in (0, 2q), and a product by a constant takes any factor below 2^32.
-    (q.add(x, y), q.mul(y + q.value() - x, w))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::rlwe::params::{LINEAR, SLOTS};
+    use crate::simd::at_each_level;
     use alloc::vec;
     use alloc::vec::Vec;
     use proptest::prelude::*;
@@ -231,6 +100,29 @@ mod tests {
     }
 
     #[test]
+    fn all_levels_transform_alike() {
+        for params in [&LINEAR, &SLOTS] {
+            for prime in params.primes {
+                let q = prime.value();
+                let mixed =
+                    (0..params.degree as u32).map(|i| i.wrapping_mul(0x9e37_79b9).wrapping_add(i >> 3) % q).collect();
+                let halves = (0..params.degree).map(|i| [0, q - 1][i >> 5 & 1]).collect();
+                for a in [vec![q - 1; params.degree], mixed, halves] {
+                    let mut expected = None;
+                    at_each_level(|level| {
+                        let (mut values, mut coefficients) = (a.clone(), a.clone());
+                        prime.forward(&mut values);
+                        prime.inverse(&mut coefficients);
+                        // The first level is the portable form.
+                        let portable = expected.get_or_insert((values.clone(), coefficients.clone()));
+                        assert!((values, coefficients) == *portable, "{level:?}, {q}");
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
     fn extreme_residues_survive_the_round_trip() {
         for params in [&LINEAR, &SLOTS] {
             for prime in params.primes {
@@ -249,8 +141,7 @@ mod tests {
             let n = params.degree;
             for prime in params.primes {
                 let q = prime.modulus;
-                // The table's entry N/2 of a transform of N is psi itself: rev(N/2) = 1.
-                let psi = prime.table.values[n / 2];
+                let psi = prime.transform.root();
                 assert_eq!(q.pow_vartime(psi, n as u64), q.value() - 1);
                 let mut x = vec![0; n];
                 x[1] = 1;

@@ -29,7 +29,7 @@ use super::modulus::{Factor, Modulus};
 use super::ntt::RnsPrime;
 
 /// The largest primes below 2^31 that are 1 modulo 16384 = 2·8192, the longest transform's root order.
-pub(super) const PRIMES: [u32; 4] = [2_147_352_577, 2_147_205_121, 2_147_074_049, 2_146_959_361];
+pub(crate) const PRIMES: [u32; 4] = [2_147_352_577, 2_147_205_121, 2_147_074_049, 2_146_959_361];
 
 /// The plaintext prime p of the slots: the largest below 2^36 that is 1 modulo 2^20.
 ///

@@ -6,6 +6,7 @@ use super::params::RingParams;
 use super::sample;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
+use crate::simd::residues::pointwise;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use core::marker::PhantomData;
@@ -49,6 +50,11 @@ impl<Form> Poly<Form> {
         self.params.primes.iter().zip(self.residues.chunks_exact_mut(self.params.degree))
     }
 
+    /// The N residues modulo prime `index`.
+    pub(super) fn part(&self, index: usize) -> &[u32] {
+        &self.residues[index * self.params.degree..][..self.params.degree]
+    }
+
     fn map(mut self, f: impl Fn(&'static RnsPrime, &mut [u32])) -> Self {
         for (prime, part) in self.parts_mut() {
             f(prime, part);
@@ -69,12 +75,17 @@ impl Poly<Coefficients> {
         out
     }
 
+    /// Becomes the polynomial of N small signed coefficients.
+    pub(super) fn set(&mut self, small: &[i16]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::residues(prime.modulus, part, small);
+        }
+    }
+
     /// Adds N small signed coefficients.
     pub(super) fn add_small(&mut self, small: &[i8]) {
         for (prime, part) in self.parts_mut() {
-            for (x, &e) in part.iter_mut().zip(small) {
-                *x = prime.modulus.add(*x, prime.modulus.residue(i32::from(e)));
-            }
+            pointwise::add_small(prime.modulus, part, small);
         }
     }
 
@@ -96,29 +107,13 @@ impl Poly<Values> {
     }
 
     pub(super) fn into_factors(self) -> Poly<Factors> {
-        self.map(|prime, part| {
-            for x in part {
-                *x = prime.modulus.to_montgomery(*x);
-            }
-        })
-        .into_form()
+        self.map(|prime, part| pointwise::to_montgomery(prime.modulus, part)).into_form()
     }
 
     /// self + x·y.
     pub(super) fn add_product(&mut self, x: &Self, y: &Poly<Factors>) {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
-            multiply_accumulate(prime.modulus, sum, x, y);
-        }
-    }
-
-    /// self + x·w for an integer |w| < 2^15, in constant time.
-    pub(super) fn add_scaled(&mut self, x: &Self, w: i16) {
-        for ((prime, sum), (_, x)) in self.parts_mut().zip(x.parts()) {
-            let q = prime.modulus;
-            let w = q.to_montgomery(q.residue(i32::from(w)));
-            for (sum, &x) in sum.iter_mut().zip(x) {
-                *sum = q.add(*sum, q.montgomery_mul(x, w));
-            }
+            pointwise::add_product(prime.modulus, sum, x, y);
         }
     }
 
@@ -136,10 +131,7 @@ impl Poly<Values> {
     /// self - x·y.
     pub(super) fn sub_product(&mut self, x: &Self, y: &Poly<Factors>) {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
-            let q = prime.modulus;
-            for ((sum, &x), &y) in sum.iter_mut().zip(x).zip(y) {
-                *sum = q.sub(*sum, q.montgomery_mul(x, y));
-            }
+            pointwise::sub_product(prime.modulus, sum, x, y);
         }
     }
 
@@ -185,14 +177,6 @@ impl Poly<Values> {
         }
         reader.finish()?;
         Ok(out)
-    }
-}
-
-/// sum + x·y·2^-32 on residues of one prime.
-#[inline]
-fn multiply_accumulate(q: Modulus, sum: &mut [u32], x: &[u32], y: &[u32]) {
-    for ((sum, &x), &y) in sum.iter_mut().zip(x).zip(y) {
-        *sum = q.add(*sum, q.montgomery_mul(x, y));
     }
 }
 

@@ -6,6 +6,7 @@
 //! Most kernels need no intrinsics: [`multiversion!`] compiles one portable body once per instruction set, and the compiler's
 //! vectoriser does the rest. The others have a file per instruction set.
 
+pub(crate) mod residues;
 pub(crate) mod words;
 
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -42,6 +43,14 @@ pub fn limit(most: Level) -> Level {
     let level = most.min(detected());
     LEVEL.store(level as u8, Ordering::Relaxed);
     level
+}
+
+/// Whether the level is [`Level::Avx512`] and the processor multiplies 52-bit integers too (Intel from 2019, AMD from 2022 on).
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn has_ifma() -> bool {
+    cpufeatures::new!(ifma, "avx512f", "avx512ifma");
+    level() == Level::Avx512 && ifma::get()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -9,13 +9,17 @@ use crate::rlwe::encrypt::{Ciphertext, hide};
 use crate::rlwe::keys::PublicKey;
 use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
-use crate::rlwe::poly::{Coefficients, Factors, Poly, Values};
+use crate::rlwe::poly::{Coefficients, Poly, Values};
 use crate::rlwe::switch;
 use alloc::vec::Vec;
 use core::mem;
+use zeroize::Zeroizing;
 
 /// Largest magnitude of a weight: 9 bits with sign.
 pub const MAX_WEIGHT: i16 = crate::model::WEIGHT_LIMIT;
+
+/// Products that are summed up at a time: their polynomials (768 KiB) stay in the second-level cache for all tiles.
+const TERMS: usize = 16;
 
 /// What a server keeps of a layer's weights between inferences.
 ///
@@ -39,7 +43,7 @@ pub struct LinearWeights {
 /// What is kept, by what a product needs. Which it is depends on public sizes alone.
 enum Kept {
     /// The polynomials of the first part of the output channels and all parts of the input planes it meets, then of the second, and so on.
-    Transformed(Vec<Poly<Factors>>),
+    Transformed(Vec<Poly<Values>>),
     /// The weights as they were given.
     Plain(SecretVec<i16>),
     /// The weights as they were given, each a polynomial of its own.
@@ -144,12 +148,14 @@ impl LinearWeights {
 }
 
 /// The transformed polynomial of parts of the input planes and the output channels.
-fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, output_part: usize) -> Poly<Factors> {
-    let mut poly = Poly::<Coefficients>::zero(&LINEAR);
+fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, output_part: usize) -> Poly<Values> {
+    let mut small = Zeroizing::new([0i16; LINEAR.degree]);
     for (place, number) in packing.weight_places(input_part, output_part) {
-        poly.add_at(place, |_, q| q.residue(i32::from(weights[number])));
+        small[place] = weights[number];
     }
-    poly.into_values().into_factors()
+    let mut poly = Poly::<Coefficients>::zero(&LINEAR);
+    poly.set(&small[..]);
+    poly.into_values()
 }
 
 /// Answers the requests of one inference of one layer. The server's.
@@ -281,19 +287,23 @@ impl<'a> LinearResponder<'a> {
             }
             Kept::Plain(_) => 0,
         };
-        for (number, input_part) in packing.input_parts(output_part).enumerate() {
-            let requests = self.requests[input_part * tiles..].iter().flatten();
-            let pairs = sums.iter_mut().zip(requests);
+        let parts = packing.input_parts(output_part);
+        for start in parts.clone().step_by(TERMS) {
+            let inputs = start..parts.end.min(start + TERMS);
+            let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
+            // Of each tile in turn the requests of these parts.
+            let requests =
+                (0..tiles).map(|tile| self.requests[inputs.start * tiles + tile..].iter().step_by(tiles).flatten());
             match kept {
                 Kept::Scalar(weights) => {
-                    pairs.for_each(|(sum, request)| sum.add_scaled(request, weights[first + number]));
+                    for (sum, requests) in sums.iter_mut().zip(requests) {
+                        sum.add_scaled(&requests.zip(weights[numbers.clone()].iter().copied()).collect::<Vec<_>>());
+                    }
                 }
-                Kept::Transformed(polynomials) => {
-                    pairs.for_each(|(sum, request)| sum.add_product(request, &polynomials[first + number]));
-                }
+                Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
                 Kept::Plain(weights) => {
-                    let w = polynomial(packing, weights, input_part, output_part);
-                    pairs.for_each(|(sum, request)| sum.add_product(request, &w));
+                    let made = inputs.clone().map(|input_part| polynomial(packing, weights, input_part, output_part));
+                    add_products(&mut sums, requests, &made.collect::<Vec<_>>());
                 }
             }
         }
@@ -304,6 +314,17 @@ impl<'a> LinearResponder<'a> {
         if self.waiting == 0 {
             self.requests.fill_with(|| None);
         }
+    }
+}
+
+/// Adds to each tile's sum its requests times the polynomials.
+fn add_products<'a>(
+    sums: &mut [Ciphertext<Values>],
+    requests: impl Iterator<Item = impl Iterator<Item = &'a Ciphertext<Values>>>,
+    polynomials: &[Poly<Values>],
+) {
+    for (sum, requests) in sums.iter_mut().zip(requests) {
+        sum.add_products(&requests.zip(polynomials).collect::<Vec<_>>());
     }
 }
 

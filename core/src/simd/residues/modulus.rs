@@ -6,26 +6,26 @@
 
 /// A prime q, 2^30 < q < 2^31 - 2^16, with what reductions modulo it need.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Modulus {
+pub(crate) struct Modulus {
     q: u32,
     /// q^-1 mod 2^32.
     inverse: u32,
     /// floor(2^64 / q).
     barrett: u64,
-    /// 2^32 mod q and 2^64 mod q.
-    limbs: [u32; 2],
+    /// 2^32, 2^64 and 2^96 modulo q.
+    limbs: [u32; 3],
 }
 
 /// A constant factor w of [0, q) with floor(w·2^32 / q), after Shoup (in Harvey, "Faster arithmetic for
 /// number-theoretic transforms", 2014): a product by it takes one high and two low multiplies.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Factor {
-    pub(super) value: u32,
-    pub(super) quotient: u32,
+pub(crate) struct Factor {
+    pub(crate) value: u32,
+    pub(crate) quotient: u32,
 }
 
 impl Modulus {
-    pub(super) const fn new(q: u32) -> Self {
+    pub(crate) const fn new(q: u32) -> Self {
         assert!(q > 1 << 30 && q < (1 << 31) - (1 << 16) && q % 2 == 1);
         // Newton's iteration doubles the number of right bits: 3, 6, 12, 24, 48.
         let mut inverse = q;
@@ -36,16 +36,29 @@ impl Modulus {
         }
         let two_32 = ((1u64 << 32) % q as u64) as u32;
         let two_64 = ((two_32 as u64 * two_32 as u64) % q as u64) as u32;
-        Self { q, inverse, barrett: u64::MAX / q as u64, limbs: [two_32, two_64] }
+        let two_96 = ((two_64 as u64 * two_32 as u64) % q as u64) as u32;
+        Self { q, inverse, barrett: u64::MAX / q as u64, limbs: [two_32, two_64, two_96] }
     }
 
-    pub(super) const fn value(self) -> u32 {
+    pub(crate) const fn value(self) -> u32 {
         self.q
+    }
+
+    /// q^-1 mod 2^32.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn inverse(self) -> u32 {
+        self.inverse
+    }
+
+    /// 2^32, 2^64 and 2^96 modulo q.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) const fn limbs(self) -> [u32; 3] {
+        self.limbs
     }
 
     /// x mod q for x in [0, 2q).
     #[inline(always)]
-    pub(super) fn reduce_once(self, x: u32) -> u32 {
+    pub(crate) fn reduce_once(self, x: u32) -> u32 {
         debug_assert!(x < 2 * self.q);
         let d = x.wrapping_sub(self.q);
         d.wrapping_add(self.q & mask(d))
@@ -53,14 +66,14 @@ impl Modulus {
 
     /// a + b mod q for a, b in [0, q).
     #[inline(always)]
-    pub(super) fn add(self, a: u32, b: u32) -> u32 {
+    pub(crate) fn add(self, a: u32, b: u32) -> u32 {
         debug_assert!(a < self.q && b < self.q);
         self.reduce_once(a + b)
     }
 
     /// a - b mod q for a, b in [0, q).
     #[inline(always)]
-    pub(super) fn sub(self, a: u32, b: u32) -> u32 {
+    pub(crate) fn sub(self, a: u32, b: u32) -> u32 {
         debug_assert!(a < self.q && b < self.q);
         let d = a.wrapping_sub(b);
         d.wrapping_add(self.q & mask(d))
@@ -68,7 +81,7 @@ impl Modulus {
 
     /// x·2^-32 mod q for x in [0, q·2^32) (Montgomery 1985, with subtraction).
     #[inline(always)]
-    pub(super) fn montgomery(self, x: u64) -> u32 {
+    pub(crate) fn montgomery(self, x: u64) -> u32 {
         debug_assert!(x >> 32 < u64::from(self.q));
         let m = (x as u32).wrapping_mul(self.inverse);
         let mq = (u64::from(m) * u64::from(self.q)) >> 32;
@@ -79,20 +92,20 @@ impl Modulus {
 
     /// a·b·2^-32 mod q for any a and b in [0, q).
     #[inline(always)]
-    pub(super) fn montgomery_mul(self, a: u32, b: u32) -> u32 {
+    pub(crate) fn montgomery_mul(self, a: u32, b: u32) -> u32 {
         debug_assert!(b < self.q);
         self.montgomery(u64::from(a) * u64::from(b))
     }
 
     /// a·2^32 mod q for a in [0, q): `montgomery_mul` by the result is multiplication by a.
     #[inline(always)]
-    pub(super) fn to_montgomery(self, a: u32) -> u32 {
+    pub(crate) fn to_montgomery(self, a: u32) -> u32 {
         self.montgomery_mul(a, self.limbs[1])
     }
 
     /// A representative in [0, 2q) of w·y, for any y.
     #[inline(always)]
-    pub(super) fn mul_lazy(self, y: u32, w: Factor) -> u32 {
+    pub(crate) fn mul_lazy(self, y: u32, w: Factor) -> u32 {
         let high = ((u64::from(y) * u64::from(w.quotient)) >> 32) as u32;
         // w·y - high·q is in [0, q + q·y/2^32), below 2^32, so its low 32 bits are all of it.
         w.value.wrapping_mul(y).wrapping_sub(high.wrapping_mul(self.q))
@@ -100,21 +113,34 @@ impl Modulus {
 
     /// w·y mod q for any y.
     #[inline(always)]
-    pub(super) fn mul(self, y: u32, w: Factor) -> u32 {
+    pub(crate) fn mul(self, y: u32, w: Factor) -> u32 {
         self.reduce_once(self.mul_lazy(y, w))
     }
 
     /// x mod q for any x (Barrett).
     #[inline(always)]
-    pub(super) fn reduce(self, x: u64) -> u32 {
+    pub(crate) fn reduce(self, x: u64) -> u32 {
         let high = ((u128::from(x) * u128::from(self.barrett)) >> 64) as u64;
         // The quotient is right or one too small: the remainder is in [0, 2q).
         self.reduce_once(x.wrapping_sub(high.wrapping_mul(u64::from(self.q))) as u32)
     }
 
+    /// x mod q for x in [0, q·2^32), with 32-bit multiplications alone.
+    #[inline(always)]
+    pub(crate) fn reduce_narrow(self, x: u64) -> u32 {
+        self.montgomery_mul(self.montgomery(x), self.limbs[1])
+    }
+
+    /// low + high·2^32 mod q, for low in [0, q·2^32) and high in [0, (q - 1)·2^32].
+    #[inline(always)]
+    pub(crate) fn reduce_halves(self, low: u64, high: u64) -> u32 {
+        // (low·2^-32 + high) times 2^32.
+        self.montgomery_mul(self.montgomery(high + u64::from(self.montgomery(low))), self.limbs[2])
+    }
+
     /// x mod q for x below 2^96.
     #[inline(always)]
-    pub(super) fn reduce_wide(self, x: u128) -> u32 {
+    pub(crate) fn reduce_wide(self, x: u128) -> u32 {
         debug_assert!(x >> 96 == 0);
         let limb = |shift: u32| u64::from((x >> shift) as u32);
         // First fold the top limb: it is below 2^32 and its weight below 2^31, so each of the two products is below 2^63,
@@ -125,26 +151,26 @@ impl Modulus {
 
     /// The residue of a small signed value, |x| < q.
     #[inline(always)]
-    pub(super) fn residue(self, x: i32) -> u32 {
+    pub(crate) fn residue(self, x: i32) -> u32 {
         debug_assert!(x.unsigned_abs() < self.q);
         (x as u32).wrapping_add(self.q & mask(x as u32))
     }
 
     /// The residue of a signed value with |x| <= 2^62.
     #[inline(always)]
-    pub(super) fn residue_wide(self, x: i64) -> u32 {
+    pub(crate) fn residue_wide(self, x: i64) -> u32 {
         debug_assert!(x.unsigned_abs() <= 1 << 62);
         // q·2^32 is at least 2^62, a multiple of q, and below 2^63: the sum is in [0, 2^64).
         self.reduce((x as u64).wrapping_add(u64::from(self.q) << 32))
     }
 
     /// Prepares the constant factor w of [0, q). Divides: for public constants only.
-    pub(super) const fn factor(self, w: u32) -> Factor {
+    pub(crate) const fn factor(self, w: u32) -> Factor {
         Factor { value: w, quotient: (((w as u64) << 32) / self.q as u64) as u32 }
     }
 
     /// base^exponent mod q. Variable time: for public constants only.
-    pub(super) const fn pow_vartime(self, base: u32, exponent: u64) -> u32 {
+    pub(crate) const fn pow_vartime(self, base: u32, exponent: u64) -> u32 {
         let q = self.q as u64;
         let (mut result, mut square, mut left) = (1u64, base as u64 % q, exponent);
         while left > 0 {
@@ -158,7 +184,7 @@ impl Modulus {
     }
 
     /// x^-1 mod q, for x not divisible by q (Fermat). Variable time: for public constants only.
-    pub(super) const fn invert_vartime(self, x: u32) -> u32 {
+    pub(crate) const fn invert_vartime(self, x: u32) -> u32 {
         self.pow_vartime(x, self.q as u64 - 2)
     }
 }
@@ -187,6 +213,9 @@ mod tests {
             prop_assert_eq!(u64::from(m.add(a, b)), (u64::from(a) + u64::from(b)) % q);
             prop_assert_eq!(u64::from(m.sub(a, b)), (u64::from(a) + q - u64::from(b)) % q);
             prop_assert_eq!(u64::from(m.reduce(x)), x % q);
+            prop_assert_eq!(u64::from(m.reduce_narrow(x >> 2)), (x >> 2) % q);
+            let halves = u128::from(x >> 2) + (u128::from(y >> 2) << 32);
+            prop_assert_eq!(u128::from(m.reduce_halves(x >> 2, y >> 2)), halves % u128::from(q));
             let wide = (u128::from(x) << 64 | u128::from(y)) >> 32;
             prop_assert_eq!(u128::from(m.reduce_wide(wide)), wide % u128::from(q));
             let product = u64::from(a) * u64::from(b) % q;
@@ -216,6 +245,10 @@ mod tests {
                 assert_eq!(i64::from(m.residue_wide(s)), s.rem_euclid(i64::from(q)));
             }
             let extreme = (u64::from(q) << 32) - 1;
+            assert_eq!(m.reduce_narrow(extreme), q - 1);
+            let high = u64::from(q - 1) << 32;
+            let halves = u128::from(extreme) + (u128::from(high) << 32);
+            assert_eq!(u128::from(m.reduce_halves(extreme, high)), halves % u128::from(q));
             let expected = (u128::from(extreme) * u128::from(m.invert_vartime(m.limbs[0]))) % u128::from(q);
             assert_eq!(u128::from(m.montgomery(extreme)), expected);
         }

@@ -1,0 +1,17 @@
+//! Vectors of residues modulo 31-bit primes: transforms and sums of products.
+
+pub(crate) mod modulus;
+pub(crate) mod pointwise;
+mod products;
+#[cfg(target_arch = "x86_64")]
+mod products_x86;
+mod roots;
+mod transform;
+#[cfg(target_arch = "x86_64")]
+mod transform_avx2;
+#[cfg(target_arch = "x86_64")]
+mod transform_ifma;
+
+pub(crate) use products::{Term, add_products, add_scaled};
+pub(crate) use roots::{MAX_DEGREE, Roots};
+pub(crate) use transform::Transform;
