@@ -96,8 +96,8 @@ def random_network(name: str, network: Network, verbose: bool) -> tuple[onnx.Mod
     spreads = [spread for _, spread in b.spread]
     print(
         f"{name}: {b.parameters:,} parameters, {b.activations:,} activations, {b.relus:,} of them"
-        f" ReLU, standard deviations of layers {min(spreads):.2f} to {max(spreads):.2f}, noise grows"
-        f" {growth:.1f} times, {len(np.unique(scores.argmax(1)))} classes found"
+        f" ReLU, standard deviations of layers {min(spreads):.2f} to {max(spreads):.2f}, noise"
+        f" grows {growth:.1f} times, {len(np.unique(scores.argmax(1)))} classes found"
     )
     return model, images
 
