@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Bytes that may wait to leave, in each direction.
 const WAITING_BYTES: usize = 1 << 20;
 /// Most bytes that are under way in one direction: a line that would hold more is slower than it should be.
-const FLYING_BYTES: usize = 1 << 28;
+const FLYING_BYTES: usize = 1 << 26;
 /// Bytes are taken in and timed together if they leave within so long a time.
 const PIECE_TIME: Duration = Duration::from_micros(100);
 /// Bounds of the bytes of such a piece: a packet, and what is read at once.
