@@ -2,6 +2,7 @@
 
 mod graphs;
 mod hostile;
+mod observed;
 mod random;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};

@@ -5,7 +5,7 @@ mod prepare;
 
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Script};
-use super::meter::{Meter, Phase, Place};
+use super::meter::{Meter, Observer, Phase, Place};
 use super::schedule::{Forecast, Schedule};
 use super::{BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, SessionId, bind, invalid_state, nonce, spent};
 use crate::activation::ClientLayer;
@@ -274,6 +274,11 @@ impl Client {
     #[cfg(any(test, feature = "trace"))]
     pub fn masks(&self) -> Vec<Vec<u32>> {
         self.driver.words()
+    }
+
+    /// Tells an observer of every place in the protocol that the session enters from here on, for those who measure time.
+    pub fn observe(&mut self, observer: Observer) {
+        self.driver.observe(observer);
     }
 
     /// What the session has cost so far.

@@ -5,7 +5,7 @@ mod prepare;
 
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
-use super::meter::{Meter, Phase, Place};
+use super::meter::{Meter, Observer, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
 use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, nonce};
 use crate::activation::ServerLayer;
@@ -194,6 +194,11 @@ impl Server {
     #[cfg(any(test, feature = "trace"))]
     pub fn masked(&self) -> Vec<Vec<u32>> {
         self.driver.words()
+    }
+
+    /// Tells an observer of every place in the protocol that the session enters from here on, for those who measure time.
+    pub fn observe(&mut self, observer: Observer) {
+        self.driver.observe(observer);
     }
 
     /// What the session has cost so far.
