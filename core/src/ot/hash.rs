@@ -18,9 +18,18 @@ const EPOCH_BITS: u32 = 20;
 /// twice.
 const BATCH: usize = 128;
 
+/// What a hash's AES keys are bound to beside the session: each purpose has a tweak counter of its own.
+#[derive(Clone, Copy)]
+enum Purpose {
+    SoftSpoken,
+    /// The silent extension with the set of this number.
+    Silent(u8),
+}
+
 /// The hash of one direction of a session. Both parties hold one; its AES keys are known to both.
 pub(super) struct Hasher {
     context: Context,
+    purpose: Purpose,
     epoch: u64,
     cipher: Aes128Enc,
     /// π(x) and what follows from it. Secret; kept here so that it is wiped once, not after every batch.
@@ -29,11 +38,22 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
+    /// For the SoftSpoken extension.
     pub(super) fn new(context: &Context) -> Self {
+        Self::for_purpose(context, Purpose::SoftSpoken)
+    }
+
+    /// For the silent extension.
+    pub(super) fn for_silent(context: &Context, set: u8) -> Self {
+        Self::for_purpose(context, Purpose::Silent(set))
+    }
+
+    fn for_purpose(context: &Context, purpose: Purpose) -> Self {
         Self {
             context: *context,
+            purpose,
             epoch: 0,
-            cipher: epoch_cipher(context, 0),
+            cipher: epoch_cipher(context, purpose, 0),
             inner: [[0; 16]; BATCH],
             outer: [[0; 16]; BATCH],
         }
@@ -47,7 +67,7 @@ impl Hasher {
             let epoch = tweak >> EPOCH_BITS;
             if epoch != self.epoch {
                 self.epoch = epoch;
-                self.cipher = epoch_cipher(&self.context, epoch);
+                self.cipher = epoch_cipher(&self.context, self.purpose, epoch);
             }
             let left_in_epoch = (1 << EPOCH_BITS) - (tweak & ((1 << EPOCH_BITS) - 1));
             let count = rest.len().min(BATCH).min(usize::try_from(left_in_epoch).unwrap_or(BATCH));
@@ -55,6 +75,23 @@ impl Hasher {
             self.hash_batch(tweak, now);
             tweak += count as u64;
             rest = later;
+        }
+    }
+
+    /// Both keys of the OTs with the rows `rows` of the sender: H(q_n, first + n) and H(q_n ⊕ Δ, first + n). Leaves in
+    /// `rows` the second ones.
+    pub(super) fn hash_pairs(&mut self, first: u64, delta: Block, rows: &mut [Block], keys: &mut [[Block; 2]]) {
+        for (keys, row) in keys.iter_mut().zip(rows.iter_mut()) {
+            keys[1] = *row ^ delta;
+        }
+        self.hash(first, rows);
+        for (keys, row) in keys.iter_mut().zip(rows.iter_mut()) {
+            keys[0] = *row;
+            *row = keys[1];
+        }
+        self.hash(first, rows);
+        for (keys, row) in keys.iter_mut().zip(rows.iter()) {
+            keys[1] = *row;
         }
     }
 
@@ -86,8 +123,13 @@ impl Drop for Hasher {
     }
 }
 
-fn epoch_cipher(context: &Context, epoch: u64) -> Aes128Enc {
-    let key = Zeroizing::new(first_half(&context.digest(Label::HashKey, &[&epoch.to_le_bytes()])));
+fn epoch_cipher(context: &Context, purpose: Purpose, epoch: u64) -> Aes128Enc {
+    let epoch = epoch.to_le_bytes();
+    let digest = match purpose {
+        Purpose::SoftSpoken => context.digest(Label::HashKey, &[&epoch]),
+        Purpose::Silent(set) => context.digest(Label::SilentHash, &[&[set], &epoch]),
+    };
+    let key = Zeroizing::new(first_half(&digest));
     Aes128Enc::new((&*key).into())
 }
 
@@ -144,6 +186,11 @@ mod tests {
             Context { server_nonce: [8; 32], ..context },
         ] {
             assert_ne!(reference, hash_one(&other, 1, 0), "{other:?}");
+        }
+        for set in [1, 2] {
+            let mut value = [1];
+            Hasher::for_silent(&context, set).hash(0, &mut value);
+            assert_ne!(reference, value[0]);
         }
         // Same low tweak bits, another epoch: not only the tweak differs but the key.
         let keys: Vec<[u8; 32]> =

@@ -15,12 +15,16 @@
 //!
 //! The roles of the base OTs are those of the extension turned round: R sends, S chooses with its secret Δ.
 //! Both directions of a session run this once, each with its own [`Direction`] and an independent Δ.
+//!
+//! Instead of step 5, the two can make correlated OTs once and go on with the silent extension ([`silent`]), which takes
+//! a hundredth of the traffic and a Δ whose lowest bit is set.
 
 pub mod base;
 mod hash;
 #[cfg(test)]
 pub(crate) mod ideal;
 mod pprf;
+pub mod silent;
 pub mod softspoken;
 pub mod table;
 mod transpose;
@@ -70,6 +74,12 @@ enum Label {
     TreeKeys = 3,
     /// The session's half of the counter blocks that expand leaves.
     LeafSalt = 4,
+    /// AES keys of the silent extension's hash.
+    SilentHash = 5,
+    /// AES keys from which those of the silent extension's trees come.
+    SilentTrees = 6,
+    /// AES keys that choose the columns of the silent extension's code.
+    SilentColumns = 7,
 }
 
 impl Context {
@@ -120,6 +130,13 @@ fn xor_into(a: &mut [Bytes], b: &[Bytes]) {
             *a ^= b;
         }
     }
+}
+
+/// The block of 16 bytes.
+fn read_block(bytes: &[u8]) -> Block {
+    let mut block = [0; 16];
+    block.copy_from_slice(bytes);
+    Block::from_le_bytes(block)
 }
 
 /// All ones if the low bit of `bit` is set, else zero.
