@@ -6,9 +6,11 @@
 //! hashes under one key succeeds with probability in the order of p·q / 2^128, so π is AES-128 under a key of the
 //! session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
 
-use super::{Block, Bytes, Context, Label, encrypt, first_half, xor_into};
+use super::{Block, Bytes, Context, Label, encrypt_with, first_half};
 use aes::Aes128Enc;
-use aes::cipher::KeyInit;
+use aes::cipher::common::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
 use zeroize::{Zeroize, Zeroizing};
 
 /// OTs hashed under one AES key, as a power of two.
@@ -98,20 +100,37 @@ impl Hasher {
     /// At most `BATCH` values, all in the present epoch.
     fn hash_batch(&mut self, first: u64, values: &mut [Block]) {
         let (inner, outer) = (&mut self.inner[..values.len()], &mut self.outer[..values.len()]);
+        self.cipher.encrypt_with_backend(Tmmo { first, values, inner, outer });
+    }
+}
+
+/// One batch. As a closure of the cipher's back end, the loops are compiled for the instruction set that the back end
+/// uses.
+struct Tmmo<'a> {
+    first: u64,
+    values: &'a mut [Block],
+    inner: &'a mut [Bytes],
+    outer: &'a mut [Bytes],
+}
+
+impl BlockSizeUser for Tmmo<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Tmmo<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let Self { first, values, inner, outer } = self;
         for (inner, value) in inner.iter_mut().zip(values.iter()) {
             *inner = value.to_le_bytes();
         }
-        encrypt(&self.cipher, inner);
+        encrypt_with(backend, inner);
         for ((outer, inner), tweak) in outer.iter_mut().zip(inner.iter()).zip(first..) {
-            *outer = *inner;
-            for (byte, tweak) in outer.iter_mut().zip(tweak.to_le_bytes()) {
-                *byte ^= tweak;
-            }
+            *outer = (u128::from_le_bytes(*inner) ^ u128::from(tweak)).to_le_bytes();
         }
-        encrypt(&self.cipher, outer);
-        xor_into(outer, inner);
-        for (value, outer) in values.iter_mut().zip(outer.iter()) {
-            *value = Block::from_le_bytes(*outer);
+        encrypt_with(backend, outer);
+        for ((value, outer), inner) in values.iter_mut().zip(outer.iter()).zip(inner.iter()) {
+            *value = Block::from_le_bytes(*outer) ^ Block::from_le_bytes(*inner);
         }
     }
 }

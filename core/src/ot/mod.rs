@@ -29,7 +29,8 @@ pub mod softspoken;
 pub mod table;
 mod transpose;
 
-use aes::cipher::{Array, BlockCipherEncrypt};
+use aes::cipher::consts::U16;
+use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
 use sha2::{Digest, Sha256};
 
 /// A key of an OT: 128 bits. Bit i of the wire's byte b is bit 8·b + i of the integer, on every host.
@@ -122,8 +123,18 @@ fn encrypt_into(cipher: &aes::Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
     debug_assert!(result.is_ok());
 }
 
+/// Encrypts blocks in place within a closure of the cipher's back end.
+#[inline(always)]
+fn encrypt_with<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, blocks: &mut [Bytes]) {
+    let (chunks, tail) = Array::slice_as_chunks_mut(Array::cast_slice_from_core_mut(blocks));
+    for chunk in chunks {
+        backend.encrypt_par_blocks_inplace(chunk);
+    }
+    backend.encrypt_tail_blocks_inplace(tail);
+}
+
 /// XORs `b` into `a`, as far as both reach.
-#[inline]
+#[cfg(test)]
 fn xor_into(a: &mut [Bytes], b: &[Bytes]) {
     for (a, b) in a.iter_mut().zip(b) {
         for (a, b) in a.iter_mut().zip(b) {

@@ -54,7 +54,7 @@ pub enum Set {
 }
 
 impl Set {
-    /// k: entries of the secret vector, a power of two.
+    /// k: entries of the secret vector.
     pub const fn vector(self) -> usize {
         match self {
             Self::Small => 1 << 16,

@@ -17,7 +17,7 @@
 //! A level's left nodes stand in its first half and the right ones behind them, so a leaf's place has the turn of level
 //! i in bit i − 1.
 
-use super::super::{Block, Bytes, mask};
+use super::super::{Block, Bytes, encrypt_with, mask};
 use aes::Aes128Enc;
 use aes::cipher::common::{Block as CipherBlock, BlockSizeUser};
 use aes::cipher::consts::U16;
@@ -30,75 +30,123 @@ pub(super) fn permutation(cipher: &Aes128Enc, tree: usize) -> Aes128Enc {
     Aes128Enc::new(&key)
 }
 
-/// Grows the sender's tree: its leaves into `nodes`, 2^h of them. `sum(i, K)` gets the sum K of the left nodes of each
-/// level i from 2 on.
-pub(super) fn full(pi: &Aes128Enc, root: Block, delta: Block, nodes: &mut [Bytes], mut sum: impl FnMut(usize, Block)) {
-    let depth = nodes.len().ilog2() as usize;
+/// Grows the sender's tree from its first left node: 2^h leaves into `nodes`, without their lowest bits. `sum(i, K)` gets
+/// the sum K of the left nodes of each level i from 2 on.
+pub(super) fn full(pi: &Aes128Enc, root: Block, delta: Block, nodes: &mut [Bytes], sum: impl FnMut(usize, Block)) {
     nodes[0] = root.to_le_bytes();
     nodes[1] = (root ^ delta).to_le_bytes();
-    for level in 2..=depth {
-        sum(level, double(pi, &mut nodes[..1 << level]));
-    }
+    pi.encrypt_with_backend(Full { nodes, sum });
 }
 
 /// Grows the receiver's tree without the leaf at `point`, whose place gets the sum of all others. `sums[i]` is the sum
-/// of the nodes of level i + 1 that lie on the side away from the path.
-///
-/// The node on the path counts as 0 on each level. Its children would both be g = H(0): one is set to 0 again and the
-/// other to what its side's sum lacks. All places are visited to find these two, so time tells nothing of the point.
-pub(super) fn punctured(pi: &Aes128Enc, point: usize, sums: &[Block], nodes: &mut [Bytes]) {
-    let (depth, point) = (nodes.len().ilog2() as usize, point as u64);
-    let mut ghost = Array::default();
-    pi.encrypt_block(&mut ghost);
-    let ghost = Block::from_le_bytes(ghost.0);
-
-    // All ones where the path turns right at a level, counted from 0.
-    let right = |level: usize| mask((point >> level) as u32);
-    let mut total = sums[0];
-    nodes[0] = (total & right(0)).to_le_bytes();
-    nodes[1] = (total & !right(0)).to_le_bytes();
-    for level in 2..=depth {
-        let nodes = &mut nodes[..1 << level];
-        let (side, last) = (right(level - 1), level == depth);
-        let left_sum = double(pi, nodes);
-        // The right nodes sum to this and the parents' sum.
-        let known = left_sum ^ (total & !side);
-        let missing = sums[level - 1] ^ known ^ ghost;
-        total ^= missing;
-        let on_path = if last { total } else { 0 };
-        let (left, right) = ((missing & side) | (on_path & !side), (missing & !side) | (on_path & side));
-        patch(nodes, point & ((1 << (level - 1)) - 1), ghost ^ left, ghost ^ right);
-    }
+/// of the nodes of level i + 1 that lie on the side away from the path. A leaf's lowest bit becomes 1 at the point and 0
+/// elsewhere.
+pub(super) fn punctured(pi: &Aes128Enc, point: u16, sums: &[Block], nodes: &mut [Bytes]) {
+    pi.encrypt_with_backend(Punctured { point: point.into(), sums, nodes });
 }
 
-/// Adds `left` to the left child of node `place` and `right` to its right one, in time that does not depend on the place.
-fn patch(children: &mut [Bytes], place: u64, left: Block, right: Block) {
-    let half = children.len() / 2;
-    let (lefts, rights) = children.split_at_mut(half);
-    for (side, add) in [(lefts, left), (rights, right)] {
-        let add = [add as u64, (add >> 64) as u64];
-        for (node, number) in side.iter_mut().zip(0u64..) {
-            let here = ((number ^ place).wrapping_sub(1) >> 63).wrapping_neg();
-            xor_words(node, [add[0] & here, add[1] & here]);
+/// The work under a tree's permutation. As closures of the cipher's back end, [`Full`] and [`Punctured`] are compiled for
+/// the instruction set that the back end uses, with all that is inlined into them.
+struct Full<'a, F> {
+    nodes: &'a mut [Bytes],
+    sum: F,
+}
+
+impl<F> BlockSizeUser for Full<'_, F> {
+    type BlockSize = U16;
+}
+
+impl<F: FnMut(usize, Block)> BlockCipherEncClosure for Full<'_, F> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        let depth = self.nodes.len().ilog2() as usize;
+        for level in 2..=depth {
+            let keep = if level == depth { !1 } else { !0 };
+            let sum = double(backend, &mut self.nodes[..1 << level], keep);
+            (self.sum)(level, block(sum));
         }
     }
 }
 
-#[inline(always)]
-fn xor_words(node: &mut Bytes, [low, high]: [u64; 2]) {
-    let words = words(node);
-    *node = bytes([words[0] ^ low, words[1] ^ high]);
+/// The node on the path counts as 0 on each level. Its children would both be g = H(0): one is set to 0 again and the
+/// other to what its side's sum lacks. All places are visited to find these two, so time tells nothing of the point.
+struct Punctured<'a> {
+    point: u64,
+    sums: &'a [Block],
+    nodes: &'a mut [Bytes],
 }
 
-#[inline(always)]
-fn words(node: &Bytes) -> [u64; 2] {
-    let node = u128::from_le_bytes(*node);
-    [node as u64, (node >> 64) as u64]
+impl BlockSizeUser for Punctured<'_> {
+    type BlockSize = U16;
 }
 
+impl BlockCipherEncClosure for Punctured<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let depth = self.nodes.len().ilog2() as usize;
+        let mut ghost = CipherBlock::<B>::default();
+        backend.encrypt_block_inplace(&mut ghost);
+        let ghost = Block::from_le_bytes(ghost.0);
+
+        // All ones where the path turns right at a level, counted from 0.
+        let right = |level: usize| mask((self.point >> level) as u32);
+        let mut total = self.sums[0];
+        self.nodes[0] = (total & right(0)).to_le_bytes();
+        self.nodes[1] = (total & !right(0)).to_le_bytes();
+        for level in 2..=depth {
+            let nodes = &mut self.nodes[..1 << level];
+            let (side, last) = (right(level - 1), level == depth);
+            let left_sum = block(double(backend, nodes, !0));
+            // The right nodes sum to this and the parents' sum.
+            let known = left_sum ^ (total & !side);
+            let missing = self.sums[level - 1] ^ known ^ ghost;
+            total ^= missing;
+            let on_path = if last { total } else { 0 };
+            let left = ghost ^ (missing & side) ^ (on_path & !side);
+            let right = ghost ^ (missing & !side) ^ (on_path & side);
+            let (keep, mark) = if last { (!1, 1) } else { (!0, 0) };
+            let (lefts, rights) = nodes.split_at_mut(1 << (level - 1));
+            let place = self.point & ((1 << (level - 1)) - 1);
+            patch(lefts, place, words(left), keep, mark & !side as u64);
+            patch(rights, place, words(right), keep, mark & side as u64);
+        }
+    }
+}
+
+/// Adds to the node at `place`, then keeps of all nodes the bits `keep` of their low words, then adds `mark` at the place.
+/// The time does not depend on the place.
 #[inline(always)]
-fn bytes([low, high]: [u64; 2]) -> Bytes {
-    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
+fn patch(nodes: &mut [Bytes], place: u64, add: [u64; 2], keep: u64, mark: u64) {
+    for (node, number) in nodes.iter_mut().zip(0u64..) {
+        let here = ((number ^ place).wrapping_sub(1) >> 63).wrapping_neg();
+        let [low, high] = load(node);
+        *node = store([((low ^ (add[0] & here)) & keep) ^ (mark & here), high ^ (add[1] & here)]);
+    }
+}
+
+/// Replaces the first half of `nodes` by the left children and the second half by the right ones, without the bits of
+/// their low words that `keep` lacks. Gives the sum of the left ones with these bits.
+#[inline(always)]
+fn double<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, nodes: &mut [Bytes], keep: u64) -> [u64; 2] {
+    /// Nodes that pass through AES together: a turn of the widest unit.
+    const BATCH: usize = 64;
+    let (lefts, rights) = nodes.split_at_mut(nodes.len() / 2);
+    let mut sum = [0; 2];
+    for (lefts, rights) in lefts.chunks_mut(BATCH).zip(rights.chunks_mut(BATCH)) {
+        for (parent, image) in lefts.iter().zip(rights.iter_mut()) {
+            *image = store(sigma(load(parent)));
+        }
+        encrypt_with(backend, rights);
+        for (parent, image) in lefts.iter_mut().zip(rights.iter_mut()) {
+            let (node, base) = (load(parent), sigma(load(parent)));
+            let left = xor(load(image), base);
+            let right = xor(left, node);
+            sum = xor(sum, left);
+            *parent = store([left[0] & keep, left[1]]);
+            *image = store([right[0] & keep, right[1]]);
+        }
+    }
+    sum
 }
 
 /// σ, a linear orthomorphism: x ↦ σ(x) and x ↦ σ(x) ⊕ x are both permutations.
@@ -107,54 +155,31 @@ fn sigma([low, high]: [u64; 2]) -> [u64; 2] {
     [low ^ high, low]
 }
 
-/// Replaces the first half of `nodes` by the left children and the second half by the right ones. Gives the sum of the
-/// left ones.
-fn double(pi: &Aes128Enc, nodes: &mut [Bytes]) -> Block {
-    let mut sum = [0; 2];
-    pi.encrypt_with_backend(Double { nodes, sum: &mut sum });
-    Block::from(sum[0]) | Block::from(sum[1]) << 64
+// Two words in the place of a `u128`, whose XORs compilers do not vectorise.
+
+#[inline(always)]
+fn load(node: &Bytes) -> [u64; 2] {
+    words(Block::from_le_bytes(*node))
 }
 
-/// As a closure of the cipher's back end, the loops are compiled for the instruction set that the back end uses.
-struct Double<'a> {
-    nodes: &'a mut [Bytes],
-    sum: &'a mut [u64; 2],
+#[inline(always)]
+fn store(node: [u64; 2]) -> Bytes {
+    block(node).to_le_bytes()
 }
 
-impl BlockSizeUser for Double<'_> {
-    type BlockSize = U16;
+#[inline(always)]
+fn words(block: Block) -> [u64; 2] {
+    [block as u64, (block >> 64) as u64]
 }
 
-impl BlockCipherEncClosure for Double<'_> {
-    #[inline(always)]
-    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-        /// Nodes that pass through AES together: a turn of the widest unit.
-        const BATCH: usize = 64;
-        let half = self.nodes.len() / 2;
-        let (lefts, rights) = self.nodes.split_at_mut(half);
-        let mut sum = [0; 2];
-        for (lefts, rights) in lefts.chunks_mut(BATCH).zip(rights.chunks_mut(BATCH)) {
-            for (parent, image) in lefts.iter().zip(rights.iter_mut()) {
-                *image = bytes(sigma(words(parent)));
-            }
-            let images: &mut [CipherBlock<B>] = Array::cast_slice_from_core_mut(rights);
-            let (chunks, tail) = Array::slice_as_chunks_mut(images);
-            for chunk in chunks {
-                backend.encrypt_par_blocks_inplace(chunk);
-            }
-            backend.encrypt_tail_blocks_inplace(tail);
-            for (parent, image) in lefts.iter_mut().zip(rights.iter_mut()) {
-                let (node, image_words) = (words(parent), words(image));
-                let base = sigma(node);
-                let left = [image_words[0] ^ base[0], image_words[1] ^ base[1]];
-                *parent = bytes(left);
-                *image = bytes([left[0] ^ node[0], left[1] ^ node[1]]);
-                sum[0] ^= left[0];
-                sum[1] ^= left[1];
-            }
-        }
-        *self.sum = sum;
-    }
+#[inline(always)]
+fn block([low, high]: [u64; 2]) -> Block {
+    Block::from(low) | Block::from(high) << 64
+}
+
+#[inline(always)]
+fn xor(a: [u64; 2], b: [u64; 2]) -> [u64; 2] {
+    [a[0] ^ b[0], a[1] ^ b[1]]
 }
 
 #[cfg(test)]
@@ -201,8 +226,8 @@ mod tests {
                 sums.push(sum);
             });
             let leaves: Vec<Block> = leaves.iter().map(|leaf| Block::from_le_bytes(*leaf)).collect();
-            assert_eq!(leaves, expected);
-            assert_eq!(leaves.iter().fold(0, |sum, leaf| sum ^ leaf), DELTA);
+            assert_eq!(expected.iter().fold(0, |sum, leaf| sum ^ leaf), DELTA);
+            assert_eq!(leaves, expected.iter().map(|leaf| leaf & !1).collect::<Vec<_>>());
             for point in 0..1usize << depth {
                 // The sums of the sides away from the path.
                 let known: Vec<Block> = sums
@@ -211,9 +236,10 @@ mod tests {
                     .map(|(i, sum)| if point >> i & 1 == 1 { *sum } else { sum ^ DELTA })
                     .collect();
                 let mut got = vec![[0x55; 16]; 1 << depth];
-                punctured(&pi(), point, &known, &mut got);
+                punctured(&pi(), point as u16, &known, &mut got);
                 for (place, (got, leaf)) in got.iter().zip(&leaves).enumerate() {
                     let expected = if place == point { leaf ^ DELTA } else { *leaf };
+                    assert_eq!(expected & 1, Block::from(place == point));
                     assert_eq!(Block::from_le_bytes(*got), expected, "depth {depth} point {point} place {place}");
                 }
             }
