@@ -47,9 +47,9 @@ use alloc::format;
 /// cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// For up to a few million OTs: three quarters of a million an iteration, a vector of 1 MiB.
+    /// For up to a million OTs, and to seed the other set: 285,056 an iteration, a vector of 576 KiB.
     Small,
-    /// For many millions: six million an iteration, a vector of 4 MiB.
+    /// For millions: 4,965,376 an iteration, a vector of 4 MiB.
     Large,
 }
 
@@ -57,7 +57,7 @@ impl Set {
     /// k: entries of the secret vector.
     pub const fn vector(self) -> usize {
         match self {
-            Self::Small => 1 << 16,
+            Self::Small => 9 << 12,
             Self::Large => 1 << 18,
         }
     }
@@ -65,15 +65,15 @@ impl Set {
     /// The number of trees, which is the weight of the noise.
     pub const fn trees(self) -> usize {
         match self {
-            Self::Small => 800,
-            Self::Large => 1440,
+            Self::Small => 640,
+            Self::Large => 1280,
         }
     }
 
     /// h: a tree has 2^h leaves.
     pub const fn depth(self) -> usize {
         match self {
-            Self::Small => 10,
+            Self::Small => 9,
             Self::Large => 12,
         }
     }
