@@ -26,8 +26,11 @@ pub(crate) mod ideal;
 mod pprf;
 pub mod silent;
 pub mod softspoken;
+pub mod supply;
 pub mod table;
 mod transpose;
+
+pub use supply::Extension;
 
 use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};

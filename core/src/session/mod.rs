@@ -28,6 +28,7 @@ pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ModelId;
+use crate::ot::Extension;
 use crate::ot::softspoken::Depth;
 use crate::prg::{Prg, Seed};
 use alloc::{format, vec::Vec};
@@ -47,8 +48,8 @@ const NONCE_BYTES: usize = 32;
 const BUNDLE_BYTES: usize = 24;
 /// Bytes of a prepare message: how many inferences.
 const PREPARE_BYTES: usize = 4;
-/// Bytes of the most bundles that a server holds, in its hello.
-const LIMIT_BYTES: usize = 4;
+/// Bytes of the most bundles that a server holds and of the OT extension's code, in its hello.
+const LIMIT_BYTES: usize = 4 + 1;
 /// Bytes of the client's opening.
 const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 32 + NONCE_BYTES;
 
@@ -102,7 +103,7 @@ impl SessionId {
 
 /// The client's opening message.
 struct Hello {
-    depth: Depth,
+    extension: Extension,
     model: ModelId,
     nonce: [u8; NONCE_BYTES],
 }
@@ -113,7 +114,7 @@ impl Hello {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.push(PARAMETER_SET);
-        out.push(self.depth.bits() as u8);
+        out.push(self.extension.code());
         out.extend_from_slice(&self.model);
         out.extend_from_slice(&self.nonce);
         out
@@ -137,13 +138,14 @@ impl Hello {
         if fields[0] != PARAMETER_SET {
             return mismatch("parameter set", &PARAMETER_SET, &fields[0]);
         }
-        let depth = Depth::new(fields[1].into()).map_err(|e| Error::new(ErrorKind::Mismatch, e.message()))?;
+        let extension =
+            Extension::from_code(fields[1].into()).map_err(|e| Error::new(ErrorKind::Mismatch, e.message()))?;
         let (theirs, nonce) = fields[2..].split_at(32);
         if theirs != model {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
             return mismatch("model id", &hex(model), &hex(theirs));
         }
-        let mut hello = Self { depth, model: *model, nonce: [0; NONCE_BYTES] };
+        let mut hello = Self { extension, model: *model, nonce: [0; NONCE_BYTES] };
         hello.nonce.copy_from_slice(nonce);
         Ok(hello)
     }
@@ -152,15 +154,31 @@ impl Hello {
 /// What a client or server is free to choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Depth of the OT extension's trees; the client's choice counts. More depth is less traffic and more work.
-    pub ot_depth: Depth,
+    /// A client's choice of the OT extension.
+    pub extension: Extension,
+    /// Whether a server lets clients choose the silent extension, for which it holds about 9 MB for each of them. A client that
+    /// chose it and may not have it gets [`Options::FALLBACK`].
+    pub accept_silent: bool,
     /// Most inferences that a server holds prepared for a session at once; a client that asks for more is refused.
     pub max_bundles: u32,
 }
 
+impl Options {
+    /// The extension in place of a silent one that the server does not accept.
+    pub const FALLBACK: Extension = Extension::SoftSpoken(Depth::Four);
+
+    /// The extension that a server grants.
+    fn grant(&self, asked: Extension) -> Extension {
+        match asked {
+            Extension::Silent if !self.accept_silent => Self::FALLBACK,
+            asked => asked,
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { ot_depth: Depth::Four, max_bundles: 64 }
+        Self { extension: Extension::SoftSpoken(Depth::Four), accept_silent: true, max_bundles: 64 }
     }
 }
 

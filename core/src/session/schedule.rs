@@ -5,7 +5,7 @@ use super::meter::{Phase, Place, Traffic};
 use crate::activation::{Group, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
-use crate::ot::softspoken::{self, Depth};
+use crate::ot::{Extension, softspoken, supply};
 use crate::rlwe::{
     linear::{ConvShape, Keep, LinearPacking, MIN_WORD_BITS},
     slots,
@@ -235,26 +235,48 @@ impl Schedule {
         (0..count).step_by(CHUNK_OTS).map(|start| round_up((count - start).min(CHUNK_OTS))).collect()
     }
 
+    /// Random OTs with the server as receiver that a batch takes.
+    pub(crate) fn server_rots(&self, batch: &core::ops::Range<usize>) -> usize {
+        self.activations(batch).flat_map(|(_, step)| step.chunks()).map(|chunk| chunk.ots).sum()
+    }
+
+    /// Random OTs that so many inferences take, at most.
+    pub(crate) fn planned(&self, inferences: u32) -> Planned {
+        let all = |one: usize| one.saturating_mul(inferences as usize);
+        let client = self.batches.iter().flat_map(|batch| self.client_rots(batch)).sum();
+        Planned { server: all(self.server_rots(&(0..self.steps.len()))), client: all(client) }
+    }
+
     /// Products in F_p of a batch.
     pub(crate) fn products(&self, batch: &core::ops::Range<usize>) -> usize {
         self.activations(batch).map(|(_, step)| step.products()).sum()
     }
 
-    /// The traffic of one inference as the client counts it, by place, with its round trips by phase; for an OT extension
-    /// of the given depth. Setup is not part of it.
-    pub(crate) fn forecast(&self, depth: Depth) -> Forecast {
+    /// The traffic of one inference as the client counts it, by place, with its round trips by phase; of a silent extension's
+    /// refills as many as a session's first inference takes. Setup is not part of it.
+    pub(crate) fn forecast(&self, extension: Extension) -> Forecast {
         let frames = |count: usize, bytes: usize| (count * (HEADER_BYTES + bytes)) as u64;
         let mut traffic = vec![];
         let mut place = |phase, node: Option<usize>, sent, received| {
             traffic.push((Place { phase, node: node.map(|n| n as u32) }, Traffic { sent, received }));
         };
+        let run = |count: usize| match extension.run_bytes(count) {
+            0 => 0,
+            bytes => frames(1, bytes),
+        };
         let (mut prepare_sent, mut prepare_received) = (frames(1, super::PREPARE_BYTES), 0);
+        if extension == Extension::Silent {
+            let planned = self.planned(1);
+            let refills = |needed: usize| supply::first_refills(needed).map(|bytes| frames(1, bytes)).sum::<u64>();
+            prepare_sent += refills(planned.server);
+            prepare_received += refills(planned.client);
+        }
         for batch in &self.batches {
             let slot_frames = self.products(batch).div_ceil(slots::SLOT_COUNT);
             prepare_sent += frames(slot_frames, slots::slot_request_bytes());
             prepare_received += frames(slot_frames, slots::slot_response_bytes());
             for count in self.client_rots(batch) {
-                prepare_sent += frames(1, softspoken::extension_bytes(depth, count));
+                prepare_sent += run(count);
             }
         }
         place(Phase::Prepare, None, prepare_sent, prepare_received);
@@ -267,8 +289,7 @@ impl Schedule {
                     place(Phase::Prepare, Some(index), sent, received);
                 }
                 Step::Activation(step) => {
-                    let received =
-                        step.chunks().iter().map(|c| frames(1, softspoken::extension_bytes(depth, c.ots))).sum();
+                    let received = step.chunks().iter().map(|c| run(c.ots)).sum();
                     place(Phase::Prepare, Some(index), 0, received);
                     let (mut sent, mut received) = (0, 0);
                     for round in 0..step.rounds() {
@@ -316,6 +337,12 @@ impl Schedule {
         memory.server_prepare = self.batches.iter().map(requests).max().unwrap_or(0);
         memory
     }
+}
+
+/// Random OTs, by receiver.
+pub(crate) struct Planned {
+    pub(crate) server: usize,
+    pub(crate) client: usize,
 }
 
 /// What one inference costs, known from the architecture alone.

@@ -12,6 +12,7 @@ use crate::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
     Output, Parameters, Pool, Shape,
 };
+use crate::ot::Extension;
 use crate::ot::softspoken::Depth;
 use crate::prg::{Prg, Seed};
 use alloc::{format, string::String, vec, vec::Vec};
@@ -313,11 +314,12 @@ fn the_answer_does_not_depend_on_how_bytes_are_cut() {
 }
 
 #[test]
-fn every_depth_of_the_extension_works_and_costs_what_was_forecast() {
+fn every_extension_works_and_costs_what_was_forecast() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
-    for depth in [Depth::Two, Depth::Four, Depth::Eight] {
-        let options = Options { ot_depth: depth, ..Options::default() };
+    let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
+    for extension in depths.into_iter().chain([Extension::Silent]) {
+        let options = Options { extension, ..Options::default() };
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 5);
         pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
         pipe.client.prepare(1).unwrap();
@@ -327,7 +329,7 @@ fn every_depth_of_the_extension_works_and_costs_what_was_forecast() {
         let meter = pipe.client.meter();
         for (place, expected) in forecast.traffic {
             let actual = meter.traffic().into_iter().find(|(p, _)| *p == place).map(|(_, t)| t).unwrap_or_default();
-            assert_eq!(actual, expected, "{place:?} at {depth:?}");
+            assert_eq!(actual, expected, "{place:?} at {extension:?}");
         }
         assert_eq!(meter.rounds(Phase::Prepare), forecast.prepare_rounds);
         assert_eq!(meter.rounds(Phase::Infer), forecast.infer_rounds);
@@ -337,6 +339,33 @@ fn every_depth_of_the_extension_works_and_costs_what_was_forecast() {
             assert_eq!((mine.sent, mine.received), (theirs.received, theirs.sent), "{phase:?}");
         }
     }
+}
+
+/// Many inferences at once take the large set, and then single ones what is left of it. A server may refuse to.
+#[test]
+fn silent_extensions_serve_many_inferences_or_are_turned_down() {
+    let (_, client, server) = models();
+    let input = vec![1; client.inputs()];
+    let run = |accept_silent| {
+        let options = Options { extension: Extension::Silent, accept_silent, max_bundles: 100 };
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, 7);
+        pipe.client = Client::new(&client, options, Seed::from_bytes([8; 32]));
+        pipe.server = Server::new(&server, options, Seed::from_bytes([9; 32]));
+        for count in [1, 80, 1] {
+            pipe.client.prepare(count).unwrap();
+            pipe.run().unwrap();
+            for _ in 0..count {
+                pipe.infer(&input).unwrap();
+            }
+        }
+        pipe.client.meter().phase(Phase::Prepare)
+    };
+    let (silent, fallback) = (run(true), run(false));
+    assert!(silent.received + 1_000_000 < fallback.received, "{silent:?} {fallback:?}");
+    let options = Options { extension: Options::FALLBACK, ..Options::default() };
+    let traffic = client.forecast(&options).traffic;
+    let one = traffic.iter().filter(|(place, _)| place.phase == Phase::Prepare);
+    assert_eq!(fallback.received, 82 * one.map(|(_, traffic)| traffic.received).sum::<u64>());
 }
 
 fn error_of<T>(result: Result<T>) -> Error {
@@ -519,7 +548,7 @@ fn another_version_another_model_and_strangers_are_told_so() {
     assert_eq!(version.message(), "protocol version: expected 1, got 2");
     assert!(opening(&|bytes| bytes[8] = b'X').message().contains("something else"));
     assert!(opening(&|bytes| bytes[18] = 9).message().contains("parameter set: expected 1, got 9"));
-    assert!(opening(&|bytes| bytes[19] = 3).message().contains("expected 2, 4 or 8, got 3"));
+    assert!(opening(&|bytes| bytes[19] = 3).message().contains("or 1 for the silent one, got 3"));
 }
 
 /// Whatever a peer sends instead of the truth, a party ends with an error or goes on; it neither panics nor takes more

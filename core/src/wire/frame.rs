@@ -25,13 +25,14 @@ pub(crate) enum FrameKind {
     Error = 0,
     /// Client's opening: magic, version, parameters, model id, nonce.
     ClientHello = 1,
-    /// Server's answer: nonce, most inferences it keeps prepared, and first message of the base OTs in which it sends.
+    /// Server's answer: nonce, most inferences it keeps prepared, the OT extension, and first message of the base OTs in which it
+    /// sends.
     ServerHello = 2,
     /// Client's base OT messages and encryption keys.
     ClientKeys = 3,
-    /// Server's base OT reply and tree corrections.
+    /// Server's base OT reply, tree corrections and what seeds a silent extension.
     ServerKeys = 4,
-    /// Client's tree corrections.
+    /// Client's tree corrections and what seeds a silent extension.
     ClientCorrections = 5,
     /// Client asks to prepare inferences.
     Prepare = 6,
@@ -55,11 +56,13 @@ pub(crate) enum FrameKind {
     Output = 15,
     /// Client is done.
     Goodbye = 16,
+    /// A silent extension's next iteration.
+    OtRefill = 17,
 }
 
 impl FrameKind {
     fn name(code: u8) -> &'static str {
-        const NAMES: [&str; 17] = [
+        const NAMES: [&str; 18] = [
             "error",
             "client hello",
             "server hello",
@@ -77,6 +80,7 @@ impl FrameKind {
             "reply",
             "output",
             "goodbye",
+            "OT refill",
         ];
         NAMES.get(usize::from(code)).copied().unwrap_or("unknown")
     }

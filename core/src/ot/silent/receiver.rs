@@ -3,7 +3,7 @@
 use super::super::hash::Hasher;
 use super::super::softspoken::RotBatchReceived;
 use super::super::{Block, Bytes, Context, read_block};
-use super::stream::{Forest, Stream, check_count, tree_rows, vector};
+use super::stream::{Forest, Stream, Streams, check_count, tree_rows, vector};
 use super::{Set, choice, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
@@ -20,7 +20,7 @@ pub struct Receiver {
     hasher: Hasher,
     /// The first iteration's seed, until it begins.
     seed: Option<SecretVec<Block>>,
-    stream: Option<Stream<Paths>>,
+    streams: Streams<Paths>,
     /// Iterations begun.
     iteration: u64,
     /// Random OTs made in all iterations: the next one's tweak. Never goes back.
@@ -52,16 +52,15 @@ impl Receiver {
     pub fn new(context: &Context, set: Set, seed: SecretVec<Block>) -> Result<Self> {
         set.check_seed(seed.len())?;
         let hasher = Hasher::for_silent(context, set.id());
-        Ok(Self { set, context: *context, hasher, seed: Some(seed), stream: None, iteration: 0, made: 0 })
+        Ok(Self { set, context: *context, hasher, seed: Some(seed), streams: Streams::new(), iteration: 0, made: 0 })
     }
 
-    /// Random OTs to be had before the next refill. The same at the sender.
+    /// Random OTs to be had before another refill. The same at the sender.
     pub fn available(&self) -> usize {
-        self.stream.as_ref().map_or(0, Stream::available)
+        self.streams.available()
     }
 
-    /// Begins the next iteration with the sender's message. What was [available](Self::available) of the last one is
-    /// given up.
+    /// Begins another iteration with the sender's message; its outputs come after those of the iterations before.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedMessage`] if the message has not [`Set::refill_bytes`] bytes. Changes nothing then.
@@ -73,8 +72,7 @@ impl Receiver {
                 format!("silent extension's refill: expected {} bytes, got {}", set.refill_bytes(), message.len()),
             ));
         }
-        let last = self.stream.take().map(Stream::into_seed);
-        let seed = self.seed.take().or(last).unwrap_or_default();
+        let seed = self.seed.take().or_else(|| self.streams.seed()).unwrap_or_default();
         // The path turns right where the bit is 0.
         let points = tree_rows(set, &seed).map(|rows| {
             rows.iter().zip(0..).fold(0, |point, (row, level)| point | u16::from(choice(*row) ^ 1) << level)
@@ -87,7 +85,7 @@ impl Receiver {
             sums.extend(rows[1..].iter().zip(&mut sent).map(|(row, block)| row ^ read_block(block)));
         }
         let paths = Paths { depth: set.depth(), points, sums };
-        self.stream = Some(Stream::new(&self.context, set, self.iteration, vector(set, &seed), paths));
+        self.streams.push(Stream::new(&self.context, set, self.iteration, vector(set, &seed), paths));
         self.iteration += 1;
         Ok(())
     }
@@ -101,15 +99,13 @@ impl Receiver {
         check_count(count, self.available())?;
         let mut keys = Zeroizing::new(vec![0; count]);
         let mut choices = Zeroizing::new(vec![0; count / 8]);
-        if let Some(stream) = &mut self.stream {
-            for (keys, choices) in keys.chunks_exact_mut(super::GROUP).zip(choices.chunks_exact_mut(super::GROUP / 8)) {
-                stream.take(keys);
-                for (byte, rows) in choices.iter_mut().zip(keys.chunks_exact(8)) {
-                    *byte = rows.iter().rev().fold(0, |byte, row| byte << 1 | choice(*row));
-                }
-                self.hasher.hash(self.made, keys);
-                self.made += super::GROUP as u64;
+        for (keys, choices) in keys.chunks_exact_mut(super::GROUP).zip(choices.chunks_exact_mut(super::GROUP / 8)) {
+            self.streams.take(keys);
+            for (byte, rows) in choices.iter_mut().zip(keys.chunks_exact(8)) {
+                *byte = rows.iter().rev().fold(0, |byte, row| byte << 1 | choice(*row));
             }
+            self.hasher.hash(self.made, keys);
+            self.made += super::GROUP as u64;
         }
         Ok(RotBatchReceived { choices, keys })
     }
@@ -121,9 +117,7 @@ impl Receiver {
     pub fn extend_correlated(&mut self, count: usize) -> Result<SecretVec<Block>> {
         check_count(count, self.available())?;
         let mut rows = Zeroizing::new(vec![0; count]);
-        if let Some(stream) = &mut self.stream {
-            stream.take(&mut rows);
-        }
+        self.streams.take(&mut rows);
         Ok(rows)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::hash::Hasher;
 use super::super::{BASE_OTS, Block, Bytes, Context, Label};
-use super::stream::{Forest, Stream, check_count, tree_rows, vector};
+use super::stream::{Forest, Stream, Streams, check_count, tree_rows, vector};
 use super::{Set, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
@@ -21,7 +21,7 @@ pub struct Sender {
     delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
     /// The first iteration's seed, until it begins.
     seed: Option<SecretVec<Block>>,
-    stream: Option<Stream<Roots>>,
+    streams: Streams<Roots>,
     /// Iterations begun.
     iteration: u64,
     /// Random OTs made in all iterations: the next one's tweak. Never goes back.
@@ -59,19 +59,27 @@ impl Sender {
             return Err(Error::new(ErrorKind::InvalidArgument, "silent extension: expected an odd Δ, got an even one"));
         }
         let hasher = Hasher::for_silent(context, set.id());
-        Ok(Self { set, context: *context, hasher, delta, seed: Some(seed), stream: None, iteration: 0, made: 0 })
+        Ok(Self {
+            set,
+            context: *context,
+            hasher,
+            delta,
+            seed: Some(seed),
+            streams: Streams::new(),
+            iteration: 0,
+            made: 0,
+        })
     }
 
-    /// Random OTs to be had before the next refill. The same at the receiver.
+    /// Random OTs to be had before another refill. The same at the receiver.
     pub fn available(&self) -> usize {
-        self.stream.as_ref().map_or(0, Stream::available)
+        self.streams.available()
     }
 
-    /// Begins the next iteration: the message to the receiver, [`Set::refill_bytes`] long. What was
-    /// [available](Self::available) of the last one is given up.
+    /// Begins another iteration: the message to the receiver, [`Set::refill_bytes`] long. Its outputs come after those of
+    /// the iterations before.
     pub fn refill(&mut self) -> Vec<u8> {
-        let last = self.stream.take().map(Stream::into_seed);
-        let seed = self.seed.take().or(last).unwrap_or_default();
+        let seed = self.seed.take().or_else(|| self.streams.seed()).unwrap_or_default();
         let (set, delta) = (self.set, self.delta());
         let mut message = Vec::with_capacity(set.refill_bytes());
         let mut leaves: SecretVec<Bytes> = Zeroizing::new(vec![[0; 16]; 1 << set.depth()]);
@@ -83,7 +91,7 @@ impl Sender {
         }
         let roots = collect(set.trees(), tree_rows(set, &seed).map(|rows| rows[0]));
         let roots = Roots { roots, delta: Box::new(Zeroizing::new(*delta)) };
-        self.stream = Some(Stream::new(&self.context, set, self.iteration, vector(set, &seed), roots));
+        self.streams.push(Stream::new(&self.context, set, self.iteration, vector(set, &seed), roots));
         self.iteration += 1;
         message
     }
@@ -97,10 +105,9 @@ impl Sender {
         check_count(count, self.available())?;
         let mut keys = Zeroizing::new(vec![[0; 2]; count]);
         let delta = self.delta();
-        let Some(stream) = &mut self.stream else { return Ok(keys) };
         let mut rows = Zeroizing::new([0; super::GROUP]);
         for keys in keys.chunks_exact_mut(super::GROUP) {
-            stream.take(&mut *rows);
+            self.streams.take(&mut *rows);
             self.hasher.hash_pairs(self.made, *delta, &mut *rows, keys);
             self.made += super::GROUP as u64;
         }
@@ -114,9 +121,7 @@ impl Sender {
     pub fn extend_correlated(&mut self, count: usize) -> Result<SecretVec<Block>> {
         check_count(count, self.available())?;
         let mut rows = Zeroizing::new(vec![0; count]);
-        if let Some(stream) = &mut self.stream {
-            stream.take(&mut rows);
-        }
+        self.streams.take(&mut rows);
         Ok(rows)
     }
 

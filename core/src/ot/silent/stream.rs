@@ -6,6 +6,7 @@ use super::{Set, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
 use aes::Aes128Enc;
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec;
 use zeroize::Zeroizing;
@@ -65,20 +66,69 @@ impl<F: Forest> Stream<F> {
         }
     }
 
-    /// The rows kept back for the next iteration. Whatever is left before them is given up.
-    pub(super) fn into_seed(mut self) -> SecretVec<Block> {
+    /// The rows kept back for the next iteration.
+    pub(super) fn seed(&mut self) -> SecretVec<Block> {
         debug_assert!(self.next <= self.set.outputs() && self.set.outputs().is_multiple_of(BATCH));
+        let (next, tree) = (self.next, (1 << self.set.depth()) - 1);
         self.next = self.set.outputs();
-        if self.next & ((1 << self.set.depth()) - 1) != 0 {
+        if self.next & tree != 0 {
             self.grow(self.next >> self.set.depth());
         }
         let mut rows = Zeroizing::new(vec![0; self.set.seed_rows()]);
         self.take(&mut rows);
+        // Back to the outputs that were not yet asked for.
+        self.next = next;
+        if next & tree != 0 {
+            self.grow(next >> self.set.depth());
+        }
         rows
     }
 
     fn grow(&mut self, index: usize) {
         self.forest.grow(index, &tree::permutation(&self.permutations, index), &mut self.leaves);
+    }
+}
+
+/// A party's iterations whose outputs are not used up, the oldest first.
+pub(super) struct Streams<F>(VecDeque<Stream<F>>);
+
+impl<F: Forest> Streams<F> {
+    pub(super) fn new() -> Self {
+        Self(VecDeque::new())
+    }
+
+    /// Outputs left that are not kept back.
+    pub(super) fn available(&self) -> usize {
+        self.0.iter().map(Stream::available).sum()
+    }
+
+    /// The next rows, as many as `rows` has and at most as many as there are.
+    pub(super) fn take(&mut self, rows: &mut [Block]) {
+        let mut rest = rows;
+        while let Some(stream) = self.0.front_mut().filter(|_| !rest.is_empty()) {
+            let (now, later) = rest.split_at_mut(rest.len().min(stream.available()));
+            stream.take(now);
+            rest = later;
+            // The last one is needed for what it keeps back.
+            if stream.available() == 0 && self.0.len() > 1 {
+                self.0.pop_front();
+            } else if rest.is_empty() || self.0.len() == 1 {
+                break;
+            }
+        }
+    }
+
+    /// The seed of the iteration after the last; none before the first.
+    pub(super) fn seed(&mut self) -> Option<SecretVec<Block>> {
+        self.0.back_mut().map(Stream::seed)
+    }
+
+    /// Adds an iteration.
+    pub(super) fn push(&mut self, stream: Stream<F>) {
+        if self.available() == 0 {
+            self.0.clear();
+        }
+        self.0.push_back(stream);
     }
 }
 

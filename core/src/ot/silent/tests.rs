@@ -37,10 +37,11 @@ fn pair(set: Set, seed: u8) -> (Sender, Receiver) {
 }
 
 fn refill(sender: &mut Sender, receiver: &mut Receiver, set: Set) {
+    let before = sender.available();
     let message = sender.refill();
     assert_eq!(message.len(), set.refill_bytes());
     receiver.refill(&message).unwrap();
-    assert_eq!((sender.available(), receiver.available()), (set.outputs(), set.outputs()));
+    assert_eq!((sender.available(), receiver.available()), (before + set.outputs(), before + set.outputs()));
 }
 
 /// The number of ones among the choices, after a look at each OT.
@@ -97,6 +98,31 @@ fn rows_are_correlated_by_delta() {
         }
         assert_balanced(ones, count);
     }
+}
+
+#[test]
+fn iterations_begun_ahead_follow_each_other_as_if_begun_when_due() {
+    let set = Set::Small;
+    let (mut sender, mut receiver) = pair(set, 3);
+    let (mut late, _) = pair(set, 3);
+    refill(&mut sender, &mut receiver, set);
+    check(&mut sender, &mut receiver, 128 * 77);
+    refill(&mut sender, &mut receiver, set);
+    refill(&mut sender, &mut receiver, set);
+    let count = 2 * set.outputs() - 128 * 7;
+    let ones = check(&mut sender, &mut receiver, count);
+    assert_balanced(ones, count);
+    let ahead = sender.extend(sender.available()).unwrap();
+    receiver.extend(receiver.available()).unwrap();
+    late.refill();
+    for _ in 0..2 {
+        late.extend(late.available()).unwrap();
+        late.refill();
+    }
+    let all = late.extend(late.available()).unwrap();
+    assert_eq!(all[all.len() - ahead.len()..], ahead[..]);
+    refill(&mut sender, &mut receiver, set);
+    check(&mut sender, &mut receiver, 1280);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::{BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, SessionId, bind,
 use crate::activation::ClientLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, ModelFile, ModelId};
-use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
-use crate::ot::{BASE_OTS, Context, Direction, base};
+use crate::ot::supply::{ReceiverSupply, SenderSupply};
+use crate::ot::{Context, Direction, Extension, base};
 use crate::prg::{Prg, Seed, collect};
 use crate::rlwe::{self, SecretKey};
 use crate::share::Mask;
@@ -58,7 +58,7 @@ impl ClientModel {
 
     /// What one inference will cost.
     pub fn forecast(&self, options: &Options) -> Forecast {
-        self.0.schedule.forecast(options.ot_depth)
+        self.0.schedule.forecast(options.extension)
     }
 
     /// Number of input values.
@@ -145,11 +145,11 @@ struct Party {
     public: Arc<Public>,
     prg: Prg,
     session: SessionId,
-    depth: Depth,
+    extension: Extension,
     linear_key: SecretKey,
     slot_key: Option<SecretKey>,
-    rot_sender: RotSender,
-    rot_receiver: RotReceiver,
+    rot_sender: SenderSupply,
+    rot_receiver: ReceiverSupply,
     /// Most bundles that the server holds for the session.
     max_bundles: u32,
     bundles: BTreeMap<BundleId, Bundle>,
@@ -324,8 +324,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
-    let depth = options.ot_depth;
-    let hello = Hello { depth, model: public.id, nonce: client_nonce };
+    let hello = Hello { extension: options.extension, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
     let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + LIMIT_BYTES + base::SENDER_BYTES).await?;
@@ -333,13 +332,19 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     server_nonce.copy_from_slice(&reply[..NONCE_BYTES]);
     let (limit, message) = reply[NONCE_BYTES..].split_at(LIMIT_BYTES);
     base_message.copy_from_slice(message);
-    let max_bundles = <[u8; LIMIT_BYTES]>::try_from(limit).map_or(0, u32::from_le_bytes);
+    let max_bundles = limit.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let extension = Extension::from_code(limit[4].into()).unwrap_or(options.extension);
+    if extension != options.extension && (options.extension, extension) != (Extension::Silent, Options::FALLBACK) {
+        return Err(Error::new(
+            ErrorKind::Mismatch,
+            format!("OT extension: expected {:?}, the server has {extension:?}", options.extension),
+        ));
+    }
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
-    let mut delta = Box::new(Zeroizing::new([0; BASE_OTS / 8]));
-    prg.fill(&mut delta[..]);
+    let delta = SenderSupply::delta(extension, prg.array());
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     keys.extend_from_slice(&message);
@@ -352,17 +357,17 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     }
     link.send(FrameKind::ClientKeys, keys).await?;
 
-    let reply = link.receive(FrameKind::ServerKeys, base::RECEIVER_BYTES + softspoken::setup_bytes(depth)).await?;
+    let reply = link.receive(FrameKind::ServerKeys, base::RECEIVER_BYTES + extension.setup_bytes()).await?;
     let (base_reply, corrections) = reply.split_at(base::RECEIVER_BYTES);
-    let rot_sender = RotSender::setup(&outgoing, depth, delta, base_keys, corrections)?;
-    let (rot_receiver, corrections) = RotReceiver::setup(&incoming, depth, base_sender.finish(base_reply)?);
+    let rot_sender = SenderSupply::setup(&outgoing, extension, delta, base_keys, corrections)?;
+    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?)?;
     link.send(FrameKind::ClientCorrections, corrections).await?;
     let session = SessionId::new(&client_nonce, &server_nonce);
     Ok(Box::new(Party {
         public,
         prg,
         session,
-        depth,
+        extension,
         linear_key,
         slot_key,
         rot_sender,

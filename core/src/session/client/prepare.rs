@@ -5,7 +5,7 @@ use crate::activation::{ClientLayer, ClientSecrets, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{Op, Shape};
-use crate::ot::softspoken;
+use crate::ot::Extension;
 use crate::prg::{SecretVec, collect};
 use crate::rlwe::{linear, slots};
 use crate::session::link::Link;
@@ -25,8 +25,8 @@ pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> R
         let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
         link.send(FrameKind::Prepare, request.to_vec()).await?;
     }
-    for _ in 0..count {
-        let bundle = party.prepare_bundle(link).await?;
+    for left in (1..=count).rev() {
+        let bundle = party.prepare_bundle(link, left).await?;
         party.bundles.insert(BundleId::new(&party.session, party.prepared), bundle);
         party.prepared += 1;
     }
@@ -106,6 +106,18 @@ impl Masks<'_> {
     }
 }
 
+/// What the client keeps of the random OTs that it received for a batch.
+struct Signs {
+    choices: SecretVec<u8>,
+    words: SecretVec<u32>,
+}
+
+impl Signs {
+    fn with_capacity(count: usize) -> Self {
+        Self { choices: Vec::with_capacity(count).into(), words: Vec::with_capacity(count).into() }
+    }
+}
+
 fn subtract(a: &[u32], b: &[u32]) -> SecretVec<u32> {
     collect(a.len(), a.iter().zip(b).map(|(&a, &b)| a.wrapping_sub(b)))
 }
@@ -116,8 +128,8 @@ impl Party {
         check_room(ErrorKind::InvalidArgument, count, self.bundles.len(), self.max_bundles)
     }
 
-    /// Prepares one inference: everything that does not depend on its input.
-    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+    /// Prepares one inference of the `left` that are asked for: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link, left: u32) -> Result<Bundle> {
         let public = self.public.clone();
         let schedule = &public.schedule;
         let nodes = public.architecture.nodes.len();
@@ -134,12 +146,27 @@ impl Party {
 
         let mut layers = vec![];
         for batch in &schedule.batches {
-            let signs = self.send_requests(link, batch, &mut masks, &secrets).await?;
+            let planned = schedule.planned(left);
+            let mut signs = Signs::with_capacity(schedule.client_rots(batch).iter().sum());
+            link.enter(Place { phase: Phase::Prepare, node: None });
+            for refill in self.rot_sender.refill(schedule.server_rots(batch), planned.server)? {
+                link.send(FrameKind::OtRefill, refill).await?;
+            }
+            self.send_requests(link, batch, &mut masks, &secrets).await?;
+            if self.extension != Extension::Silent {
+                self.extend_signs(link, batch, &mut signs).await?;
+            }
             if batch.start == 0 {
                 input_mask = masks.of(0)?.to_vec().into();
             }
+            if self.extension == Extension::Silent {
+                for bytes in self.rot_receiver.due(schedule.client_rots(batch).iter().sum(), planned.client) {
+                    self.rot_receiver.refill(&link.receive(FrameKind::OtRefill, bytes).await?)?;
+                }
+                self.extend_signs(link, batch, &mut signs).await?;
+            }
             let products = self.receive_products(link, batch).await?;
-            let (mut signs, mut products) = ((&signs.0[..], &signs.1[..]), &products[..]);
+            let (mut signs, mut products) = ((&signs.choices[..], &signs.words[..]), &products[..]);
             for index in batch.clone() {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 match &schedule.steps[index] {
@@ -159,8 +186,10 @@ impl Party {
                         let mut layer =
                             ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
                         for chunk in step.chunks() {
-                            let bytes = softspoken::extension_bytes(self.depth, chunk.ots);
-                            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+                            let message = match self.extension.run_bytes(chunk.ots) {
+                                0 => vec![],
+                                bytes => link.receive(FrameKind::OtExtension, bytes).await?,
+                            };
                             let keys = self.rot_sender.extend(chunk.ots, &message)?;
                             layer.absorb(chunk.group, chunk.elements, &keys);
                         }
@@ -176,15 +205,14 @@ impl Party {
         Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
     }
 
-    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose choices and words it
-    /// returns.
+    /// Sends a batch's ciphertexts.
     async fn send_requests(
         &mut self,
         link: &Link,
         batch: &core::ops::Range<usize>,
         masks: &mut Masks<'_>,
         secrets: &BTreeMap<usize, ClientSecrets>,
-    ) -> Result<(SecretVec<u8>, SecretVec<u32>)> {
+    ) -> Result<()> {
         let public = self.public.clone();
         let schedule = &public.schedule;
         for index in batch.clone() {
@@ -211,17 +239,20 @@ impl Party {
                 link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
             }
         }
-        let runs = schedule.client_rots(batch);
-        let total = runs.iter().sum();
-        let mut choices = SecretVec::new(Vec::with_capacity(total));
-        let mut words = SecretVec::new(Vec::with_capacity(total));
-        for count in runs {
+        Ok(())
+    }
+
+    /// Makes a batch's OTs in which the client receives.
+    async fn extend_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>, signs: &mut Signs) -> Result<()> {
+        for count in self.public.clone().schedule.client_rots(batch) {
             let (message, received) = self.rot_receiver.extend(count)?;
-            link.send(FrameKind::OtExtension, message).await?;
-            choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
-            words.extend(received.keys.iter().map(|&key| product_word(key)));
+            if !message.is_empty() {
+                link.send(FrameKind::OtExtension, message).await?;
+            }
+            signs.choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
+            signs.words.extend(received.keys.iter().map(|&key| product_word(key)));
         }
-        Ok((choices, words))
+        Ok(())
     }
 
     /// The client's shares of a batch's products.

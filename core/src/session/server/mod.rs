@@ -11,8 +11,8 @@ use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, 
 use crate::activation::ServerLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId, NodeSecret, Op, Parameters};
-use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
-use crate::ot::{BASE_OTS, Context, Direction, base};
+use crate::ot::supply::{ReceiverSupply, SenderSupply};
+use crate::ot::{Context, Direction, Extension, base};
 use crate::prg::{Prg, SecretVec, Seed};
 use crate::rlwe::linear::{self, Keep, LinearWeights};
 use crate::rlwe::{self, PublicKey};
@@ -232,11 +232,11 @@ struct Party {
     private: Arc<Private>,
     prg: Prg,
     session: SessionId,
-    depth: Depth,
+    extension: Extension,
     linear_key: PublicKey,
     slot_key: Option<PublicKey>,
-    rot_sender: RotSender,
-    rot_receiver: RotReceiver,
+    rot_sender: SenderSupply,
+    rot_receiver: ReceiverSupply,
     bundles: BTreeMap<BundleId, Bundle>,
     prepared: u64,
 }
@@ -272,14 +272,15 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
     link.count_received(opening.len());
-    let Hello { depth, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let Hello { extension, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let extension = options.grant(extension);
     let server_nonce = nonce(&mut prg);
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
     let context = |direction| Context { direction, client_nonce, server_nonce };
     let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
-    link.send(FrameKind::ServerHello, [&server_nonce[..], &options.max_bundles.to_le_bytes(), &message].concat())
-        .await?;
+    let limits = [&options.max_bundles.to_le_bytes()[..], &[extension.code()]].concat();
+    link.send(FrameKind::ServerHello, [&server_nonce[..], &limits, &message].concat()).await?;
 
     let linear_bytes = PublicKey::bytes(&rlwe::params::LINEAR);
     let has_products = private.schedule.products(&(0..private.schedule.steps.len())) > 0;
@@ -295,20 +296,19 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     let mut base_message = [0; base::SENDER_BYTES];
     base_message.copy_from_slice(message);
 
-    let mut delta = Box::new(Zeroizing::new([0; BASE_OTS / 8]));
-    prg.fill(&mut delta[..]);
+    let delta = SenderSupply::delta(extension, prg.array());
     let (mut reply, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
-    let (rot_receiver, corrections) = RotReceiver::setup(&incoming, depth, base_sender.finish(base_reply)?);
+    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?)?;
     reply.extend_from_slice(&corrections);
     link.send(FrameKind::ServerKeys, reply).await?;
-    let corrections = link.receive(FrameKind::ClientCorrections, softspoken::setup_bytes(depth)).await?;
-    let rot_sender = RotSender::setup(&outgoing, depth, delta, base_keys, &corrections)?;
+    let corrections = link.receive(FrameKind::ClientCorrections, extension.setup_bytes()).await?;
+    let rot_sender = SenderSupply::setup(&outgoing, extension, delta, base_keys, &corrections)?;
     let session = SessionId::new(&client_nonce, &server_nonce);
     Ok(Party {
         private,
         prg,
         session,
-        depth,
+        extension,
         linear_key,
         slot_key,
         rot_sender,

@@ -3,7 +3,6 @@
 use super::{Bundle, Party, Private};
 use crate::activation::{ServerLayer, product_word};
 use crate::error::{ErrorKind, Result};
-use crate::ot::softspoken;
 use crate::prg::SecretVec;
 use crate::rlwe::linear::LinearResponder;
 use crate::rlwe::slots;
@@ -43,26 +42,35 @@ impl Party {
     pub(super) async fn prepare(&mut self, link: &Link, message: &[u8], max_bundles: u32) -> Result<()> {
         let count = <[u8; PREPARE_BYTES]>::try_from(message).map_or(0, u32::from_le_bytes);
         check_room(ErrorKind::MalformedMessage, count, self.bundles.len(), max_bundles)?;
-        for _ in 0..count {
-            let bundle = self.prepare_bundle(link).await?;
+        for left in (1..=count).rev() {
+            let bundle = self.prepare_bundle(link, left).await?;
             self.bundles.insert(BundleId::new(&self.session, self.prepared), bundle);
             self.prepared += 1;
         }
         Ok(())
     }
 
-    /// Prepares one inference: everything that does not depend on its input.
-    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+    /// Prepares one inference of the `left` that are asked for: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link, left: u32) -> Result<Bundle> {
         let private = self.private.clone();
         let schedule = &private.schedule;
         let mut masks = vec![SecretVec::default(); schedule.steps.len()];
         let mut layers = Vec::new();
         layers.resize_with(schedule.steps.len(), || None);
         for batch in &schedule.batches {
+            let planned = schedule.planned(left);
+            link.enter(Place { phase: Phase::Prepare, node: None });
+            for bytes in self.rot_receiver.due(schedule.server_rots(batch), planned.server) {
+                self.rot_receiver.refill(&link.receive(FrameKind::OtRefill, bytes).await?)?;
+            }
             let mut responders = receive_linear(link, &private, batch).await?;
             link.enter(Place { phase: Phase::Prepare, node: None });
             let (products, responses) = self.multiply(link, batch).await?;
-            let signs = self.receive_signs(link, batch).await?;
+            let runs = schedule.client_rots(batch);
+            for refill in self.rot_sender.refill(runs.iter().sum(), planned.client)? {
+                link.send(FrameKind::OtRefill, refill).await?;
+            }
+            let signs = self.receive_signs(link, &runs).await?;
             // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
             for response in responses {
                 link.send(FrameKind::SlotResponse, response).await?;
@@ -85,7 +93,9 @@ impl Party {
                         let mut layer = ServerLayer::new(&step.groups, secrets, own_signs, own_products);
                         for chunk in step.chunks() {
                             let (message, received) = self.rot_receiver.extend(chunk.ots)?;
-                            link.send(FrameKind::OtExtension, message).await?;
+                            if !message.is_empty() {
+                                link.send(FrameKind::OtExtension, message).await?;
+                            }
                             layer.absorb(chunk.group, chunk.elements, &received);
                         }
                         layers[index] = Some(layer);
@@ -120,13 +130,13 @@ impl Party {
     }
 
     /// The words of a batch's random OTs with the client as receiver.
-    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[u32; 2]>> {
-        let private = self.private.clone();
-        let runs = private.schedule.client_rots(batch);
+    async fn receive_signs(&mut self, link: &Link, runs: &[usize]) -> Result<SecretVec<[u32; 2]>> {
         let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
-        for count in runs {
-            let bytes = softspoken::extension_bytes(self.depth, count);
-            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+        for &count in runs {
+            let message = match self.extension.run_bytes(count) {
+                0 => vec![],
+                bytes => link.receive(FrameKind::OtExtension, bytes).await?,
+            };
             words.extend(self.rot_sender.extend(count, &message)?.iter().map(|keys| keys.map(product_word)));
         }
         Ok(words)
