@@ -15,5 +15,5 @@ mod relu;
 mod tests;
 mod truncate;
 
-pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
+pub(crate) use groups::{ClientLayer, ClientSecrets, Group, RoundTrips, ServerLayer, groups};
 pub(crate) use relu::product_word;

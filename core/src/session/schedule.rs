@@ -2,7 +2,7 @@
 //! packed into ciphertexts, how channels form groups, and how long every message is.
 
 use super::meter::{Phase, Place, Traffic};
-use crate::activation::{Group, groups};
+use crate::activation::{Group, RoundTrips, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
@@ -93,13 +93,13 @@ impl Schedule {
                     )
                 }
                 Op::Activation(activation) => {
-                    Step::Activation(ActivationStep { groups: groups(&activation.channels, input) })
+                    Step::Activation(ActivationStep { groups: groups(&activation.channels, input, RoundTrips::Three) })
                 }
                 Op::Max(max) => {
                     // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
                     let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
                     let channels = vec![channel; input.channels as usize];
-                    Step::Activation(ActivationStep { groups: groups(&channels, input) })
+                    Step::Activation(ActivationStep { groups: groups(&channels, input, RoundTrips::Three) })
                 }
                 _ => Step::Local,
             });
