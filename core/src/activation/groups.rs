@@ -10,21 +10,34 @@ use crate::share::{Mask, Masked};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 
+/// How many round trips ReLU channels take: a public choice for a session, between bytes and latency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum RoundTrips {
+    /// Three, or four above 16 bits: the fewest bytes.
+    #[default]
+    Three,
+    /// Two where values have at most 13 bits.
+    Two,
+}
+
 /// The channels of a layer that share their public numbers. Elements are ordered channel by channel.
 pub(crate) struct Group {
     /// The shared public numbers.
     pub(crate) channel: Channel,
     members: Vec<u32>,
     plane: usize,
+    /// Whether it is a ReLU in two round trips.
+    quick: bool,
 }
 
 /// The groups of a layer, in the order of their first channels.
-pub(crate) fn groups(channels: &[Channel], shape: Shape) -> Vec<Group> {
+pub(crate) fn groups(channels: &[Channel], shape: Shape, trips: RoundTrips) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
     let mut places = alloc::collections::BTreeMap::new();
     for (index, channel) in channels.iter().enumerate() {
         let place = *places.entry(*channel).or_insert_with(|| {
-            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane() });
+            let quick = trips == RoundTrips::Two && channel.kind == Kind::Relu && relu::two::serves(channel);
+            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane(), quick });
             out.len() - 1
         });
         out[place].members.push(index as u32);
@@ -41,6 +54,7 @@ impl Group {
     /// Random OTs per element with the server as receiver.
     pub(crate) fn server_rots(&self) -> usize {
         match self.channel.kind {
+            Kind::Relu if self.quick => relu::two::rots(&self.channel),
             Kind::Relu => relu::rots(&self.channel),
             Kind::Cubic | Kind::Square { .. } => poly::rots(&self.channel),
             Kind::Linear => linear::rots(&self.channel),
@@ -64,6 +78,7 @@ impl Group {
     /// Bytes that both parties keep of the group once it is prepared: (client, server).
     pub(crate) fn memory(&self) -> (u64, u64) {
         let (client, server) = match self.channel.kind {
+            Kind::Relu if self.quick => relu::two::memory(&self.channel),
             Kind::Relu => relu::memory(&self.channel),
             Kind::Cubic | Kind::Square { .. } => poly::memory(&self.channel),
             Kind::Linear => linear::memory(&self.channel),
@@ -76,6 +91,7 @@ impl Group {
     /// Bits of the group's messages in each round, whole bytes: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
+            Kind::Relu if self.quick => relu::two::round_fields(&self.channel),
             Kind::Relu => relu::round_fields(&self.channel),
             Kind::Cubic | Kind::Square { .. } => poly::round_fields(&self.channel),
             Kind::Linear => vec![linear::round_fields(&self.channel)],
@@ -141,6 +157,7 @@ impl ClientSecrets {
 
 enum ClientGroup {
     Relu(relu::Client),
+    QuickRelu(relu::two::Client),
     Poly(poly::Client),
     Linear(linear::Client),
     Zero,
@@ -170,6 +187,9 @@ impl ClientLayer {
                     let count = group.elements();
                     let mine = (&signs.0[..count], &signs.1[..count]);
                     signs = (&signs.0[count..], &signs.1[count..]);
+                    if group.quick {
+                        return ClientGroup::QuickRelu(relu::two::Client::new(&group.channel, m, r, mine, prg));
+                    }
                     ClientGroup::Relu(relu::Client::new(&group.channel, m, r, mine, prg))
                 }
                 Kind::Cubic | Kind::Square { .. } => {
@@ -188,6 +208,7 @@ impl ClientLayer {
     pub(crate) fn absorb(&mut self, group: usize, elements: usize, keys: &[[Block; 2]]) {
         match &mut self.groups[group] {
             ClientGroup::Relu(g) => g.absorb(elements, keys),
+            ClientGroup::QuickRelu(g) => g.absorb(elements, keys),
             ClientGroup::Poly(g) => g.absorb(elements, keys),
             ClientGroup::Linear(g) => g.absorb(elements, keys),
             ClientGroup::Zero => {}
@@ -206,6 +227,7 @@ impl ClientLayer {
             if round < group.round_bits().len() {
                 match side {
                     ClientGroup::Relu(g) => g.round(request, reply),
+                    ClientGroup::QuickRelu(g) => g.round(request, reply),
                     ClientGroup::Poly(g) => g.round(request, reply),
                     ClientGroup::Linear(g) => g.round(request, reply),
                     ClientGroup::Zero => {}
@@ -217,6 +239,7 @@ impl ClientLayer {
 
 enum ServerGroup {
     Relu(relu::Server),
+    QuickRelu(relu::two::Server),
     Poly(poly::Server),
     Linear(linear::Server),
     Zero,
@@ -243,6 +266,9 @@ impl ServerLayer {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
                 signs = rest;
+                if group.quick {
+                    return ServerGroup::QuickRelu(relu::two::Server::new(&group.channel, mine));
+                }
                 ServerGroup::Relu(relu::Server::new(&group.channel, mine))
             }
             Kind::Cubic | Kind::Square { .. } => {
@@ -264,6 +290,7 @@ impl ServerLayer {
     pub(crate) fn absorb(&mut self, group: usize, elements: usize, batch: &RotBatchReceived) {
         match &mut self.groups[group] {
             ServerGroup::Relu(g) => g.absorb(elements, batch),
+            ServerGroup::QuickRelu(g) => g.absorb(elements, batch),
             ServerGroup::Poly(g) => g.absorb(elements, batch),
             ServerGroup::Linear(g) => g.absorb(elements, batch),
             ServerGroup::Zero => {}
@@ -276,6 +303,7 @@ impl ServerLayer {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             match side {
                 ServerGroup::Relu(g) => g.start(group.gather(masked)),
+                ServerGroup::QuickRelu(g) => g.start(group.gather(masked)),
                 ServerGroup::Poly(g) => g.start(group.gather(masked)),
                 ServerGroup::Linear(g) => g.start(group.gather(masked)),
                 ServerGroup::Zero => group.fill(|c| secrets[c].offset as u32, &mut self.outputs),
@@ -289,6 +317,7 @@ impl ServerLayer {
             if round < group.round_bits().len() {
                 match side {
                     ServerGroup::Relu(g) => g.request(request),
+                    ServerGroup::QuickRelu(g) => g.request(request),
                     ServerGroup::Poly(g) => g.request(request),
                     ServerGroup::Linear(g) => g.request(request),
                     ServerGroup::Zero => {}
@@ -303,6 +332,7 @@ impl ServerLayer {
             if round < group.round_bits().len() {
                 let done = match side {
                     ServerGroup::Relu(g) => g.reply(reply),
+                    ServerGroup::QuickRelu(g) => g.reply(reply),
                     ServerGroup::Poly(g) => g.reply(reply),
                     ServerGroup::Linear(g) => Some(g.reply(reply)),
                     ServerGroup::Zero => None,

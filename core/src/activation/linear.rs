@@ -27,7 +27,7 @@ pub(crate) fn round_fields(channel: &Channel) -> (Vec<u32>, Vec<u32>) {
 pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
     let truncated = usize::from(channel.shift > 0);
     // Both masks and two pads; γ, a choice and a pad.
-    (4 + 4 + 8 * truncated, 4 + 5 * truncated)
+    (4 + 4 + 8 * truncated, 4 + 8 * truncated)
 }
 
 /// The client's prepared side of a group.

@@ -1,7 +1,8 @@
 //! Activation layers, channel by channel: truncation, exact ReLU, and polynomials of degree 3, 2, 1 and 0.
 //!
 //! Channels with the same public numbers form a [`Group`], whose elements are processed side by side. Both parties walk
-//! the groups in the same order, so a layer's message in a round is the groups' bits one after another.
+//! the groups in the same order, so a layer's message in a round is the groups' parts one after another. Within a group the
+//! values of one kind of up to 512 elements lie together ([`crate::wire::words`]), so that all steps are loops over words.
 //!
 //! Notation: the server holds y + m, the client m (known since prepare) and the fresh mask r of the layer's output.
 //! Messages of a round go server -> client, then client -> server.
@@ -15,5 +16,5 @@ mod relu;
 mod tests;
 mod truncate;
 
-pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
+pub(crate) use groups::{ClientLayer, ClientSecrets, Group, RoundTrips, ServerLayer, groups};
 pub(crate) use relu::product_word;

@@ -105,7 +105,7 @@ pub(crate) fn factors<'a>(channel: &Channel, shares: &'a [u64]) -> impl Iterator
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
 pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
     // Both masks, C, wC, the pads of T and of the way back; λ, γ and the sign, (u, wS), choices and pads, room for S.
-    (4 + 4 + 8 + 8 * products(channel) + 16 + 16, 16 + 16 * products(channel) + 9 + 5 + 8)
+    (4 + 4 + 8 + 8 * products(channel) + 16 + 16, 16 + 16 * products(channel) + 12 + 4 + 8)
 }
 
 /// The client's prepared side of a group.

@@ -1,6 +1,6 @@
 //! Each protocol alone, on ideal random OTs and ideal products, against the plain function.
 
-use super::groups::{ClientLayer, ClientSecrets, ServerLayer, groups};
+use super::groups::{ClientLayer, ClientSecrets, RoundTrips, ServerLayer, groups};
 use super::product_word;
 use crate::field::{self, P};
 use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
@@ -18,9 +18,10 @@ fn run(
     secrets: &[ChannelSecret],
     values: &[Vec<i64>],
     masks: Option<&[u32]>,
+    trips: RoundTrips,
     prg: &mut Prg,
 ) -> Vec<Vec<i64>> {
-    run_recorded(activation, secrets, values, masks, prg).0
+    run_recorded(activation, secrets, values, masks, trips, prg).0
 }
 
 /// [`run`], with all messages one after another.
@@ -29,11 +30,12 @@ fn run_recorded(
     secrets: &[ChannelSecret],
     values: &[Vec<i64>],
     masks: Option<&[u32]>,
+    trips: RoundTrips,
     prg: &mut Prg,
 ) -> (Vec<Vec<i64>>, Vec<u8>) {
     let plane = values[0].len();
     let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
-    let groups = groups(&activation.channels, shape);
+    let groups = groups(&activation.channels, shape, trips);
     let elements = shape.elements();
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
     let mine = ClientSecrets::draw(&groups, elements, prg);
@@ -96,19 +98,22 @@ fn speed_of_activations() {
     use std::{print, println, time::Instant};
     const RUNS: usize = 7;
     let square = |secret_sign| Kind::Square { secret_sign };
-    for (kind, b, f, g) in [
-        (Kind::Relu, 24, 8, 0),
-        (Kind::Relu, 20, 8, 0),
-        (Kind::Relu, 16, 0, 0),
-        (Kind::Relu, 28, 8, 0),
-        (Kind::Linear, 24, 8, 0),
-        (square(false), 20, 6, 14),
-        (square(true), 20, 6, 14),
-        (Kind::Cubic, 20, 10, 18),
+    let three = RoundTrips::Three;
+    for (kind, b, f, g, trips) in [
+        (Kind::Relu, 24, 8, 0, three),
+        (Kind::Relu, 20, 8, 0, three),
+        (Kind::Relu, 21, 8, 0, three),
+        (Kind::Relu, 21, 8, 0, RoundTrips::Two),
+        (Kind::Relu, 16, 0, 0, three),
+        (Kind::Relu, 28, 8, 0, three),
+        (Kind::Linear, 24, 8, 0, three),
+        (square(false), 20, 6, 14, three),
+        (square(true), 20, 6, 14, three),
+        (Kind::Cubic, 20, 10, 18, three),
     ] {
         let activation = single(kind, b, f, g);
         let shape = Shape { channels: 1, height: 128, width: 128 };
-        let groups = groups(&activation.channels, shape);
+        let groups = groups(&activation.channels, shape, trips);
         let (group, elements) = (&groups[0], shape.elements());
         let mut prg = Prg::new(&Seed::from_bytes([1; 32]));
         let signs = elements * group.client_rots();
@@ -155,7 +160,12 @@ fn speed_of_activations() {
             best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
         }
         let per = |seconds: f64| seconds * 1e9 / elements as f64;
-        print!("{kind:?} {b} - {f}: draw {:.1}, client {:.1} + {:.1}", per(best[0]), per(best[1]), per(best[2]));
+        print!(
+            "{kind:?} {b} - {f} {trips:?}: draw {:.1}, client {:.1} + {:.1}",
+            per(best[0]),
+            per(best[1]),
+            per(best[2])
+        );
         print!(", server {:.1} + {:.1}; start {:.1}", per(best[3]), per(best[4]), per(best[5]));
         let online = best[6..].chunks(3);
         let (client, server) = online.clone().fold((0.0, best[5]), |(c, s), t| (c + t[1], s + t[0] + t[2]));
@@ -199,12 +209,17 @@ fn check(
     masks: Option<&[u32]>,
     prg: &mut Prg,
 ) {
-    let out = run(activation, secrets, values, masks, prg);
-    for (c, (channel, secret)) in activation.channels.iter().zip(secrets).enumerate() {
-        for (&y, got) in values[c].iter().zip(&out[c]) {
-            // Modulo 2^32: that results fit is the compiler's to see to, and not so for all that these tests draw.
-            let allowed: Vec<i64> = allowed(channel, secret, y).iter().map(|&v| i64::from(v as i32)).collect();
-            assert!(allowed.contains(got), "{channel:?}: y = {y}: got {got}, allowed {allowed:?}");
+    for trips in [RoundTrips::Three, RoundTrips::Two] {
+        let out = run(activation, secrets, values, masks, trips, prg);
+        for (c, (channel, secret)) in activation.channels.iter().zip(secrets).enumerate() {
+            for (&y, got) in values[c].iter().zip(&out[c]) {
+                // Modulo 2^32: that results fit is the compiler's to see to, and not so for all that these tests draw.
+                let allowed: Vec<i64> = allowed(channel, secret, y).iter().map(|&v| i64::from(v as i32)).collect();
+                assert!(allowed.contains(got), "{channel:?}, {trips:?}: y = {y}: got {got}, allowed {allowed:?}");
+            }
+        }
+        if activation.channels.iter().all(|channel| channel.kind != Kind::Relu) {
+            break;
         }
     }
 }
@@ -256,7 +271,9 @@ fn relu_messages_up_to_sixteen_bits_stay_as_they_are() {
             let limit = (1i64 << (w + f - 1)) - (1 << f);
             let values = (0..50).map(|_| prg.below(2 * limit as u64 - 1) as i64 - (limit - 1)).collect();
             let layer = single(Kind::Relu, w + f, f, 0);
-            hash.update(run_recorded(&layer, &[ChannelSecret::default()], &[values], None, &mut prg).1);
+            hash.update(
+                run_recorded(&layer, &[ChannelSecret::default()], &[values], None, RoundTrips::Three, &mut prg).1,
+            );
         }
     }
     let digest: [u8; 32] = hash.finalize().into();
@@ -316,10 +333,32 @@ fn cost_of_a_relu() {
         (26, 39, &[(26, 2 + 288), (9, 64), (3, 8), (33, 64)]),
     ];
     for (w, rots, rounds) in costs {
-        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, Shape { channels: 1, height: 1, width: 512 })[0];
+        let group = &groups(
+            &single(Kind::Relu, w + 1, 1, 0).channels,
+            Shape { channels: 1, height: 1, width: 512 },
+            RoundTrips::Three,
+        )[0];
         assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
         let rounds: Vec<_> = rounds.iter().map(|&(down, up)| (512 * down, 512 * up)).collect();
         assert_eq!(group.round_bits(), rounds, "w = {w}");
+    }
+}
+
+/// In two round trips: at most as many random OTs, and more bytes.
+#[test]
+fn cost_of_a_relu_in_two_round_trips() {
+    type Cost = (u8, usize, [(u64, u64); 2]);
+    let costs: [Cost; 4] = [
+        (7, 9, [(7, 2 + 64), (32 + 2, 2 + 64)]),
+        (8, 14, [(8, 2 + 16 + 16), (32 + 6, 8 + 256)]),
+        (11, 17, [(11, 2 + 32 + 64), (32 + 6, 8 + 256)]),
+        (13, 19, [(13, 2 + 64 + 128), (32 + 6, 8 + 256)]),
+    ];
+    for (w, rots, rounds) in costs {
+        let shape = Shape { channels: 1, height: 1, width: 512 };
+        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, shape, RoundTrips::Two)[0];
+        assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
+        assert_eq!(group.round_bits(), rounds.map(|(down, up)| (512 * down, 512 * up)), "w = {w}");
     }
 }
 
@@ -403,7 +442,14 @@ fn mixed_layers_over_full_widths() {
 fn truncation_is_unbiased() {
     let mut prg = Prg::new(&Seed::from_bytes([5; 32]));
     let (y, count) = (1234 * 256 + 77, 40_000);
-    let out = run(&single(Kind::Linear, 24, 8, 0), &[ChannelSecret::default()], &[vec![y; count]], None, &mut prg);
+    let out = run(
+        &single(Kind::Linear, 24, 8, 0),
+        &[ChannelSecret::default()],
+        &[vec![y; count]],
+        None,
+        RoundTrips::Three,
+        &mut prg,
+    );
     let mean = out[0].iter().sum::<i64>() as f64 / count as f64;
     // Standard deviation of the mean: 0.5 / sqrt(40,000) = 0.0025.
     assert!((mean - y as f64 / 256.0).abs() < 0.015, "{mean}");
@@ -415,7 +461,14 @@ fn the_way_back_is_nearly_unbiased() {
     let mut prg = Prg::new(&Seed::from_bytes([6; 32]));
     let (v, count) = (1001i64, 40_000);
     let kind = Kind::Square { secret_sign: false };
-    let out = run(&single(kind, 16, 0, 10), &[ChannelSecret::default()], &[vec![v; count]], None, &mut prg);
+    let out = run(
+        &single(kind, 16, 0, 10),
+        &[ChannelSecret::default()],
+        &[vec![v; count]],
+        None,
+        RoundTrips::Three,
+        &mut prg,
+    );
     let mean = out[0].iter().sum::<i64>() as f64 / count as f64;
     assert!((mean - (v * v) as f64 / 1024.0).abs() < 0.02, "{mean}");
 }

@@ -9,7 +9,9 @@
 //! over the integers: rounded up exactly where the low f bits of Y' are below those of m. The first two terms are the
 //! server's; the rest are the client's, chosen by one bit of the server through a 1-of-2 OT (`docs/protocol.md`, truncation).
 
+use super::material::{exchange, ones, select};
 use crate::model::Channel;
+use crate::prg::{Prg, SecretVec, collect};
 
 /// The public numbers of one channel's truncation.
 #[derive(Clone, Copy)]
@@ -51,6 +53,43 @@ impl Truncation {
     /// The client's integer part for a choice bit of the server: [top(m) and choice] · 2^(32-f) - (m >> f).
     pub(crate) fn client_part(&self, mask: u32, choice: u32) -> i64 {
         (i64::from((mask >> 31) & choice) << (32 - self.shift)) - i64::from(mask >> self.shift)
+    }
+
+    /// Towards a ReLU, the client's shares: (m >> f) plus chosen top bits rho · 2^(32-f).
+    pub(crate) fn draw_shares(&self, masks: &[u32], prg: &mut Prg) -> SecretVec<u32> {
+        let shares = masks.iter().map(|&mask| {
+            let rho = u64::from(prg.next_u32()) & ones(self.shift);
+            (mask >> self.shift).wrapping_add((rho << (32 - self.shift)) as u32)
+        });
+        collect(masks.len(), shares)
+    }
+
+    /// Towards a ReLU, with f > 0: the client's messages for either choice. They have f bits: only the wrap's low f bits
+    /// matter, and rho masks them. `flips` are the corrected choices.
+    pub(crate) fn wraps(
+        &self,
+        (masks, shares): (&[u32], &[u32]),
+        flips: impl Iterator<Item = u32>,
+        pads: [&[u32]; 2],
+        [first, second]: [&mut [u32]; 2],
+    ) {
+        let elements = masks.iter().zip(shares).zip(flips).zip(pads[0].iter().zip(pads[1]));
+        for ((first, second), (((&mask, &share), flip), (&pad_0, &pad_1))) in first.iter_mut().zip(second).zip(elements)
+        {
+            let rho = share.wrapping_sub(mask >> self.shift) >> (32 - self.shift);
+            let [pad_0, pad_1] = exchange(flip, [pad_0, pad_1]);
+            (*first, *second) = (rho ^ pad_0, (rho + (mask >> 31)) ^ pad_1);
+        }
+    }
+
+    /// Towards a ReLU, with f > 0: makes the server's shares of its words y + m, from both messages and its pads.
+    pub(crate) fn take_shares(&self, words: &mut [u32], messages: [&[u32]; 2], pads: &[u32]) {
+        let messages = messages[0].iter().zip(messages[1]).zip(pads);
+        for (word, ((&first, &second), &pad)) in words.iter_mut().zip(messages) {
+            let chosen = select(self.choice(*word), [first, second]) ^ pad;
+            // 1 <= f <= 28; of the pad, the low f bits stay.
+            *word = (self.server_part(*word) as u32).wrapping_add(chosen << (32 - self.shift));
+        }
     }
 }
 

@@ -129,6 +129,7 @@ fn sum(weights: &Sum, inputs: &[(Shape, &[u32])], output: Shape) -> SecretVec<u3
 mod tests {
     use super::*;
     use crate::model::{Channels, Edge};
+    use proptest::prelude::*;
 
     fn shape(channels: u32, height: u32, width: u32) -> Shape {
         Shape { channels, height, width }
@@ -171,6 +172,56 @@ mod tests {
         assert_eq!((output, &zero[..]), (shape(1, 3, 2), &[0, 0, 2, 0, 5, 0][..]));
         let (_, nearest) = apply(&window(Edge::Nearest), &[(shape(1, 2, 3), &x)]);
         assert_eq!(nearest, [2, 3, 2, 3, 5, 6]);
+    }
+
+    proptest! {
+        /// One output at a time.
+        #[test]
+        fn pools_and_windows_are_what_they_say(
+            (h, w) in (1u32..10, 1u32..10),
+            kernel in [1u32..6, 1u32..6],
+            stride in [1u32..4, 1u32..4],
+            padding in [0u32..5, 0u32..5, 0u32..5, 0u32..5],
+            offset in [-4i32..4, -4i32..4],
+            size in [1u32..9, 1u32..9],
+            nearest in any::<bool>(),
+        ) {
+            let input = shape(2, h, w);
+            let x: alloc::vec::Vec<u32> = (0..2 * h * w).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+            let at = |c: u32, row: i64, column: i64| {
+                let inside = (0..h.into()).contains(&row) && (0..w.into()).contains(&column);
+                inside.then(|| x[(i64::from(c * h) + row) as usize * w as usize + column as usize])
+            };
+            let places = |output: Shape| {
+                (0..2).flat_map(move |c| {
+                    (0..output.height).flat_map(move |i| (0..output.width).map(move |j| (c, i64::from(i), i64::from(j))))
+                })
+            };
+            let op = Op::SumPool(Pool { kernel, stride, padding, inside_only: false });
+            if op.output(&[input]).is_ok() {
+                let (output, sums) = apply(&op, &[(input, &x)]);
+                for ((c, i, j), sum) in places(output).zip(sums) {
+                    let [top, left] = [i, j].map(i64::from);
+                    let (top, left) = (top * i64::from(stride[0]) - i64::from(padding[0]), left * i64::from(stride[1]) - i64::from(padding[1]));
+                    let window = (0..kernel[0]).flat_map(|a| (0..kernel[1]).map(move |b| (i64::from(a), i64::from(b))));
+                    let expected = window.filter_map(|(a, b)| at(c, top + a, left + b)).fold(0, u32::wrapping_add);
+                    prop_assert_eq!(sum, expected);
+                }
+            }
+            let edge = if nearest { Edge::Nearest } else { Edge::Zero };
+            let op = Op::Window(Window { offset, stride, size, edge });
+            if op.output(&[input]).is_ok() {
+                let (output, picked) = apply(&op, &[(input, &x)]);
+                for ((c, i, j), got) in places(output).zip(picked) {
+                    let place = |axis: usize, k: i64| i64::from(offset[axis]) + k * i64::from(stride[axis]);
+                    let (mut row, mut column) = (place(0, i), place(1, j));
+                    if nearest {
+                        (row, column) = (row.clamp(0, i64::from(h) - 1), column.clamp(0, i64::from(w) - 1));
+                    }
+                    prop_assert_eq!(got, at(c, row, column).unwrap_or(0));
+                }
+            }
+        }
     }
 
     #[test]

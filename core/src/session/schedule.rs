@@ -2,7 +2,7 @@
 //! packed into ciphertexts, how channels form groups, and how long every message is.
 
 use super::meter::{Phase, Place, Traffic};
-use crate::activation::{Group, groups};
+use crate::activation::{Group, RoundTrips, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::{Extension, softspoken, supply};
@@ -486,7 +486,7 @@ impl ActivationStep {
             shift: channel.shift + up as u8,
             ..*channel
         });
-        Self { groups: groups(&aligned.collect::<Vec<_>>(), input), alignment }
+        Self { groups: groups(&aligned.collect::<Vec<_>>(), input, RoundTrips::Three), alignment }
     }
 
     /// Shifts words y + m, or m, of which the low k bits matter up by 32 - k bits. Truncation, of as many more bits, then finds

@@ -43,11 +43,7 @@ impl Client {
         let comparison = Comparison::new(truncation.width());
         let count = masks.len();
         let shift = truncation.shift();
-        let shares = masks.iter().map(|&mask| {
-            let rho = u64::from(prg.next_u32()) & ones(shift);
-            (mask >> shift).wrapping_add((rho << (32 - shift)) as u32)
-        });
-        let shares = collect(count, shares);
+        let shares = truncation.draw_shares(&masks, prg);
         let sign = comparison.sign;
         let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(sign) as u32) | u32::from(s & 1) << sign);
         Self {
@@ -105,7 +101,14 @@ impl Client {
             // The truncation's choice lies above those of the digits.
             request.take(width - 1 + u32::from(shift > 0), flips);
             if shift > 0 {
-                self.wraps(block.clone(), flips, [first, second]);
+                let shares = &self.shares[block.clone()];
+                let pads = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
+                self.truncation.wraps(
+                    (masks, shares),
+                    flips.iter().map(|flip| flip >> (width - 1)),
+                    pads,
+                    [first, second],
+                );
                 reply.put(first, shift);
                 reply.put(second, shift);
             }
@@ -113,29 +116,14 @@ impl Client {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
                 for plane in 0..lookup.planes {
                     match plane {
-                        0 => less(masks, digit, first),
-                        _ => equal(masks, digit, first),
+                        0 => less(masks, digit, 0, first),
+                        _ => equal(masks, digit, 0, first),
                     }
                     let bit_masks = &self.bit_masks[block.clone()];
                     self.answer(lookup, plane, block.clone(), (bit_masks, flips, 0), first);
                     reply.put(first, 1 << lookup.bits);
                 }
             }
-        }
-    }
-
-    /// The messages of the truncation's OT: the low f bits of the wrap for either choice, masked by rho, the share's top bits.
-    fn wraps(&self, block: Range<usize>, flips: &[u32], [first, second]: [&mut [u32]; 2]) {
-        let (shift, place) = (self.truncation.shift(), self.truncation.width() - 1);
-        let elements = self.masks[block.clone()].iter().zip(&self.shares[block.clone()]);
-        let [pads_0, pads_1] = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
-        let out = first.iter_mut().zip(second);
-        for (((((&mask, &share), &flip), &pad_0), &pad_1), (first, second)) in
-            elements.zip(flips).zip(pads_0).zip(pads_1).zip(out)
-        {
-            let rho = share.wrapping_sub(mask >> shift) >> (32 - shift);
-            let [pad_0, pad_1] = exchange(flip >> place, [pad_0, pad_1]);
-            (*first, *second) = (rho ^ pad_0, (rho + (mask >> 31)) ^ pad_1);
         }
     }
 

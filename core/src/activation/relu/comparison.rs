@@ -25,7 +25,7 @@ const TABLE_DIGITS: u32 = 3;
 pub(super) struct Lookup {
     /// Where the index starts: among the bits of a for a digit, among the comparison bits for another table.
     pub(super) start: u32,
-    /// Bits of the index, at most 5.
+    /// Bits of the index, at most 5, or 6 of a digit where there are only two.
     pub(super) bits: u32,
     /// Bits of an entry: 1 for less, 2 for less and equal.
     pub(super) planes: u32,
@@ -74,8 +74,17 @@ impl Comparison {
     /// As few digits as 5 bits each allow, as equal as they can be, the lower ones larger (the lowest has one plane only).
     /// `width` is 2 to 26.
     pub(super) fn new(width: u32) -> Self {
+        Self::of_digits(width, DIGIT_BITS)
+    }
+
+    /// At most two digits of at most 6 bits each; `width` is 2 to 13.
+    pub(super) fn in_two_digits(width: u32) -> Self {
+        Self::of_digits(width, DIGIT_BITS + 1)
+    }
+
+    fn of_digits(width: u32, most: u32) -> Self {
         let total = width - 1;
-        let count = total.div_ceil(DIGIT_BITS);
+        let count = total.div_ceil(most);
         let (mut start, mut output) = (0, 0);
         let digits = (0..count).map(|k| {
             let bits = total / count + u32::from(k < total % count);
@@ -162,8 +171,8 @@ mod tests {
     /// Without masks, the last bit is [a < c].
     #[test]
     fn the_last_bit_is_less() {
-        for width in 2..=26u32 {
-            let comparison = Comparison::new(width);
+        let all = (2..=26u32).map(|width| (width, Comparison::new(width)));
+        for (width, comparison) in all.chain((2..=13).map(|width| (width, Comparison::in_two_digits(width)))) {
             let less = |a: u32, c: u32| {
                 let mut bits = 0;
                 for digit in &comparison.digits {

@@ -1,4 +1,5 @@
-//! ReLU channels, exactly, in three round trips up to 16 bits and in four up to 26 (`docs/protocol.md`, ReLU).
+//! ReLU channels, exactly, in three round trips up to 16 bits and in four up to 26 (`docs/protocol.md`, ReLU); up to 13 bits
+//! there is a way in two ([`two`]).
 //!
 //! With A = (y + m) >> f at the server and C = m >> f at the client, both modulo 2^w, the truncated value is
 //! t = A - C in two's complement, so its sign comes from top(A), top(C) and the comparison [a < c] of the low w - 1 bits:
@@ -13,6 +14,7 @@
 mod client;
 mod comparison;
 mod server;
+pub(crate) mod two;
 
 pub(crate) use client::Client;
 pub(crate) use server::Server;

@@ -158,12 +158,7 @@ impl Server {
                 words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
                 continue;
             }
-            let messages = first.iter().zip(second.iter()).zip(&self.truncation_pads[block]);
-            for (word, ((&first, &second), &pad)) in words.iter_mut().zip(messages) {
-                let chosen = select(truncation.choice(*word), [first, second]) ^ pad;
-                // 1 <= shift <= 28; of the pad, the low f bits stay.
-                *word = (truncation.server_part(*word) as u32).wrapping_add(chosen << (32 - shift));
-            }
+            truncation.take_shares(words, [first, second], &self.truncation_pads[block]);
         }
     }
 

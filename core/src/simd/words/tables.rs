@@ -1,7 +1,9 @@
-//! Tables of up to 32 bits, a word for each element: entry i of an element's table is bit i of its word.
+//! Tables of up to 32 bits, a word for each element: entry i of an element's table is bit i of its word. Tables of 64 bits
+//! are two *halves* of such words, half 1 for the entries from 32 on.
 //!
-//! An *index* is cut from an element's word of indices: `bits` (at most 5) bits of it from `start` on. What
-//! [`crate::ot::table`] does for one table, these do for many side by side. All slices of a call have one length.
+//! An *index* is cut from an element's word of indices: `bits` (at most 5, or 6 where there are halves) bits of it from
+//! `start` on. What [`crate::ot::table`] does for one table, these do for many side by side. All slices of a call have one
+//! length.
 
 use super::super::multiversion;
 use crate::ot::Block;
@@ -24,11 +26,17 @@ impl Index {
     }
 }
 
+/// All ones if the lowest bit of `bit` is set, else zero.
+#[inline(always)]
+fn spread(bit: u32) -> u32 {
+    (bit & 1).wrapping_neg()
+}
+
 /// The table with entry i moved to entry i ^ d. Bits of d from the table's index bits on are zero.
 #[inline(always)]
 fn permute(mut table: u32, d: u32) -> u32 {
     for (s, low) in LOW.iter().enumerate() {
-        let swap = (d >> s & 1).wrapping_neg();
+        let swap = spread(d >> s);
         let differ = (table >> (1 << s) ^ table) & low & swap;
         table ^= differ ^ differ << (1 << s);
     }
@@ -36,17 +44,21 @@ fn permute(mut table: u32, d: u32) -> u32 {
 }
 
 multiversion! {
-    /// Tables of [i < index].
-    pub(crate) fn less(words: &[u32], index: Index, tables: &mut [u32]) {
+    /// A half of tables of [i < index].
+    pub(crate) fn less(words: &[u32], index: Index, half: u32, tables: &mut [u32]) {
+        let lower = spread(half ^ 1);
         for (table, &word) in tables.iter_mut().zip(words) {
-            *table = (1u32 << index.of(word)) - 1;
+            let index = index.of(word);
+            let (upper, below) = (spread(index >> 5), (1u32 << (index & 31)) - 1);
+            *table = (upper & (lower | below)) | (lower & below);
         }
     }
 
-    /// Tables of [i = index].
-    pub(crate) fn equal(words: &[u32], index: Index, tables: &mut [u32]) {
+    /// A half of tables of [i = index].
+    pub(crate) fn equal(words: &[u32], index: Index, half: u32, tables: &mut [u32]) {
         for (table, &word) in tables.iter_mut().zip(words) {
-            *table = 1u32 << index.of(word);
+            let index = index.of(word);
+            *table = (1u32 << (index & 31)) & spread(index >> 5 ^ half ^ 1);
         }
     }
 
@@ -64,11 +76,20 @@ multiversion! {
         }
     }
 
-    /// XORs one bit of each word into all `1 << bits` entries of its table.
+    /// XORs pads into a half of tables of 64 entries, the pad of entry i into entry i ^ index.
+    pub(crate) fn xor_moved_half(pads: [&[u32]; 2], words: &[u32], index: Index, half: u32, tables: &mut [u32]) {
+        for (((table, &low), &high), &word) in tables.iter_mut().zip(pads[0]).zip(pads[1]).zip(words) {
+            let index = index.of(word);
+            let pad = low ^ (spread(index >> 5 ^ half) & (low ^ high));
+            *table ^= permute(pad, index & 31);
+        }
+    }
+
+    /// XORs one bit of each word into all `1 << bits` (at most 32) entries of its table.
     pub(crate) fn xor_bit(words: &[u32], bit: u32, bits: u32, tables: &mut [u32]) {
         let entries = ((1u64 << (1 << bits)) - 1) as u32;
         for (table, &word) in tables.iter_mut().zip(words) {
-            *table ^= (word >> bit & 1).wrapping_neg() & entries;
+            *table ^= spread(word >> bit) & entries;
         }
     }
 
@@ -79,17 +100,48 @@ multiversion! {
         }
     }
 
-    /// The low words of both keys of random OTs: all that tables take of them.
+    /// XORs the entry at the index of each table of 64 entries, given in halves, into one bit of a result.
+    pub(crate) fn open_half(tables: [&[u32]; 2], words: &[u32], index: Index, bit: u32, results: &mut [u32]) {
+        for (((result, &low), &high), &word) in results.iter_mut().zip(tables[0]).zip(tables[1]).zip(words) {
+            let index = index.of(word);
+            let table = low ^ (spread(index >> 5) & (low ^ high));
+            *result ^= (table >> (index & 31) & 1) << bit;
+        }
+    }
+
+    /// The lowest words of both keys of random OTs: all that most tables take of them.
     pub(crate) fn low_words(keys: &[[Block; 2]], first: &mut [u32], second: &mut [u32]) {
         for ((keys, first), second) in keys.iter().zip(first).zip(second) {
             (*first, *second) = (keys[0] as u32, keys[1] as u32);
         }
     }
 
-    /// The low words of the chosen keys.
+    /// The words of both keys of random OTs that lie `word` words above the lowest.
+    pub(crate) fn words_at(keys: &[[Block; 2]], word: u32, first: &mut [u32], second: &mut [u32]) {
+        for ((keys, first), second) in keys.iter().zip(first).zip(second) {
+            (*first, *second) = ((keys[0] >> (32 * word)) as u32, (keys[1] >> (32 * word)) as u32);
+        }
+    }
+
+    /// The lowest words of the chosen keys.
     pub(crate) fn chosen_words(keys: &[Block], words: &mut [u32]) {
         for (word, key) in words.iter_mut().zip(keys) {
             *word = *key as u32;
+        }
+    }
+
+    /// The words of the chosen keys that lie `word` words above the lowest.
+    pub(crate) fn chosen_words_at(keys: &[Block], word: u32, words: &mut [u32]) {
+        for (target, key) in words.iter_mut().zip(keys) {
+            *target = (key >> (32 * word)) as u32;
+        }
+    }
+
+    /// Exchanges words of which the index's bit `bit` is set.
+    pub(crate) fn exchange(words: &[u32], bit: u32, first: &mut [u32], second: &mut [u32]) {
+        for ((first, second), &word) in first.iter_mut().zip(second).zip(words) {
+            let differ = spread(word >> bit) & (*first ^ *second);
+            (*first, *second) = (*first ^ differ, *second ^ differ);
         }
     }
 
@@ -109,6 +161,20 @@ multiversion! {
         }
     }
 
+    /// [`sender_pads`] for a half of tables of 64 entries, of whose plane each key has a word of its own.
+    pub(crate) fn sender_pads_half(keys: [&[u32]; 2], k: u32, half: u32, pads: &mut [u32]) {
+        if k == 5 {
+            // The index bit itself tells the half.
+            pads.iter_mut().zip(keys[(half & 1) as usize]).for_each(|(pad, key)| *pad ^= key);
+            return;
+        }
+        // rank_k(i) has the half in the place of bit k.
+        let (low, distance, shift) = (LOW[k as usize], 1u32 << k, (half & 1) << k);
+        for ((pad, &first), &second) in pads.iter_mut().zip(keys[0]).zip(keys[1]) {
+            *pad ^= (first >> shift & low) | (second >> shift & low) << distance;
+        }
+    }
+
     /// XORs into the bits from `bit` on of each result, one for each of `planes` (1 or 2), what the random OT of index bit k
     /// gives of the pads at the index: bit rank_k(index) of each plane's segments of the chosen key.
     pub(crate) fn receiver_pads(keys: &[u32], words: &[u32], index: Index, k: u32, planes: u32, bit: u32, results: &mut [u32]) {
@@ -118,7 +184,8 @@ multiversion! {
             let choice = index.of(word);
             let swap = (choice >> k ^ choice >> top) & 1;
             let ranked = key >> ((choice ^ swap << k) & (half - 1));
-            *result ^= ((ranked & 1) | (ranked >> half & both) << 1) << bit;
+            // With 64 entries a plane has words of its own.
+            *result ^= ((ranked & 1) | (ranked >> (half & 31) & both) << 1) << bit;
         }
     }
 
@@ -171,7 +238,7 @@ mod tests {
             let all = 1u32 << index.bits;
             at_each_level(|level| {
                 let mut tables = vec![9; COUNT];
-                less(&words, index, &mut tables);
+                less(&words, index, 0, &mut tables);
                 let is = |tables: &[u32], entry: &dyn Fn(usize, u32) -> u32| {
                     for (e, table) in tables.iter().enumerate() {
                         (0..all)
@@ -180,7 +247,7 @@ mod tests {
                     }
                 };
                 is(&tables, &|e, i| u32::from(i < of(words[e])));
-                equal(&words, index, &mut tables);
+                equal(&words, index, 0, &mut tables);
                 is(&tables, &|e, i| u32::from(i == of(words[e])));
                 let one = 0x5a3c_96e1 & entries(index.bits);
                 moved(one, &words, index, &mut tables);
@@ -197,6 +264,74 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn halves_are_what_they_say() {
+        for start in [0, 5, 26] {
+            let index = Index { start, bits: 6 };
+            let [words, others, low, high] = [1, 2, 3, 4].map(random);
+            let of = |word: u32| word >> start & 63;
+            let bit = |halves: &[Vec<u32>; 2], e: usize, i: u32| halves[i as usize / 32][e] >> (i % 32) & 1;
+            let pads = [low, high];
+            at_each_level(|level| {
+                for plane in 0..2 {
+                    let mut tables = [0, 1].map(|half| {
+                        let mut tables = vec![9; COUNT];
+                        match plane {
+                            0 => less(&words, index, half, &mut tables),
+                            _ => equal(&words, index, half, &mut tables),
+                        }
+                        tables
+                    });
+                    let entry =
+                        |e: usize, i: u32| u32::from(if plane == 0 { i < of(words[e]) } else { i == of(words[e]) });
+                    for (e, i) in (0..COUNT).flat_map(|e| (0..64).map(move |i| (e, i))) {
+                        assert_eq!(bit(&tables, e, i), entry(e, i), "{level:?}");
+                    }
+                    for (half, tables) in (0..).zip(&mut tables) {
+                        xor_moved_half([&pads[0], &pads[1]], &others, index, half, tables);
+                    }
+                    for (e, i) in (0..COUNT).flat_map(|e| (0..64).map(move |i| (e, i))) {
+                        assert_eq!(bit(&tables, e, i), entry(e, i) ^ bit(&pads, e, i ^ of(others[e])), "{level:?}");
+                    }
+                    let mut results = vec![0; COUNT];
+                    open_half([&tables[0], &tables[1]], &others, index, 9, &mut results);
+                    assert!((0..COUNT).all(|e| results[e] == bit(&tables, e, of(others[e])) << 9));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn pads_of_halves_are_those_of_the_tables() {
+        let mut prg = Prg::new(&Seed::from_bytes([5; 32]));
+        let (sent, received) = ideal::deal(&mut prg, COUNT * 6);
+        let index = Index { start: 3, bits: 6 };
+        at_each_level(|level| {
+            let mut words = vec![0; COUNT];
+            (0..6).for_each(|k| put_bits(&received.choices, k * COUNT, 3 + k as u32, &mut words));
+            let (mut pads, mut results) = (vec![[vec![0; COUNT], vec![0; COUNT]]; 2], vec![0; COUNT]);
+            let [mut first, mut second, mut chosen] = [0; 3].map(|_| vec![0; COUNT]);
+            for (k, plane) in (0..6).flat_map(|k| [(k, 0), (k, 1)]) {
+                let run = k as usize * COUNT..(k as usize + 1) * COUNT;
+                words_at(&sent[run.clone()], plane, &mut first, &mut second);
+                chosen_words_at(&received.keys[run], plane, &mut chosen);
+                for (half, pads) in (0..).zip(&mut pads[plane as usize]) {
+                    sender_pads_half([&first, &second], k, half, pads);
+                }
+                receiver_pads(&chosen, &words, index, k, 1, plane, &mut results);
+            }
+            for e in 0..COUNT {
+                let keys: Vec<_> = (0..6).map(|k| sent[k * COUNT + e]).collect();
+                let chosen: Vec<_> = (0..6).map(|k| received.keys[k * COUNT + e]).collect();
+                for (pads, expected) in pads.iter().zip(table::sender_planes(&keys, 2)) {
+                    let both = u128::from(pads[0][e]) | u128::from(pads[1][e]) << 32;
+                    assert_eq!(both, expected, "{level:?}");
+                }
+                assert_eq!(results[e], table::receiver_planes(words[e] >> 3, &chosen, 2), "{level:?}");
+            }
+        });
     }
 
     /// Pads of many tables are those of each one ([`table::sender_planes`], [`table::receiver_planes`]).
