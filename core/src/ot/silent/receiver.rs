@@ -60,6 +60,11 @@ impl Receiver {
         self.stream.as_ref().map_or(0, Stream::available)
     }
 
+    /// Whether the next `count` random OTs need a refill before them. The same at the sender.
+    pub fn refill_due(&self, count: usize) -> bool {
+        self.available() < count
+    }
+
     /// Begins the next iteration with the sender's message. What was [available](Self::available) of the last one is
     /// given up.
     ///

@@ -18,9 +18,9 @@ pub struct Sender {
     context: Context,
     hasher: Hasher,
     /// In a box: moves of the sender leave no copies.
-    delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
+    pub(super) delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
     /// The first iteration's seed, until it begins.
-    seed: Option<SecretVec<Block>>,
+    pub(super) seed: Option<SecretVec<Block>>,
     stream: Option<Stream<Roots>>,
     /// Iterations begun.
     iteration: u64,
@@ -65,6 +65,11 @@ impl Sender {
     /// Random OTs to be had before the next refill. The same at the receiver.
     pub fn available(&self) -> usize {
         self.stream.as_ref().map_or(0, Stream::available)
+    }
+
+    /// Whether the next `count` random OTs need a refill before them. The same at the receiver.
+    pub fn refill_due(&self, count: usize) -> bool {
+        self.available() < count
     }
 
     /// Begins the next iteration: the message to the receiver, [`Set::refill_bytes`] long. What was
