@@ -32,8 +32,8 @@ def xor(*blocks):
     )
 
 
-def tmmo(x, tweak):
-    key = digest(HASH_KEY, (tweak >> 20).to_bytes(8, "little"))[:16]
+def tmmo(x, tweak, label=HASH_KEY, *bound):
+    key = digest(label, *bound, (tweak >> 20).to_bytes(8, "little"))[:16]
     inner = aes(key, x)
     return xor(aes(key, xor(inner, tweak.to_bytes(16, "little"))), inner)
 
@@ -84,17 +84,26 @@ def receiver(k, groups):
     ]
 
 
-x = bytes(range(16))
-for tweak in (0, 5, (1 << 20) + 5):
-    print("hash", tweak, tmmo(x, tweak).hex())
-generator = bytes.fromhex(
-    "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76"
-)
-print(
-    "base",
-    digest(
-        BASE_KEY, (3).to_bytes(8, "little"), bytes([1] * 32), bytes([2] * 32), generator
-    )[:16].hex(),
-)
-for k in (2, 4, 8):
-    print("extension", k, *receiver(k, 5))
+def main():
+    x = bytes(range(16))
+    for tweak in (0, 5, (1 << 20) + 5):
+        print("hash", tweak, tmmo(x, tweak).hex())
+    generator = bytes.fromhex(
+        "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76"
+    )
+    print(
+        "base",
+        digest(
+            BASE_KEY,
+            (3).to_bytes(8, "little"),
+            bytes([1] * 32),
+            bytes([2] * 32),
+            generator,
+        )[:16].hex(),
+    )
+    for k in (2, 4, 8):
+        print("extension", k, *receiver(k, 5))
+
+
+if __name__ == "__main__":
+    main()

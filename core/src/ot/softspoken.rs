@@ -14,11 +14,13 @@
 use super::hash::Hasher;
 use super::pprf::{self, Expander, full_tree, punctured_tree};
 use super::transpose::{Tile, transpose};
-use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt_into};
+use super::{BASE_OTS, Block, Bytes, Context, Label, base, encrypt_into, encrypt_with};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
-use aes::cipher::KeyInit;
+use aes::cipher::common::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
@@ -195,19 +197,25 @@ impl Forest {
         let leaves = self.leaves.chunks_exact(1 << k).nth(tree).unwrap_or(&[]);
         self.count(&mut scratch.counters[..groups]);
         for (n, four) in leaves.chunks_exact(4).enumerate() {
-            for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate() {
+            let [_, _, _, last] = four else { continue };
+            for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate().take(3) {
                 if 4 * n + x < self.first {
                     lane.fill([0; 16]);
                 } else {
                     leaf.expand(&scratch.counters[..groups], &mut lane[..groups]);
                 }
             }
-            add_quad(&scratch.quad, column_0, column_1, &mut scratch.carry);
             // Carry as in counting: each trailing one of n says that a right subtree is complete.
             let height = n.trailing_ones() as usize;
-            for (column, left) in high.chunks_exact_mut(groups).zip(&scratch.waiting).take(height) {
-                add_subtree(&mut scratch.carry, left, column);
-            }
+            last.0.encrypt_with_backend(LastOfFour {
+                counters: &scratch.counters[..groups],
+                quad: &mut scratch.quad,
+                column_0,
+                column_1,
+                carry: &mut scratch.carry,
+                columns: high,
+                waiting: &scratch.waiting[..height.min(scratch.waiting.len())],
+            });
             if let Some(place) = scratch.waiting.get_mut(height) {
                 core::mem::swap(&mut scratch.carry, place);
             }
@@ -224,27 +232,64 @@ impl Forest {
     }
 }
 
-/// Adds four sibling leaves to the columns of the two lowest index bits and gives their sum.
-fn add_quad(quad: &[SecretVec<Bytes>; 4], column_0: &mut [Bytes], column_1: &mut [Bytes], sum: &mut [Bytes]) {
-    let [r0, r1, r2, r3] = quad;
-    let leaves = r0.iter().zip(r1.iter()).zip(r2.iter().zip(r3.iter()));
-    for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in leaves.zip(column_0.iter_mut().zip(column_1).zip(sum)) {
-        for i in 0..16 {
-            let right = r1[i] ^ r3[i];
-            v0[i] ^= right;
-            v1[i] ^= r2[i] ^ r3[i];
-            sum[i] = r0[i] ^ r2[i] ^ right;
+/// Expands the last of four sibling leaves and adds all four to the columns, and the subtrees that are then complete. As a
+/// closure of the cipher's back end, the sums are compiled for the instruction set that the back end uses.
+struct LastOfFour<'a> {
+    counters: &'a [Bytes],
+    /// The leaves' expansions, the last one to come.
+    quad: &'a mut [SecretVec<Bytes>; 4],
+    /// The columns of the two lowest index bits.
+    column_0: &'a mut [Bytes],
+    column_1: &'a mut [Bytes],
+    /// Gets the sum of the largest subtree completed.
+    carry: &'a mut [Bytes],
+    /// The columns of the higher index bits, one after the other.
+    columns: &'a mut [Bytes],
+    /// The left neighbours of the subtrees completed, from the lowest.
+    waiting: &'a [SecretVec<Bytes>],
+}
+
+impl BlockSizeUser for LastOfFour<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for LastOfFour<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let groups = self.counters.len();
+        let [r0, r1, r2, r3] = self.quad;
+        r3[..groups].copy_from_slice(self.counters);
+        encrypt_with(backend, &mut r3[..groups]);
+        let carry = &mut self.carry[..groups];
+        let quad = [&**r0, r1, r2, r3].map(|lane| &lane[..groups]);
+        add_four(quad, self.column_0, self.column_1, carry);
+        for (column, left) in self.columns.chunks_exact_mut(groups).zip(self.waiting) {
+            add_subtree(carry, &left[..groups], column);
         }
     }
 }
 
+/// Adds four sibling leaves to the columns of the two lowest index bits and gives their sum.
+#[inline(always)]
+fn add_four(quad: [&[Bytes]; 4], column_0: &mut [Bytes], column_1: &mut [Bytes], sum: &mut [Bytes]) {
+    let [r0, r1, r2, r3] = quad.map(|lane| lane.as_flattened());
+    let columns = column_0.as_flattened_mut().iter_mut().zip(column_1.as_flattened_mut());
+    let leaves = r0.iter().zip(r1).zip(r2.iter().zip(r3));
+    for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in leaves.zip(columns.zip(sum.as_flattened_mut())) {
+        let right = r1 ^ r3;
+        *v0 ^= right;
+        *v1 ^= r2 ^ r3;
+        *sum = r0 ^ r2 ^ right;
+    }
+}
+
 /// Adds a right subtree, whose sum is `sum`, to its column, and its left neighbour to the sum.
+#[inline(always)]
 fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
-    for ((sum, left), column) in sum.iter_mut().zip(left).zip(column) {
-        for i in 0..16 {
-            column[i] ^= sum[i];
-            sum[i] ^= left[i];
-        }
+    let column = column.as_flattened_mut().iter_mut();
+    for ((sum, left), column) in sum.as_flattened_mut().iter_mut().zip(left.as_flattened()).zip(column) {
+        *column ^= *sum;
+        *sum ^= left;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The public matrix A of the LPN problem, n rows of k columns with ten ones each: a local linear code.
 //!
-//! Row j has its ones at the columns that two AES blocks give, the encryptions of 2j and 2j + 1 under a key of the
-//! iteration's own: five fields of 25 bits each, times k, divided by 2^25. Where k is a power of two the columns are
-//! uniform, for AES an ideal cipher; else a column's chance is off by less than k / 2^25 of itself. Two ones of a row may
+//! Rows 2j and 2j + 1 have their ones at the columns that five AES blocks give, the encryptions of 5j to 5j + 4 under a
+//! key of the iteration's own: words of 32 bits times k, divided by 2^32. Where k is a power of two the columns are
+//! uniform, for AES an ideal cipher; else a column's chance is off by less than k / 2^32 of itself. Two ones of a row may
 //! fall on one column, where they cancel, as in the instances that the attacks' costs are known for.
 //!
 //! The columns are public, so memory may be read at them: nothing about a secret shows in the time that takes.
@@ -17,23 +17,23 @@ use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncry
 use zeroize::Zeroize;
 
 /// Ones in a row.
-pub(super) const LOCALITY: usize = 10;
+const LOCALITY: usize = 10;
 
-/// Rows computed together: their columns take 64 AES blocks, which fill the widest units.
-pub(super) const BATCH: usize = 32;
+/// Rows computed together: their columns take 320 AES blocks, which fill the widest units five times.
+pub(super) const BATCH: usize = 128;
 
-/// Bits of an AES block that choose a column.
-const FIELD: usize = 25;
+/// AES blocks that choose the columns of a batch, four columns each.
+const BLOCKS: usize = BATCH * LOCALITY / 4;
 
-/// An entry of the secret vector. As two words, since compilers split XORs of `u128`; aligned, so that none lies across
-/// two cache lines.
+/// An entry of the secret vector. As bytes, whose XORs compilers turn into vector instructions; aligned, so that none lies
+/// across two cache lines.
 #[derive(Clone, Copy, Zeroize)]
 #[repr(align(16))]
-pub(super) struct Entry([u64; 2]);
+pub(super) struct Entry(Bytes);
 
 impl From<Block> for Entry {
     fn from(block: Block) -> Self {
-        Self([block as u64, (block >> 64) as u64])
+        Self(block.to_le_bytes())
     }
 }
 
@@ -46,17 +46,15 @@ pub(super) struct Encode<'a> {
     pub(super) first: u64,
     /// k entries.
     pub(super) vector: &'a [Entry],
-    /// The leaves of the rows; a multiple of [`BATCH`].
-    pub(super) leaves: &'a [Bytes],
-    /// The output, as long as `leaves`.
-    pub(super) rows: &'a mut [Block],
+    /// The rows' leaves, a multiple of [`BATCH`], which become the rows.
+    pub(super) leaves: &'a mut [Bytes],
 }
 
 impl Encode<'_> {
     /// Runs under the cipher of the iteration.
     pub(super) fn run(self, set: Set, cipher: &Aes128Enc) {
-        debug_assert!(self.vector.len() == set.vector() && set.vector() < 1 << FIELD);
-        debug_assert!(self.leaves.len() == self.rows.len() && self.leaves.len().is_multiple_of(BATCH));
+        debug_assert!(self.vector.len() == set.vector());
+        debug_assert!(self.leaves.len().is_multiple_of(BATCH) && self.first.is_multiple_of(BATCH as u64));
         cipher.encrypt_with_backend(self);
     }
 }
@@ -69,35 +67,25 @@ impl BlockSizeUser for Encode<'_> {
 impl BlockCipherEncClosure for Encode<'_> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-        let mut blocks = [[0; 16]; 2 * BATCH];
-        let batches = self.leaves.chunks_exact(BATCH).zip(self.rows.chunks_exact_mut(BATCH));
-        for ((leaves, rows), first) in batches.zip((2 * self.first..).step_by(2 * BATCH)) {
-            for (block, number) in blocks.iter_mut().zip(first..) {
-                *block = u128::from(number).to_le_bytes();
+        let mut counters = [[0; 16]; BLOCKS];
+        let mut blocks = [[0; 16]; BLOCKS];
+        let mut columns = [[0; LOCALITY]; BATCH];
+        for (leaves, batch) in self.leaves.chunks_exact_mut(BATCH).zip(self.first / BATCH as u64..) {
+            for (counter, number) in counters.iter_mut().zip(batch * BLOCKS as u64..) {
+                counter[..8].copy_from_slice(&number.to_le_bytes());
             }
+            blocks.copy_from_slice(&counters);
             encrypt_with(backend, &mut blocks);
-            for ((row, leaf), pair) in rows.iter_mut().zip(leaves).zip(blocks.chunks_exact(2)) {
-                let leaf = Entry::from(Block::from_le_bytes(*leaf));
-                let [low, high] = fields(&pair[0], &pair[1]).iter().fold(leaf.0, |sum, &field| {
-                    let column = (u64::from(field) * self.vector.len() as u64) >> FIELD;
-                    let entry = self.vector[column as usize].0;
-                    [sum[0] ^ entry[0], sum[1] ^ entry[1]]
+            let words = blocks.as_flattened().as_chunks::<4>().0;
+            for (column, word) in columns.as_flattened_mut().iter_mut().zip(words) {
+                *column = ((u64::from(u32::from_le_bytes(*word)) * self.vector.len() as u64) >> 32) as u32;
+            }
+            for (leaf, columns) in leaves.iter_mut().zip(&columns) {
+                *leaf = columns.iter().fold(*leaf, |sum, &column| {
+                    let Entry(entry) = &self.vector[column as usize];
+                    core::array::from_fn(|i| sum[i] ^ entry[i])
                 });
-                *row = Block::from(low) | Block::from(high) << 64;
             }
         }
     }
-}
-
-/// The fields that choose the columns of a row's ones.
-#[inline(always)]
-fn fields(first: &Bytes, second: &Bytes) -> [u32; LOCALITY] {
-    let mut fields = [0; LOCALITY];
-    for (fields, block) in fields.chunks_exact_mut(LOCALITY / 2).zip([first, second]) {
-        let block = u128::from_le_bytes(*block);
-        for (i, field) in fields.iter_mut().enumerate() {
-            *field = (block >> (i * FIELD)) as u32 & ((1 << FIELD) - 1);
-        }
-    }
-    fields
 }

@@ -18,9 +18,9 @@ pub struct Sender {
     context: Context,
     hasher: Hasher,
     /// In a box: moves of the sender leave no copies.
-    delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
+    pub(super) delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
     /// The first iteration's seed, until it begins.
-    seed: Option<SecretVec<Block>>,
+    pub(super) seed: Option<SecretVec<Block>>,
     streams: Streams<Roots>,
     /// Iterations begun.
     iteration: u64,

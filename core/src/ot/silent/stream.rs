@@ -25,7 +25,7 @@ pub(super) struct Stream<F> {
     /// Ciphers of the iteration, public.
     columns: Aes128Enc,
     permutations: Aes128Enc,
-    /// The leaves of the tree in hand.
+    /// The leaves of the tree in hand, as far as they are not yet used.
     leaves: SecretVec<Bytes>,
     /// The output to come next.
     next: usize,
@@ -59,8 +59,11 @@ impl<F: Forest> Stream<F> {
                 self.grow(index);
             }
             let (now, later) = rest.split_at_mut(rest.len().min((1 << depth) - place));
-            let leaves = &self.leaves[place..place + now.len()];
-            Encode { first: self.next as u64, vector: &self.vector, leaves, rows: now }.run(self.set, &self.columns);
+            let leaves = &mut self.leaves[place..place + now.len()];
+            Encode { first: self.next as u64, vector: &self.vector, leaves }.run(self.set, &self.columns);
+            for (row, leaf) in now.iter_mut().zip(leaves) {
+                *row = Block::from_le_bytes(*leaf);
+            }
             self.next += now.len();
             rest = later;
         }

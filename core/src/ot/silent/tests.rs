@@ -1,11 +1,13 @@
 use super::super::base::{BaseSender, base_receive};
 use super::super::softspoken::{Depth, RotReceiver, RotSender};
-use super::super::{BASE_OTS, Direction, test_context};
+use super::super::{BASE_OTS, Direction, mask, test_context};
 use super::*;
 use crate::prg::{Prg, SecretVec, Seed};
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
-use zeroize::Zeroizing;
+use sha2::{Digest, Sha256};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
@@ -23,7 +25,7 @@ fn deal(set: Set, seed: u8) -> (SecretVec<Block>, SecretVec<Block>) {
     let rows: Vec<[Block; 2]> = (0..set.seed_rows())
         .map(|_| {
             let (q, b) = (Block::from_le_bytes(random.array()) & !1, random.next_u32() & 1);
-            [q, q ^ (delta & super::super::mask(b))]
+            [q, q ^ (delta & mask(b))]
         })
         .collect();
     (Zeroizing::new(rows.iter().map(|row| row[0]).collect()), Zeroizing::new(rows.iter().map(|row| row[1]).collect()))
@@ -93,7 +95,7 @@ fn rows_are_correlated_by_delta() {
         let mut ones = 0;
         for (j, (q, t)) in q.iter().zip(t.iter()).enumerate() {
             assert_eq!(q & 1, 0);
-            assert_eq!(*t, q ^ (delta & super::super::mask(choice(*t).into())), "{j}");
+            assert_eq!(*t, q ^ (delta & mask(choice(*t).into())), "{j}");
             ones += usize::from(choice(*t));
         }
         assert_balanced(ones, count);
@@ -231,6 +233,57 @@ fn a_changed_message_gives_wrong_keys_in_its_tree_alone() {
     receiver.refill(&alloc::vec![0xff; set.refill_bytes()]).unwrap();
     receiver.extend(1 << set.depth()).unwrap();
     receiver.refill(&message).unwrap();
+}
+
+#[test]
+fn messages_choices_and_keys_are_the_known_answers() {
+    // From tests/known-answers/silent.py: SHA-256 of the message and of 1280 OTs' keys, choices and chosen keys, of two
+    // iterations.
+    let known = [
+        [
+            "439a74cbee71c16afcb6f93238aabeca3739135ab2cd66a20125063e331debec",
+            "1f73ffb771082905a8ab2f11bdc6e5e19c4fb7f687c268389d03d2980e736cdb",
+            "09f1736bdcbfdd9c0efa164dce80eee1b4e6225b3390672e870ccb6a60f6054d",
+            "732c3f2ece39555ec3982df13005ea18829a4998416b48c035990660da08e374",
+        ],
+        [
+            "08812466bfef42494dd16252a293108282052e0347a305d76599deb4bacb2358",
+            "0962b24a1ff4bab398e67b665607946050aa1fb5aab068d56d9c1cf99c2925e8",
+            "610c80b4badb526f8cd732e0ec111e3d04eb03d6def82f91d5b9dba775ef2f12",
+            "915f3508687a2977adb99acb9ea9d964ad8342be8f431f459313b59b3c646b42",
+        ],
+    ];
+    let (context, set, delta) = (test_context(Direction::ServerReceives), Set::Small, *b"a secret delta 1");
+    let (mut q, mut t) = (Vec::new(), Vec::new());
+    for i in 0..set.seed_rows() as u32 {
+        let digest: [u8; 32] = Sha256::new().chain_update(b"row").chain_update(i.to_le_bytes()).finalize().into();
+        let row = Block::from_le_bytes(first_half(&digest)) & !1;
+        q.push(row);
+        t.push(row ^ Block::from_le_bytes(delta) & mask(digest[16].into()));
+    }
+    let mut sender = Sender::new(&context, set, Box::new(Zeroizing::new(delta)), Zeroizing::new(q)).unwrap();
+    let mut receiver = Receiver::new(&context, set, Zeroizing::new(t)).unwrap();
+    for expected in known {
+        let message = sender.refill();
+        receiver.refill(&message).unwrap();
+        let (sent, got) = (sender.extend(1280).unwrap(), receiver.extend(1280).unwrap());
+        let sent: Vec<u8> = sent.iter().flatten().flat_map(|key| key.to_le_bytes()).collect();
+        let keys: Vec<u8> = got.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+        for (bytes, expected) in [&message, &sent, &*got.choices, &keys].into_iter().zip(expected) {
+            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected);
+        }
+    }
+}
+
+#[test]
+fn secrets_are_of_types_that_wipe_themselves() {
+    fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+    let (mut sender, _) = pair(Set::Small, 1);
+    wiped(sender.seed.as_ref().unwrap());
+    sender.refill();
+    assert!(sender.seed.is_none());
+    wiped(&*sender.delta);
 }
 
 #[test]

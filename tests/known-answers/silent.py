@@ -1,0 +1,115 @@
+"""Computes the known answers of the silent extension's tests, from the definitions alone: node by node, bit by bit, with
+the helpers of ot.py.
+
+Run: python3 tests/known-answers/silent.py
+"""
+
+import hashlib
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from ot import digest, tmmo
+
+SILENT_HASH, SILENT_TREES, SILENT_COLUMNS = 5, 6, 7
+SMALL = 1  # the set's number
+K, TREES, DEPTH = 9 << 12, 640, 9
+SAMPLES = TREES << DEPTH
+SEED = -(-(K + TREES * DEPTH) // 128) * 128
+DELTA = int.from_bytes(b"a secret delta 1", "little")
+LOW = (1 << 64) - 1
+
+
+class Aes:
+    """AES-128 on integers, little-endian."""
+
+    def __init__(self, key):
+        self.encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+
+    def __call__(self, x):
+        return int.from_bytes(self.encryptor.update(x.to_bytes(16, "little")), "little")
+
+
+def public_cipher(label, iteration):
+    return Aes(digest(label, bytes([SMALL]), iteration.to_bytes(8, "little"))[:16])
+
+
+def children(pi, x):
+    low, high = x & LOW, x >> 64
+    sigma = (low ^ high) | low << 64
+    left = pi(sigma) ^ sigma
+    return left, x ^ left
+
+
+def tree(pi, root):
+    """All levels of the sender's tree, the left nodes of each in front."""
+    levels = [[root, root ^ DELTA]]
+    for _ in range(1, DEPTH):
+        pairs = [children(pi, x) for x in levels[-1]]
+        levels.append([left for left, _ in pairs] + [right for _, right in pairs])
+    return levels
+
+
+def iteration(number, q, t):
+    """The message, and functions that give output j as (q, t), from a seed."""
+    trees, columns = (
+        public_cipher(label, number) for label in (SILENT_TREES, SILENT_COLUMNS)
+    )
+    message, leaves, points = b"", [], []
+    for i in range(TREES):
+        rows = range(K + i * DEPTH, K + (i + 1) * DEPTH)
+        levels = tree(Aes(trees(i).to_bytes(16, "little")), q[rows[0]])
+        for level, row in zip(levels[1:], rows[1:]):
+            total = q[row]
+            for node in level[: len(level) // 2]:
+                total ^= node
+            message += total.to_bytes(16, "little")
+        leaves.append(levels[-1])
+        points.append(sum((~t[row] & 1) << bit for bit, row in enumerate(rows)))
+
+    def output(j):
+        words = b"".join(
+            columns(5 * (j // 2) + b).to_bytes(16, "little") for b in range(5)
+        )
+        words = words[40 * (j % 2) :][:40]
+        places = [
+            int.from_bytes(words[4 * w :][:4], "little") * K >> 32 for w in range(10)
+        ]
+        index, place = j >> DEPTH, j % (1 << DEPTH)
+        sent = leaves[index][place] & ~1
+        received = sent ^ DELTA if place == points[index] else sent
+        for place in places:
+            sent ^= q[place]
+            received ^= t[place]
+        return sent, received
+
+    return message, output
+
+
+def main():
+    q, t = [], []
+    for i in range(SEED):
+        row = hashlib.sha256(b"row" + i.to_bytes(4, "little")).digest()
+        q.append(int.from_bytes(row[:16], "little") & ~1)
+        t.append(q[-1] ^ (DELTA if row[16] & 1 else 0))
+    made = 0
+    for number in range(2):
+        message, output = iteration(number, q, t)
+        sent, choices, received = b"", 0, b""
+        for j in range(1280):
+            a, b = output(j)
+            for key in (a, a ^ DELTA):
+                sent += tmmo(
+                    key.to_bytes(16, "little"), made, SILENT_HASH, bytes([SMALL])
+                )
+            choices |= (b & 1) << j
+            received += tmmo(
+                b.to_bytes(16, "little"), made, SILENT_HASH, bytes([SMALL])
+            )
+            made += 1
+        parts = (message, sent, choices.to_bytes(160, "little"), received)
+        for part in parts:
+            print(number, hashlib.sha256(part).hexdigest())
+        q, t = zip(*(output(j) for j in range(SAMPLES - SEED, SAMPLES)))
+
+
+if __name__ == "__main__":
+    main()
