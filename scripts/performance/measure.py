@@ -95,13 +95,28 @@ class Bench:
 def _compact(figures: Json) -> Json:
     """Figures with the sums of each kind of layer instead of the layers."""
     kinds: dict[str, Json] = {}
+    # What follows from the others.
+    derived = ("prepare_s", "online_s")
     for layer in figures.pop("layers"):
         sums = kinds.setdefault(layer["kind"], {"layers": 0})
         sums["layers"] += 1
         for key, value in layer.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and value and key not in derived:
                 sums[key] = sums.get(key, 0) + value
     return figures | {"kinds": kinds}
+
+
+def _rounded(value: object) -> object:
+    """Measurements with five digits: more would be noise."""
+    match value:
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list():
+            return [_rounded(item) for item in value]
+        case float():
+            return float(f"{value:.5g}")
+        case _:
+            return value
 
 
 def networks(bench: Bench) -> list[Json]:
@@ -183,12 +198,38 @@ def conditions() -> Json:
         check=False,
     ).stdout.strip()
     return {
+        "busy": busy(),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
         "processor": processor,
         "processors": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
     }
+
+
+def busy() -> float:
+    """The share of the processors' time that others take, as Linux tells it, over two seconds."""
+
+    def times() -> tuple[int, int]:
+        first = Path("/proc/stat").read_text().splitlines()[0]
+        ticks = [int(word) for word in first.split()[1:]]
+        return sum(ticks), ticks[3] + ticks[4]
+
+    if not Path("/proc/stat").exists():
+        return 0.0
+    whole, idle = times()
+    time.sleep(2)
+    later, later_idle = times()
+    return round(1 - (later_idle - idle) / max(later - whole, 1), 2)
+
+
+def _text(measured: Json) -> str:
+    """All groups as JSON, a line for each row."""
+    groups = []
+    for name, group in measured.items():
+        rows = ",\n".join(json.dumps(row) for row in group["rows"])
+        head = json.dumps(group["conditions"])
+        groups.append(f'"{name}": {{"conditions": {head}, "rows": [\n{rows}\n]}}')
+    return "{\n" + ",\n".join(groups) + "\n}\n"
 
 
 def main() -> None:
@@ -214,8 +255,8 @@ def main() -> None:
             rows = GROUPS[name](bench)
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: {error}\n{error.stderr.decode(errors='replace')}")
-        measured[name] = {"conditions": start, "rows": rows}
-        args.out.write_text(json.dumps(measured, indent=1) + "\n")
+        measured[name] = {"conditions": start, "rows": _rounded(rows)}
+        args.out.write_text(_text(measured))
 
 
 if __name__ == "__main__":
