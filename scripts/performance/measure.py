@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -183,7 +184,7 @@ GROUPS: dict[str, Callable[[Bench], list[Json]]] = {
 
 
 def conditions() -> Json:
-    """The machine, what was measured on it, and how busy it was."""
+    """The machine, and what is measured on it."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -191,14 +192,15 @@ def conditions() -> Json:
             if line.startswith("model name"):
                 processor = line.partition(":")[2].strip()
                 break
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    commit = git("rev-parse", "--short", "HEAD").stdout.strip()
+    if git("diff", "--quiet", "HEAD", "--", "core", "cli", "Cargo.lock").returncode:
+        commit += " with changes"
     return {
-        "busy": busy(),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
         "processor": processor,
@@ -206,20 +208,25 @@ def conditions() -> Json:
     }
 
 
-def busy() -> float:
-    """The share of the processors' time that others take, as Linux tells it, over two seconds."""
+class Others:
+    """What share of the processors' time other programs take, as Linux tells it."""
 
-    def times() -> tuple[int, int]:
+    def __init__(self) -> None:
+        self._start = self._times()
+
+    @staticmethod
+    def _times() -> tuple[float, float]:
+        """Seconds of all processors so far, and how many of them others have worked."""
         first = Path("/proc/stat").read_text().splitlines()[0]
-        ticks = [int(word) for word in first.split()[1:]]
-        return sum(ticks), ticks[3] + ticks[4]
+        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in first.split()[1:9]]
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        worked = sum(ticks) - ticks[3] - ticks[4]
+        return sum(ticks), worked - sum(usage.ru_utime + usage.ru_stime for usage in own)
 
-    if not Path("/proc/stat").exists():
-        return 0.0
-    whole, idle = times()
-    time.sleep(2)
-    later, later_idle = times()
-    return round(1 - (later_idle - idle) / max(later - whole, 1), 2)
+    def share(self) -> float:
+        """Their share since this was made."""
+        (start, worked), (now, later) = self._start, self._times()
+        return round(max(0.0, (later - worked) / max(now - start, 1.0)), 2)
 
 
 def _text(measured: Json) -> str:
@@ -250,12 +257,13 @@ def main() -> None:
     measured = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.group or GROUPS:
         print(name, file=sys.stderr)
-        start = conditions()
+        others = Others()
         try:
             rows = GROUPS[name](bench)
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: {error}\n{error.stderr.decode(errors='replace')}")
-        measured[name] = {"conditions": start, "rows": _rounded(rows)}
+        where = conditions() | {"busy": others.share()}
+        measured[name] = {"conditions": where, "rows": _rounded(rows)}
         args.out.write_text(_text(measured))
 
 

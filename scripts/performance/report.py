@@ -22,7 +22,7 @@ DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 Json = dict[str, Any]
 
 IDLE = 0.1
-"""A machine with a larger share of its processors at work before a measurement is not idle."""
+"""A machine of whose processors other programs take a larger share is not idle."""
 LINK_NAMES = {
     None: "loopback",
     (0.3, 3000.0): "LAN",
