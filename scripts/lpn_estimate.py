@@ -138,9 +138,7 @@ def regular_representation(n: int, k: int, t: int) -> float:
         second = 2 * base - first
         last = 2 * second - (l - first)
         chance = (
-            2 * log2_binomial(t / 2, p / 2)
-            + p * log2(v / block)
-            + (t - p) * log2(1 - v / block)
+            2 * log2_binomial(t / 2, p / 2) + p * log2(v / block) + (t - p) * log2(1 - v / block)
         )
         return log2(n) + max(2 * log2(n - k), 2 + base, 1 + second, last) - chance
 
@@ -177,16 +175,17 @@ def staged_prange(n: int, k: int, t: int) -> float:
 
 
 def series(factors: list[tuple[int, int]], degree: int) -> list[int]:
-    """Coefficients up to a degree of the product of (1 + c z)^e over pairs (c, e), e of any sign."""
+    """Coefficients up to a degree of the product of (1 + c z)^e over pairs (c, e).
+
+    e may have any sign.
+    """
     product = [1] + [0] * degree
     for c, e in factors:
         power = [
             (comb(e, i) if e >= 0 else (-1) ** i * comb(i - e - 1, i)) * c**i
             for i in range(degree + 1)
         ]
-        product = [
-            sum(product[j] * power[i - j] for j in range(i + 1)) for i in range(degree + 1)
-        ]
+        product = [sum(product[j] * power[i - j] for j in range(i + 1)) for i in range(degree + 1)]
     return product
 
 
@@ -201,7 +200,7 @@ class Algebraic:
     least degree d for which the truncated Hilbert series falls below 1.
     """
 
-    def __init__(self, n: int, k: int, t: int):
+    def __init__(self, n: int, k: int, t: int) -> None:
         """For an instance; blocks have floor(n / t) places, as the papers take it."""
         self.n, self.k, self.t, self.block = n, k, t, n // t
         self.monomials = cache(self.monomials)
@@ -312,8 +311,7 @@ def hybrid(n: int, k: int, t: int) -> float:
         if unknowns <= 0:
             return guess + linear
         equations = (
-            rest * (block - u - 2) * (block - u - 1) / 2
-            + f * (block - u - 2) * (block - u - 3) / 2
+            rest * (block - u - 2) * (block - u - 1) / 2 + f * (block - u - 2) * (block - u - 3) / 2
         )
         w = (block - 1) * g
         v = unknowns - w
@@ -351,7 +349,9 @@ def fewer(attack: Callable[[int, int, int], float], n: int, k: int, t: int) -> f
     """The least cost of an attack that may leave out blocks."""
     block = n // t
     low = k // block + 2
-    return least(attack(b * block, k, b) for b in {t, *(low + (t - low) * i // 40 for i in range(41))})
+    return least(
+        attack(b * block, k, b) for b in {t, *(low + (t - low) * i // 40 for i in range(41))}
+    )
 
 
 def all_attacks(n: int, k: int, t: int) -> dict[str, float]:
