@@ -6,6 +6,7 @@
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
 #   make ladder                            the same for one network with ever fewer ReLUs
+#   make performance                       measure all of these again, and renew the documentation's tables and plots
 #   make cifar10                           accuracy of the trained CIFAR-10 network, in the clear and privately
 #   make install [PREFIX=/usr/local] [DESTDIR=]
 #   make uninstall [PREFIX=/usr/local] [DESTDIR=]
@@ -30,7 +31,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo test models networks ladder cifar10
+.PHONY: build install uninstall clean demo test models networks ladder performance cifar10
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -83,6 +84,11 @@ models/%.safenet: models/%.onnx models/mnist-calibration.npz
 networks: $(patsubst %,target/networks/%.safenet,$(NET))
 
 ladder: $(patsubst %,target/networks/%.safenet,$(LADDER))
+
+performance: networks ladder
+	CARGO_TARGET_DIR=target $(CARGO) build --release --locked --package safenet-cli
+	scripts/performance/measure.py
+	scripts/performance/report.py
 
 target/networks/%.safenet: target/networks/%.onnx target/networks/%-calibration.npz
 	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration $(word 2,$^) -o $@

@@ -311,7 +311,7 @@ fn measurements_are_complete_and_right() {
     assert_eq!(bench["rounds_online"].as_i64().unwrap(), rounds, "{text}");
     assert!(layers.iter().any(|l| l["server_online_s"].as_f64().unwrap() > 0.0));
 
-    let text = folder.good(&["bench", "net.safenet", "--runs", "1", "--ot-depth", "8"]);
+    let text = folder.good(&["bench", "net.safenet", "--runs", "1", "--ot", "8"]);
     assert!(text.contains("peak heap") && text.contains("random, seed"), "{text}");
     assert!(folder.bad(&["bench", "net.public"]).contains("expected the server's model file"));
 }

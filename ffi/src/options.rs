@@ -5,7 +5,7 @@ use crate::pointer::{self, Growing};
 use crate::status::{Failure, safenet_status};
 use alloc::format;
 use core::ffi::{c_int, c_void};
-use safenet_core::ot::softspoken::Depth;
+use safenet_core::ot::Extension;
 use safenet_core::prg::{SEED_BYTES, Seed};
 use safenet_core::session::Options;
 use zeroize::Zeroizing;
@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 /// and returns 0; anything else reports that it failed.
 pub type safenet_random = Option<unsafe extern "C" fn(context: *mut c_void, out: *mut u8, size: usize) -> c_int>;
 
+/// For `ot_extension` of safenet_options.
+pub const SAFENET_OT_SILENT: u32 = 1;
+
 /// What a session may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL instead of a
 /// pointer to it means the same.
 #[repr(C)]
@@ -21,8 +24,9 @@ pub type safenet_random = Option<unsafe extern "C" fn(context: *mut c_void, out:
 pub struct safenet_options {
     /// sizeof(safenet_options).
     pub size: usize,
-    /// Client: 2, 4 or 8. A deeper oblivious-transfer extension sends less and computes more; 0 means 4.
-    pub ot_depth: u32,
+    /// Client: the oblivious-transfer extension. SAFENET_OT_SILENT sends least and takes some 9 MB of memory at either party, if the
+    /// server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
+    pub ot_extension: u32,
     /// Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
     /// refused. 0 means 64.
     pub max_bundles: u32,
@@ -52,8 +56,8 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     }
     // SAFETY: the caller's promise.
     let given = unsafe { pointer::read_sized(pointer) }?;
-    if given.ot_depth != 0 {
-        options.ot_depth = Depth::new(given.ot_depth)?;
+    if given.ot_extension != 0 {
+        options.extension = Extension::from_code(given.ot_extension)?;
     }
     if given.max_bundles != 0 {
         options.max_bundles = given.max_bundles;

@@ -428,7 +428,7 @@ fn options_are_checked_and_the_random_callback_is_used() {
     let mut calls = 0i32;
     let mut options = safenet_options {
         size: size_of::<safenet_options>(),
-        ot_depth: 0,
+        ot_extension: 0,
         max_bundles: 0,
         random: Some(counting_random),
         random_context: (&raw mut calls).cast(),
@@ -446,15 +446,15 @@ fn options_are_checked_and_the_random_callback_is_used() {
     assert_eq!(status, SAFENET_ERROR_RANDOMNESS);
     assert_eq!(text, "random callback: expected 0 and 32 bytes, got -5");
     options.random = None;
-    for depth in [2, 4, 8] {
-        options.ot_depth = depth;
+    for extension in [2, 4, 8, SAFENET_OT_SILENT] {
+        options.ot_extension = extension;
         assert_eq!(new(&options).0, SAFENET_OK);
     }
-    options.ot_depth = 3;
+    options.ot_extension = 3;
     let (status, text) = new(&options);
     assert_eq!(status, SAFENET_ERROR_INVALID_ARGUMENT);
-    assert!(text.contains("expected 2, 4 or 8, got 3"), "{text}");
-    options.ot_depth = 0;
+    assert!(text.contains("or 1 for the silent one, got 3"), "{text}");
+    options.ot_extension = 0;
     options.size = 8;
     assert_eq!(new(&options).0, SAFENET_ERROR_INVALID_ARGUMENT);
     unsafe { safenet_client_model_free(model) };

@@ -171,7 +171,7 @@ fn serve_good_and_bad(valgrind: bool) {
     let json: Vec<PathBuf> = (0..2).map(|i| folder.join(format!("{valgrind}{i}.json"))).collect();
     let clients: Vec<Child> = json
         .iter()
-        .zip([["--prepare", "1"], ["--ot-depth", "2"]])
+        .zip([["--prepare", "1"], ["--ot", "silent"]])
         .map(|(json, more)| {
             let mut command = client(valgrind, &address, "tiny.public", &[&images[0], &images[1]]);
             command.arg("--json").arg(json).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -316,7 +316,7 @@ fn bad_arguments_are_named() {
         ("client", &["127.0.0.1:1", "--model", public, image], 1, "connecting to 127.0.0.1 port 1: expected"),
         ("client", &["127.0.0.1:1", "--model", image, image], 1, "1.pgm: model file: magic: expected"),
         ("client", &["127.0.0.1:1", "--model", public, missing], 1, "missing: expected a readable file"),
-        ("client", &["127.0.0.1:1", "--model", public, "--ot-depth", "3", image], 1, "expected 2, 4 or 8, got 3"),
+        ("client", &["127.0.0.1:1", "--model", public, "--ot", "3", image], 1, "or 1 for the silent one, got 3"),
         (
             "client",
             &["127.0.0.1:1", "--model", public, "--json", "/", image],

@@ -99,7 +99,10 @@ class Panel:
         out.append(_text((LEFT + right) / 2, self.height - 10, self.x.title, "middle"))
         out.append(_text(16, middle, self.y.title, "middle", f"rotate(-90 16 {middle})"))
         out.extend(self.parts)
-        out.extend(_legend(self.legend, right - 130, bottom - 14 * len(self.legend)))
+        across = float(right)
+        for colour, label in reversed(self.legend):
+            across -= 28 + 6 * len(label)
+            out += _entry(colour, label, across, 16)
         return "\n".join(out)
 
 
@@ -128,10 +131,10 @@ def bars(
             start += part
         out.append(_text(left + axis.place(start) * scale + 5, y + 12, number(sum(parts))))
     out.append(_text((left + width) / 2, bottom + 31, unit, "middle"))
-    x = left
+    x = 16
     for colour, label in zip(COLOURS, labels, strict=False):
-        out += _legend([(colour, label)], x, height - 10)
-        x += 24 + 7 * len(label)
+        out += _entry(colour, label, x, height - 10)
+        x += 28 + 6 * len(label)
     return document(width, height, "\n".join(out))
 
 
@@ -175,10 +178,7 @@ def _rule(x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#ddd"/>'
 
 
-def _legend(entries: Sequence[tuple[str, str]], x: float, y: float) -> list[str]:
-    out = []
-    for index, (colour, label) in enumerate(entries):
-        down = y + 14 * index
-        out.append(f'<rect x="{x}" y="{down - 9:.1f}" width="10" height="10" fill="{colour}"/>')
-        out.append(_text(x + 15, down, label))
-    return out
+def _entry(colour: str, label: str, x: float, y: float) -> list[str]:
+    """An entry of a legend."""
+    square = f'<rect x="{x:.1f}" y="{y - 9:.1f}" width="10" height="10" fill="{colour}"/>'
+    return [square, _text(x + 15, y, label)]

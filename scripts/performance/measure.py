@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -95,13 +96,28 @@ class Bench:
 def _compact(figures: Json) -> Json:
     """Figures with the sums of each kind of layer instead of the layers."""
     kinds: dict[str, Json] = {}
+    # What follows from the others.
+    derived = ("prepare_s", "online_s")
     for layer in figures.pop("layers"):
         sums = kinds.setdefault(layer["kind"], {"layers": 0})
         sums["layers"] += 1
         for key, value in layer.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and value and key not in derived:
                 sums[key] = sums.get(key, 0) + value
     return figures | {"kinds": kinds}
+
+
+def _rounded(value: object) -> object:
+    """Measurements with five digits: more would be noise."""
+    match value:
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list():
+            return [_rounded(item) for item in value]
+        case float():
+            return float(f"{value:.5g}")
+        case _:
+            return value
 
 
 def networks(bench: Bench) -> list[Json]:
@@ -168,7 +184,7 @@ GROUPS: dict[str, Callable[[Bench], list[Json]]] = {
 
 
 def conditions() -> Json:
-    """The machine, what was measured on it, and how busy it was."""
+    """The machine, and what is measured on it."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -176,19 +192,51 @@ def conditions() -> Json:
             if line.startswith("model name"):
                 processor = line.partition(":")[2].strip()
                 break
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    commit = git("rev-parse", "--short", "HEAD").stdout.strip()
+    if git("diff", "--quiet", "HEAD", "--", "core", "cli", "Cargo.lock").returncode:
+        commit += " with changes"
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit,
         "processor": processor,
         "processors": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
     }
+
+
+class Others:
+    """What share of the processors' time other programs take, as Linux tells it."""
+
+    def __init__(self) -> None:
+        self._start = self._times()
+
+    @staticmethod
+    def _times() -> tuple[float, float]:
+        """Seconds of all processors so far, and how many of them others have worked."""
+        first = Path("/proc/stat").read_text().splitlines()[0]
+        ticks = [int(word) / os.sysconf("SC_CLK_TCK") for word in first.split()[1:9]]
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        worked = sum(ticks) - ticks[3] - ticks[4]
+        return sum(ticks), worked - sum(usage.ru_utime + usage.ru_stime for usage in own)
+
+    def share(self) -> float:
+        """Their share since this was made."""
+        (start, worked), (now, later) = self._start, self._times()
+        return round(max(0.0, (later - worked) / max(now - start, 1.0)), 2)
+
+
+def _text(measured: Json) -> str:
+    """All groups as JSON, a line for each row."""
+    groups = []
+    for name, group in measured.items():
+        rows = ",\n".join(json.dumps(row) for row in group["rows"])
+        head = json.dumps(group["conditions"])
+        groups.append(f'"{name}": {{"conditions": {head}, "rows": [\n{rows}\n]}}')
+    return "{\n" + ",\n".join(groups) + "\n}\n"
 
 
 def main() -> None:
@@ -209,13 +257,14 @@ def main() -> None:
     measured = json.loads(args.out.read_text()) if args.out.exists() else {}
     for name in args.group or GROUPS:
         print(name, file=sys.stderr)
-        start = conditions()
+        others = Others()
         try:
             rows = GROUPS[name](bench)
         except subprocess.CalledProcessError as error:
             sys.exit(f"error: {error}\n{error.stderr.decode(errors='replace')}")
-        measured[name] = {"conditions": start, "rows": rows}
-        args.out.write_text(json.dumps(measured, indent=1) + "\n")
+        where = conditions() | {"busy": others.share()}
+        measured[name] = {"conditions": where, "rows": _rounded(rows)}
+        args.out.write_text(_text(measured))
 
 
 if __name__ == "__main__":

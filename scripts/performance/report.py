@@ -21,8 +21,8 @@ from chart import COLOURS, Axis, Panel
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 Json = dict[str, Any]
 
-IDLE_LOAD = 0.5
-"""A machine with more running when a measurement starts is not idle."""
+IDLE = 0.1
+"""A machine of whose processors other programs take a larger share is not idle."""
 LINK_NAMES = {
     None: "loopback",
     (0.3, 3000.0): "LAN",
@@ -35,9 +35,11 @@ ACTIVATIONS = ("activation", "maximum")
 
 def seconds(value: float) -> str:
     """A duration with three digits."""
-    if value < 0.0995:
-        return f"{value * 1e3:.3g} ms"
-    return f"{value:.2f} s" if value < 99.5 else f"{value:.0f} s"
+    if value == 0:
+        return "-"
+    if value < 0.9995:
+        return f"{value * 1e3:#.3g} ms".replace(". ", " ")
+    return f"{value:#.3g} s".replace(". ", " ")
 
 
 def megabytes(count: float) -> str:
@@ -56,8 +58,8 @@ def conditions(group: Json) -> str:
     """A sentence on where and when a group was measured."""
     c = group["conditions"]
     text = f"{c['processor']}, {c['processors']} processors; {c['date']}, commit {c['commit']}."
-    if c["load"] > IDLE_LOAD:
-        text += f" The machine was **not idle** (load {c['load']}): times are indicative only."
+    if c["busy"] > IDLE:
+        text += " The machine was **not idle**: times are indicative only."
     return text
 
 
@@ -92,7 +94,7 @@ COSTS = ["prepare", "bytes", "round trips", "online", "bytes", "round trips"]
 
 def networks(rows: list[Json]) -> str:
     """Whole networks over loopback."""
-    titles = ["network", "activations", *COSTS, "client's heap", "server's heap", "ulp"]
+    titles = ["network", "activated", *COSTS, "client's heap", "server's heap", "ulp"]
     return table(
         titles,
         [
@@ -270,7 +272,7 @@ def share_plot(rows: list[Json]) -> str:
     values = [row[f"{phase}_s"] for row in rows for phase in ("prepare", "online")]
     panels = []
     for phase in ("prepare", "online"):
-        x = Axis("channels that keep their ReLU, %", 0, 100)
+        x = Axis("values that pass a ReLU, %", 0, 100)
         y = Axis("seconds", min(values) / 1.3, max(values) * 1.3, log=True)
         panel = Panel(f"minionn, {phase}", x, y)
         for colour, name in zip(COLOURS, ("loopback", "LAN", "WAN"), strict=False):
@@ -307,7 +309,7 @@ def scaling_plot(rows: list[Json]) -> str:
     rows = sorted(rows, key=lambda row: row["activations"])
     sizes = [row["activations"] for row in rows]
     times = [row[f"{phase}_s"] for row in rows for phase in ("prepare", "online")]
-    x = Axis("activations", min(sizes) / 2, max(sizes) * 2, log=True)
+    x = Axis("activated values, rescalings included", min(sizes) / 2, max(sizes) * 2, log=True)
     y = Axis("seconds", min(times) / 6, max(times) * 6, log=True)
     panel = Panel("Networks of different sizes, all ReLU, loopback", x, y, 640, 420)
     for colour, phase in zip(COLOURS, ("prepare", "online"), strict=False):

@@ -5,7 +5,6 @@ use crate::net::{self, Connection};
 use crate::record::{self, Record};
 use crate::{command, files, table};
 use anyhow::{Context, Result, bail};
-use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{Client, ClientModel, Phase, drive};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -34,9 +33,8 @@ pub(crate) struct Args {
     /// Inferences prepared at once, before the inputs they serve
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     prepare: u32,
-    /// Depth of the OT extension, 2, 4 or 8: more is less traffic and more work
-    #[arg(long, value_name = "K", value_parser = command::depth)]
-    ot_depth: Option<Depth>,
+    #[command(flatten)]
+    ot: command::OtExtension,
     /// Print one JSON object per input
     #[arg(long)]
     json: bool,
@@ -51,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let inputs = samples.iter().map(encode).collect::<Result<Vec<_>>>()?;
 
     let mut connection = Connection::open(&args.server)?;
-    let mut client = Client::new(&model, command::options(args.ot_depth), net::seed()?);
+    let mut client = Client::new(&model, args.ot.options(), net::seed()?);
     let mut out = io::stdout().lock();
 
     let start = Instant::now();

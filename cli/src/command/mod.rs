@@ -15,6 +15,7 @@ use crate::files;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use safenet_core::model::{Op, Shape};
+use safenet_core::ot::Extension;
 use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{Options, ServerModel, WEIGHT_MEMORY};
 use std::path::Path;
@@ -28,16 +29,36 @@ fn progress(length: u64, what: &'static str) -> ProgressBar {
     }
 }
 
-/// Reads the depth of the OT extension from the command line.
-fn depth(text: &str) -> std::result::Result<Depth, String> {
-    let k = text.parse().map_err(|_| "expected 2, 4 or 8".to_owned())?;
-    Depth::new(k).map_err(|e| e.to_string())
+/// What the OT extensions are called on the command line.
+const EXTENSIONS: [(&str, Extension); 4] = [
+    ("silent", Extension::Silent),
+    ("2", Extension::SoftSpoken(Depth::Two)),
+    ("4", Extension::SoftSpoken(Depth::Four)),
+    ("8", Extension::SoftSpoken(Depth::Eight)),
+];
+
+/// Which OT extension a client uses.
+#[derive(clap::Args)]
+pub(crate) struct OtExtension {
+    /// OT extension: silent (least traffic, 9 MB of memory for each party), or SoftSpokenOT with trees of depth 2, 4 or 8
+    /// (more is less traffic and more work)
+    #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = extension_name(Options::default().extension))]
+    extension: Extension,
 }
 
-/// Options with a depth, where one was asked for.
-fn options(depth: Option<Depth>) -> Options {
-    let defaults = Options::default();
-    Options { ot_depth: depth.unwrap_or(defaults.ot_depth), ..defaults }
+impl OtExtension {
+    fn options(&self) -> Options {
+        Options { extension: self.extension, ..Options::default() }
+    }
+}
+
+fn extension(text: &str) -> std::result::Result<Extension, String> {
+    let known = EXTENSIONS.iter().find(|(name, _)| *name == text);
+    known.map(|(_, extension)| *extension).ok_or_else(|| "expected silent, 2, 4 or 8".to_owned())
+}
+
+fn extension_name(extension: Extension) -> &'static str {
+    EXTENSIONS.iter().find(|(_, known)| *known == extension).map_or("?", |(name, _)| name)
 }
 
 /// How much memory a server may take for transformed weights.

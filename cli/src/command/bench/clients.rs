@@ -27,7 +27,7 @@ struct Output<'a> {
     clients: u32,
     runs: u32,
     batch: u32,
-    ot_depth: usize,
+    ot: &'static str,
     simd: &'a str,
     network: Option<Network>,
     /// Sessions set up in a second, all clients together.
@@ -111,7 +111,7 @@ pub(super) fn run(args: &Args, path: &Path, clients: u32, simd: Simd, network: O
         clients,
         runs: args.runs,
         batch: args.batch,
-        ot_depth: options.ot_depth.bits(),
+        ot: command::extension_name(options.extension),
         simd: simd.name(),
         network,
         setups_per_s: f64::from(clients) / setup.seconds,
@@ -159,12 +159,12 @@ fn together(
 fn print(out: &mut impl Write, output: &Output<'_>) -> Result<()> {
     writeln!(
         out,
-        "model {}, {} at once, {} of {} each, OT depth {}, {} instructions, network: {}\n",
+        "model {}, {} at once, {} of {} each, OT extension {}, {} instructions, network: {}\n",
         output.model,
         table::count(output.clients.into(), "client"),
         table::count(output.runs.into(), "round"),
         table::count(output.batch.into(), "inference"),
-        output.ot_depth,
+        output.ot,
         output.simd,
         output.network.map_or_else(|| "loopback".to_owned(), |network| network.to_string()),
     )?;

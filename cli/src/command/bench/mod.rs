@@ -15,7 +15,6 @@ mod whole;
 
 use crate::command;
 use anyhow::Result;
-use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::Options;
 use simd::Simd;
 use std::path::PathBuf;
@@ -46,7 +45,7 @@ use std::process::ExitCode;
 Examples:
   safenet bench mnist-relu.safenet
   safenet bench mnist-relu.safenet --images digits --runs 20 --json > bench.json
-  safenet bench mnist-relu.safenet --ot-depth 8 --batch 16
+  safenet bench mnist-relu.safenet --ot silent --batch 16
   safenet bench mnist-relu.safenet --network wan
   safenet bench mnist-relu.safenet --rtt-ms 5 --mbit 1000
   safenet bench mnist-relu.safenet --clients 16 --runs 3
@@ -65,9 +64,8 @@ pub(crate) struct Args {
     /// Inferences prepared together in each session
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Depth of the OT extension, 2, 4 or 8: more is less traffic and more work
-    #[arg(long, value_name = "K", value_parser = command::depth)]
-    ot_depth: Option<Depth>,
+    #[command(flatten)]
+    ot: command::OtExtension,
     #[command(flatten)]
     network: network::Args,
     /// Measure single operations instead of a model: all, or those whose names begin with one of NAMES
@@ -89,7 +87,7 @@ pub(crate) struct Args {
 
 impl Args {
     fn options(&self) -> Options {
-        Options { max_bundles: self.batch, ..command::options(self.ot_depth) }
+        Options { max_bundles: self.batch, ..self.ot.options() }
     }
 }
 

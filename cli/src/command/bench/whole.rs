@@ -8,7 +8,7 @@ use super::process::{ServerProcess, Subject};
 use super::session::Sessions;
 use super::simd::Simd;
 use crate::table::{self, Table};
-use crate::{alloc, files};
+use crate::{alloc, command, files};
 use anyhow::{Context, Result};
 use safenet_core::session::ClientModel;
 use safenet_reference::Reference;
@@ -24,7 +24,7 @@ struct Output<'a> {
     model_id: String,
     runs: u32,
     batch: u32,
-    ot_depth: usize,
+    ot: &'static str,
     simd: &'a str,
     /// The network that was simulated; none for loopback as it is.
     network: Option<Network>,
@@ -78,7 +78,7 @@ pub(super) fn run(args: &Args, path: &Path, simd: Simd, network: Option<Network>
         model_id: id,
         runs: args.runs,
         batch: args.batch,
-        ot_depth: options.ot_depth.bits(),
+        ot: command::extension_name(options.extension),
         simd: simd.name(),
         network,
         inputs: &inputs.described,
@@ -113,12 +113,12 @@ fn print(out: &mut impl Write, output: &Output<'_>) -> Result<()> {
     let bytes = table::bytes;
     writeln!(
         out,
-        "model {} ({}), {} of {}, OT depth {}, {} instructions, network: {}, inputs: {}\n",
+        "model {} ({}), {} of {}, OT extension {}, {} instructions, network: {}, inputs: {}\n",
         output.model,
         &output.model_id[..16],
         table::count(output.runs.into(), "session"),
         table::count(output.batch.into(), "inference"),
-        output.ot_depth,
+        output.ot,
         output.simd,
         output.network.map_or_else(|| "loopback".to_owned(), |network| network.to_string()),
         output.inputs

@@ -5,7 +5,6 @@ use crate::table::{self, Table};
 use crate::{files, images};
 use anyhow::{Context, Result, bail};
 use safenet_core::model::{Activation, Architecture, Calibration, Channel, Kind, ModelFile, Op};
-use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{ClientModel, Forecast, Phase, Place, ServerModel, Traffic};
 use safenet_reference::{Overflow, Reference};
 use serde::Serialize;
@@ -36,9 +35,8 @@ pub(crate) struct Args {
     /// Inputs for which to derive the rounding interval: .pgm, .ppm, .f32, .npz files, or directories of them
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     images: Vec<PathBuf>,
-    /// Depth of the OT extension for which costs are forecast, 2, 4 or 8
-    #[arg(long, value_name = "K", value_parser = command::depth)]
-    ot_depth: Option<Depth>,
+    #[command(flatten)]
+    ot: command::OtExtension,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -142,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         true => ServerModel::load(file, 0, &mut |_, _| {}).with_context(place)?.noise_bits(),
         false => vec![],
     };
-    let forecast = model.forecast(&command::options(args.ot_depth));
+    let forecast = model.forecast(&args.ot.options());
     let report = report(model.architecture(), &forecast, &noise, rounding)?;
     let mut out = io::stdout().lock();
     if args.json {

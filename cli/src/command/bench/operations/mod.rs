@@ -9,6 +9,7 @@ use super::network::Network;
 use super::process::{ServerProcess, Subject};
 use super::session::Sessions;
 use super::simd::Simd;
+use crate::command;
 use crate::table::{self, Table};
 use anyhow::{Context, Result, ensure};
 use models::{OPERATIONS, Operation, SHAPE, What};
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 #[derive(Serialize)]
 struct Output<'a> {
     runs: u32,
-    ot_depth: usize,
+    ot: &'static str,
     simd: &'a str,
     network: Option<Network>,
     operations: Vec<Row>,
@@ -116,7 +117,7 @@ pub(super) fn run(args: &Args, names: &[String], simd: Simd, network: Option<Net
     );
     let mut output = Output {
         runs: args.runs,
-        ot_depth: args.options().ot_depth.bits(),
+        ot: command::extension_name(args.options().extension),
         simd: simd.name(),
         network,
         operations: vec![],
@@ -155,9 +156,9 @@ fn measure(args: &Args, operation: &Operation, without: bool, network: Option<&N
 fn print(out: &mut impl Write, output: &Output<'_>) -> Result<()> {
     writeln!(
         out,
-        "{}, OT depth {}, {} instructions, network: {}; time is on the clock, both parties at work\n",
+        "{}, OT extension {}, {} instructions, network: {}; time is on the clock, both parties at work\n",
         table::count(output.runs.into(), "session"),
-        output.ot_depth,
+        output.ot,
         output.simd,
         output.network.map_or_else(|| "loopback".to_owned(), |network| network.to_string()),
     )?;
