@@ -77,32 +77,25 @@ impl Ciphertext<Values> {
 }
 
 impl Ciphertext<Coefficients> {
-    /// Adds noise uniform in [-2^f, 2^f), f the ring's flooding bits, to the coefficients of c0 that will be sent.
-    pub(super) fn add_flooding(&mut self, sent: impl Iterator<Item = usize>, prg: &mut Prg) {
+    /// Adds noise uniform in [-2^f, 2^f), f the ring's flooding bits, to the coefficients of c0, also to those that will not be sent.
+    pub(super) fn add_flooding(&mut self, prg: &mut Prg) {
         let params = self.c0.params;
-        let mut half = [0; 4];
-        for (half, prime) in half.iter_mut().zip(params.primes) {
-            *half = prime.modulus.reduce_wide(1 << params.flooding_bits);
-        }
-        for position in sent {
-            let noise = sample::uniform_bits(params.flooding_bits + 1, prg);
-            self.c0.add_at(position, |i, q| q.sub(q.reduce_wide(noise), half[i]));
-        }
+        let (low, high) = sample::flooding(params.degree, params.flooding_bits, prg);
+        self.c0.add_halves(&low, &high);
     }
 }
 
 /// Makes a sum of products fit to be switched and sent: adds an encryption of zero, the server's mask and flooding, modulo q.
 ///
-/// `add_mask` adds the encoded mask to c0; `sent` are the coefficients of c0 that will be sent, each with its mask.
+/// `add_mask` adds the encoded mask to each coefficient of c0 that will be sent.
 pub(super) fn hide(
     sum: Ciphertext<Values>,
     key: &PublicKey,
-    sent: impl Iterator<Item = usize>,
     add_mask: impl FnOnce(&mut Poly<Coefficients>, &mut Prg),
     prg: &mut Prg,
 ) -> Ciphertext<Coefficients> {
     let mut out = sum.add_zero_encryption(key, prg);
     add_mask(&mut out.c0, prg);
-    out.add_flooding(sent, prg);
+    out.add_flooding(prg);
     out
 }

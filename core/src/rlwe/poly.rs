@@ -1,5 +1,6 @@
 //! Elements of R_q as residues: structure of arrays, one array of N residues per prime, wiped when dropped.
 
+use super::encode::WORD_SCALE;
 use super::modulus::Modulus;
 use super::ntt::RnsPrime;
 use super::params::RingParams;
@@ -86,6 +87,20 @@ impl Poly<Coefficients> {
     pub(super) fn add_small(&mut self, small: &[i8]) {
         for (prime, part) in self.parts_mut() {
             pointwise::add_small(prime.modulus, part, small);
+        }
+    }
+
+    /// Adds the encodings of words to the first coefficients. Zero is encoded as zero.
+    pub(super) fn add_words(&mut self, words: &[u32]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_words(prime.modulus, part, words, WORD_SCALE);
+        }
+    }
+
+    /// Adds low + high·2^32, |high| < 2^54, to each coefficient.
+    pub(super) fn add_halves(&mut self, low: &[u32], high: &[i64]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_halves(prime.modulus, part, low, high);
         }
     }
 

@@ -4,7 +4,8 @@ use super::modulus::{Factor, Modulus};
 use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, check_length};
 use crate::error::Result;
-use crate::prg::SecretVec;
+use crate::prg::{self, SecretVec};
+use crate::simd::residues::pointwise;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -32,11 +33,8 @@ pub(super) fn round_to_switched(x: &Poly<Coefficients>) -> SecretVec<u64> {
     let mut fractions = Zeroizing::new(vec![0u64; params.degree]);
     for ((prime, part), crt) in x.parts().zip(params.crt) {
         let (high, low) = crt.fraction;
-        for (fraction, &x) in fractions.iter_mut().zip(part) {
-            let y = u64::from(prime.modulus.mul(x, crt.cofactor));
-            // y < 2^31 and high < 2^34: each term is below 2^64; the sum wraps at 1, as it should.
-            *fraction = fraction.wrapping_add(y * high + ((y * u64::from(low)) >> 32));
-        }
+        // The sum wraps at 1, as it should.
+        pointwise::add_fractions(prime.modulus, &mut fractions, part, crt.cofactor, high, low);
     }
     let drop = 64 - params.switched_bits;
     for fraction in fractions.iter_mut() {
@@ -77,14 +75,14 @@ impl Switched {
     /// of the slots, which the first two primes, with product above 2^61.9, represent.
     pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
         let width = s.params.switched_bits;
+        let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
+        let centred = prg::collect(self.c1.len(), centred);
         let mut residues: [SecretVec<u32>; 2] = [Zeroizing::default(), Zeroizing::default()];
         for ((prime, s), product) in s.parts().zip(&mut residues) {
-            let centred = |x: u64| ((x << (64 - width)) as i64) >> (64 - width);
-            *product = Zeroizing::new(self.c1.iter().map(|&x| prime.modulus.residue_wide(centred(x))).collect());
+            *product = Zeroizing::new(vec![0; s.len()]);
+            pointwise::residues_wide(prime.modulus, product, &centred);
             prime.forward(product);
-            for (x, &s) in product.iter_mut().zip(s) {
-                *x = prime.modulus.montgomery_mul(*x, s);
-            }
+            pointwise::multiply(prime.modulus, product, s);
             prime.inverse(product);
         }
         let [low, high] = &residues;

@@ -7,6 +7,7 @@
 //! vectoriser does the rest. The others have a file per instruction set.
 
 pub(crate) mod residues;
+pub(crate) mod samples;
 
 use core::sync::atomic::{AtomicU8, Ordering};
 

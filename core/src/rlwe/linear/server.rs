@@ -3,12 +3,12 @@
 use super::packing::{ConvShape, LinearPacking};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
-use crate::rlwe::encode::Word;
 use crate::rlwe::encrypt::{Ciphertext, hide};
 use crate::rlwe::keys::PublicKey;
 use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values};
+use crate::rlwe::sample;
 use crate::rlwe::switch;
 use alloc::vec::Vec;
 use core::mem;
@@ -122,9 +122,9 @@ impl LinearWeights {
             _ if packing.is_scalar() => Kept::Scalar(weights.to_vec().into()),
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
-                let parts = |j| packing.input_parts(j).map(move |i| (i, j));
+                let (taps, parts) = (packing.taps(), |j| packing.input_parts(j).map(move |i| [i, j]));
                 let pairs = (0..packing.output_parts()).flat_map(parts);
-                Kept::Transformed(pairs.map(|(i, j)| polynomial(packing, weights, i, j)).collect())
+                Kept::Transformed(pairs.map(|pair| polynomial(packing, &taps, weights, pair)).collect())
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -147,11 +147,14 @@ impl LinearWeights {
 }
 
 /// The transformed polynomial of parts of the input planes and the output channels.
-fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, output_part: usize) -> Poly<Values> {
+fn polynomial(
+    packing: &LinearPacking,
+    taps: &[Vec<(usize, usize)>],
+    weights: &[i16],
+    parts: [usize; 2],
+) -> Poly<Values> {
     let mut small = Zeroizing::new([0i16; LINEAR.degree]);
-    for (place, number) in packing.weight_places(input_part, output_part) {
-        small[place] = weights[number];
-    }
+    packing.fill_weights(taps, parts, weights, &mut small[..]);
     let mut poly = Poly::<Coefficients>::zero(&LINEAR);
     poly.set(&small[..]);
     poly.into_values()
@@ -234,13 +237,15 @@ impl<'a> LinearResponder<'a> {
         super::check_outputs(&packing, s)?;
         let sum = self.take_sum(index)?;
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
-            for (place, output) in packing.output_places(index).zip(packing.response_outputs(index)) {
-                s[output] = prg.next_u32();
-                let encoded = Word::new(s[output]);
-                c0.add_at(place, |prime, q| encoded.residue(prime, q));
+            let mut words = Zeroizing::new([0; LINEAR.degree]);
+            let fresh = sample::words(packing.response_outputs_count(index), prg);
+            let outputs = packing.output_places(index).zip(packing.response_outputs(index));
+            for ((place, output), &word) in outputs.zip(fresh.iter()) {
+                (s[output], words[place]) = (word, word);
             }
+            c0.add_words(&words[..]);
         };
-        Ok(hide(sum, key, packing.output_places(index), mask, prg))
+        Ok(hide(sum, key, mask, prg))
     }
 
     /// The bare sum of products of an answer, taken out.
@@ -272,7 +277,7 @@ impl<'a> LinearResponder<'a> {
     /// Computes the answers of a part of the output channels, none of which was computed before; all requests are there.
     fn compute(&mut self, output_part: usize) {
         let LinearWeights { packing, kept, .. } = self.weights;
-        let tiles = packing.tiles();
+        let (tiles, taps) = (packing.tiles(), packing.taps());
         let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
         // Where this part's polynomials begin among all.
         let first = match kept {
@@ -296,7 +301,7 @@ impl<'a> LinearResponder<'a> {
                 }
                 Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
                 Kept::Plain(weights) => {
-                    let made = inputs.clone().map(|input_part| polynomial(packing, weights, input_part, output_part));
+                    let made = inputs.clone().map(|input| polynomial(packing, &taps, weights, [input, output_part]));
                     add_products(&mut sums, requests, &made.collect::<Vec<_>>());
                 }
             }

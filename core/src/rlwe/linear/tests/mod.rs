@@ -97,7 +97,10 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
                 assert!(!core::mem::replace(&mut taken[place], true));
             }
             taken.fill(false);
+            let mut filled = vec![7; n];
+            packing.fill_weights(&packing.taps(), [input_part, part], weights, &mut filled);
             for (place, number) in packing.weight_places(input_part, part) {
+                assert_eq!(core::mem::take(&mut filled[place]), weights[number]);
                 assert!(!core::mem::replace(&mut taken[place], true));
                 used[number] += usize::from(tile == 0);
                 for &(input_place, input) in &inputs {
@@ -107,6 +110,7 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
                     *sum = if at < n { sum.wrapping_add(term) } else { sum.wrapping_sub(term) };
                 }
             }
+            assert!(filled.iter().all(|&x| x == 0));
         }
         assert_eq!(packing.response_outputs(j).count(), packing.response_outputs_count(j));
         assert_eq!(packing.output_places(j).count(), packing.response_outputs_count(j));
