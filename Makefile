@@ -5,6 +5,7 @@
 #   make test                              run all tests
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
+#   make ladder                            the same for one network with ever fewer ReLUs
 #   make cifar10                           accuracy of the trained CIFAR-10 network, in the clear and privately
 #   make install [PREFIX=/usr/local] [DESTDIR=]
 #   make uninstall [PREFIX=/usr/local] [DESTDIR=]
@@ -18,7 +19,8 @@ INSTALL ?= install
 STRIP   ?= strip
 PYTHON  ?= python3
 
-NET     ?= minionn resnet20 resnet32 vgg16 resnet18 resnet18-tiny mobilenetv2 squeezenet resnet50
+NET     ?= minionn minionn-mixed resnet20 resnet32 vgg16 resnet18 resnet18-tiny mobilenetv2 squeezenet resnet50
+LADDER  := minionn minionn-relu75 minionn-relu50 minionn-mixed minionn-relu10 minionn-relu0 minionn-square
 
 # Named by version: programs ask for libsafenet.so.$(ABI) at run time, and for libsafenet.so when they are linked.
 ABI     := $(shell sed -n 's/^\#define SAFENET_ABI_VERSION //p' include/safenet.h)
@@ -28,7 +30,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo test models networks cifar10
+.PHONY: build install uninstall clean demo test models networks ladder cifar10
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -80,6 +82,8 @@ models/%.safenet: models/%.onnx models/mnist-calibration.npz
 
 networks: $(patsubst %,target/networks/%.safenet,$(NET))
 
+ladder: $(patsubst %,target/networks/%.safenet,$(LADDER))
+
 target/networks/%.safenet: target/networks/%.onnx target/networks/%-calibration.npz
 	$(CARGO) run --release --locked --package safenet-cli -- compile $< --calibration $(word 2,$^) -o $@
 
@@ -101,7 +105,7 @@ target/networks-venv/ready: models/networks/requirements.txt
 	target/networks-venv/bin/pip install --quiet --requirement $<
 	touch $@
 
-.SECONDARY: $(foreach net,$(NET),target/networks/$(net).onnx target/networks/$(net)-calibration.npz)
+.SECONDARY: $(foreach net,$(sort $(NET) $(LADDER)),target/networks/$(net).onnx target/networks/$(net)-calibration.npz)
 
 clean:
 	CARGO_TARGET_DIR=target $(CARGO) clean

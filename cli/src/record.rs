@@ -45,6 +45,14 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// The smallest value that at least this share of all do not exceed; 0 of none.
+pub(crate) fn quantile(values: impl IntoIterator<Item = f64>, share: f64) -> f64 {
+    let mut sorted: Vec<f64> = values.into_iter().collect();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +69,14 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median([]), 0.0);
+    }
+    #[test]
+    fn quantiles() {
+        let values: Vec<f64> = (1..=20).rev().map(f64::from).collect();
+        assert_eq!(quantile(values.iter().copied(), 0.5), 10.0);
+        assert_eq!(quantile(values.iter().copied(), 0.95), 19.0);
+        assert_eq!(quantile(values, 1.0), 20.0);
+        assert_eq!(quantile([7.0], 0.95), 7.0);
+        assert_eq!(quantile([], 0.5), 0.0);
     }
 }

@@ -317,6 +317,52 @@ fn measurements_are_complete_and_right() {
 }
 
 #[test]
+fn a_simulated_network_takes_its_time() {
+    let folder = Folder::new("network");
+    let args = ["bench", "net.safenet", "--runs", "1", "--json", "--network", "broadband", "--rtt-ms", "30"];
+    let bench: Value = serde_json::from_str(&folder.good(&args)).unwrap();
+    assert_eq!((bench["network"]["rtt_ms"].as_f64(), bench["network"]["mbit"].as_f64()), (Some(30.0), Some(100.0)));
+    for phase in ["prepare", "online"] {
+        let [seconds, alone] = ["s", "network_s"].map(|key| bench[format!("{phase}_{key}")].as_f64().unwrap());
+        let rounds = bench[format!("rounds_{phase}")].as_f64().unwrap();
+        // What overlaps costs the network nothing: of that there is little here.
+        assert!(seconds >= 0.030 * rounds && alone >= 0.030 * rounds, "{phase}: {bench}");
+    }
+    assert!(folder.bad(&["bench", "net.safenet", "--rtt-ms", "20000"]).contains("expected 0 to 10000"));
+    assert!(folder.bad(&["bench", "net.safenet", "--mbit", "0"]).contains("expected 0.01 to 1000000"));
+}
+
+#[test]
+fn throughput_is_that_of_all_clients() {
+    let folder = Folder::new("clients");
+    let args = ["bench", "net.safenet", "--clients", "3", "--runs", "2", "--batch", "2", "--json", "--simd", "base"];
+    let bench: Value = serde_json::from_str(&folder.good(&args)).unwrap();
+    assert_eq!((bench["clients"].as_u64(), bench["matches"].as_bool()), (Some(3), Some(true)));
+    assert_eq!(bench["simd"], "base");
+    for phase in ["prepare", "online"] {
+        let [rate, median, slowest] = ["per_s", "p50_s", "p95_s"].map(|key| bench[phase][key].as_f64().unwrap());
+        assert!(rate > 0.0 && 0.0 < median && median <= slowest, "{bench}");
+    }
+    assert!(folder.good(&args[..4]).contains("within the integer reference's intervals"));
+}
+
+#[test]
+fn single_operations_are_measured() {
+    let folder = Folder::new("operations");
+    let text = folder.good(&["bench", "--operations=linear,dense", "--runs", "1", "--json"]);
+    let bench: Value = serde_json::from_str(&text).unwrap();
+    let rows = bench["operations"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["linear-16", "dense-512-1000"]);
+    assert_eq!((rows[0]["elements"].as_u64(), rows[1]["elements"].as_u64()), (Some(65536), None));
+    assert!(rows.iter().all(|row| row["prepare_bytes"].as_u64().unwrap() > 0), "{text}");
+    // Neither input nor answer counts, of which the dense layer's network has nothing else online.
+    assert_eq!((rows[0]["rounds_online"].as_u64(), rows[1]["online_bytes"].as_u64()), (Some(1), Some(0)));
+    assert!(folder.bad(&["bench", "--operations=nothing"]).contains("conv-3x3-64-64-32"));
+    assert!(folder.bad(&["bench"]).contains("MODEL"));
+}
+
+#[test]
 fn models_are_shown() {
     let folder = Folder::new("inspect");
     let text = folder.good(&["inspect", "net.safenet", "--images", "pictures", "ramp.f32"]);

@@ -3,7 +3,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use safenet_core::ot::base::{BaseSender, ReceiverKeys, SenderKeys, base_receive};
-use safenet_core::ot::softspoken::{Depth, RotReceiver, RotSender};
+use safenet_core::ot::silent::{self, Set};
+use safenet_core::ot::softspoken::{Depth, RotReceiver, RotSender, extension_bytes};
 use safenet_core::ot::{Context, Direction, table};
 use safenet_core::prg::{Prg, Seed};
 use std::hint::black_box;
@@ -43,6 +44,7 @@ fn extension(c: &mut Criterion) {
     let keys = base_keys();
     for k in [2, 4, 8] {
         let depth = Depth::new(k).unwrap();
+        println!("k={k}: {} bytes for 128 random OTs", extension_bytes(depth, 128));
         let mut group = c.benchmark_group(format!("extension k={k}"));
         group.bench_function("setup, receiver", |b| b.iter(|| RotReceiver::setup(&CONTEXT, depth, keys.0.clone())));
         let (_, corrections) = RotReceiver::setup(&CONTEXT, depth, keys.0.clone());
@@ -62,6 +64,58 @@ fn extension(c: &mut Criterion) {
                 b.iter(|| sender.extend(count, black_box(&message)).unwrap());
             });
         }
+    }
+}
+
+/// Both parties of the silent extension, before their first refill.
+fn silent_pair(set: Set, keys: &(SenderKeys, ReceiverKeys)) -> (silent::Receiver, silent::Sender) {
+    let (mut receiver, mut sender) = pair(Depth::Four, keys);
+    let (message, t) = receiver.extend_correlated(set.seed_rows()).unwrap();
+    let q = sender.extend_correlated(set.seed_rows(), &message).unwrap();
+    let sender = silent::Sender::new(&CONTEXT, set, Box::new(Zeroizing::new(DELTA)), q).unwrap();
+    (silent::Receiver::new(&CONTEXT, set, t).unwrap(), sender)
+}
+
+/// The silent extension: random OTs as they are asked for, and a refill with what was left given up. A refill's time
+/// counts once for all outputs of its iteration.
+fn silent_extension(c: &mut Criterion) {
+    let keys = base_keys();
+    for set in [Set::Small, Set::Large] {
+        println!(
+            "{set:?}: {} random OTs from {} correlated ones and {} bytes, {:.2} bits each; memory {} and {} KiB",
+            set.outputs(),
+            set.seed_rows(),
+            set.refill_bytes(),
+            set.refill_bytes() as f64 * 8.0 / set.outputs() as f64,
+            set.sender_memory() >> 10,
+            set.receiver_memory() >> 10,
+        );
+        let mut group = c.benchmark_group(format!("extension silent {set:?}"));
+        let (mut receiver, mut sender) = silent_pair(set, &keys);
+        let message = sender.refill();
+        receiver.refill(&message).unwrap();
+        let count = 1 << 17;
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new("receiver", count), |b| {
+            b.iter(|| {
+                if receiver.available() < count {
+                    receiver.refill(&message).unwrap();
+                }
+                receiver.extend(count).unwrap()
+            });
+        });
+        group.bench_function(BenchmarkId::new("sender", count), |b| {
+            b.iter(|| {
+                if sender.available() < count {
+                    sender.refill();
+                }
+                sender.extend(count).unwrap()
+            });
+        });
+        group.throughput(Throughput::Elements(set.outputs() as u64));
+        group.sample_size(10);
+        group.bench_function("refill, receiver", |b| b.iter(|| receiver.refill(black_box(&message)).unwrap()));
+        group.bench_function("refill, sender", |b| b.iter(|| sender.refill()));
     }
 }
 
@@ -106,5 +160,5 @@ fn tables(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, base, extension, tables);
+criterion_group!(benches, base, extension, silent_extension, tables);
 criterion_main!(benches);

@@ -48,6 +48,7 @@ fn linear(c: &mut Criterion) {
         pad_left: 1,
         pad_bottom: 1,
         pad_right: 1,
+        word_bits: 32,
     };
     let prg = &mut prg();
     let (key, public) = keys(&LINEAR, prg);
@@ -55,13 +56,14 @@ fn linear(c: &mut Criterion) {
     let integers: Vec<i16> = (0..packing.weights()).map(|i| (i * 37 % 101) as i16 - 50).collect();
     let prepared = |keep| LinearWeights::new(&packing, &integers, keep).expect("weights within the budget");
     let (weights, plain) = (prepared(Keep::Transformed), prepared(Keep::Plain));
-    let mask: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
+    let fresh = vec![true; shape.in_channels];
+    let mut mask: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
     let mut s = vec![0; packing.outputs()];
     let requests: Vec<Vec<u8>> = (0..packing.request_ciphertexts())
-        .map(|i| encrypt_request(&key, &packing, &mask, i, prg).expect("a request of the layer"))
+        .map(|i| encrypt_request(&key, &packing, &fresh, &mut mask, i, prg).expect("a request of the layer"))
         .collect();
     let ready = |weights| {
-        let mut responder = LinearResponder::new(weights);
+        let mut responder = LinearResponder::new(weights, &fresh);
         for (i, request) in requests.iter().enumerate() {
             responder.absorb(i, request).expect("a request just made");
         }
@@ -71,11 +73,13 @@ fn linear(c: &mut Criterion) {
     let products = packing.weight_polynomials() / packing.response_ciphertexts() as u64;
 
     c.bench_function("rlwe/encrypt request", |b| {
-        b.iter(|| encrypt_request(&key, &packing, black_box(&mask), 0, prg).expect("a request of the layer"));
+        b.iter(|| {
+            encrypt_request(&key, &packing, &fresh, black_box(&mut mask), 0, prg).expect("a request of the layer")
+        });
     });
     c.bench_function("rlwe/absorb", |b| {
         b.iter_batched_ref(
-            || LinearResponder::new(&weights),
+            || LinearResponder::new(&weights, &fresh),
             |responder| responder.absorb(0, black_box(&requests[0])).expect("a request just made"),
             criterion::BatchSize::LargeInput,
         );

@@ -53,6 +53,13 @@ pub(crate) const fn from_i64(v: i64) -> u64 {
     add(mul(x >> 30, 1 << 30), x & ((1 << 30) - 1))
 }
 
+/// [`from_i64`] for |v| < p.
+#[inline]
+pub(crate) const fn from_near(v: i64) -> u64 {
+    debug_assert!(v.unsigned_abs() < P);
+    (v + (P as i64 & (v >> 63))) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +84,8 @@ mod tests {
             prop_assert_eq!(add(a, b), wide(u128::from(a) + u128::from(b)));
             prop_assert_eq!(sub(a, b), wide(u128::from(a + P - b)));
             prop_assert_eq!(mul(a, b), wide(u128::from(a) * u128::from(b)));
+            prop_assert_eq!(from_near(a as i64), a);
+            prop_assert_eq!(from_near(-(a as i64)), sub(0, a));
             prop_assert_eq!(from_i64(v), i128::from(v).rem_euclid(i128::from(P)) as u64);
         }
     }

@@ -75,7 +75,7 @@ def noise_growth(model: onnx.ModelProto, inputs: FloatArray, scores: FloatArray)
 
 def random_network(name: str, network: Network, verbose: bool) -> tuple[onnx.ModelProto, Bytes]:
     """The network `name` with weights that depend on its name only, and calibration images."""
-    seed = zlib.crc32(name.encode())
+    seed = zlib.crc32((network.like or name).encode())
     large = network.side > 64
     images = smooth_images(16 if large else 64, network.side, np.random.default_rng(seed + 1))
     inputs = to_input(images)
@@ -95,9 +95,9 @@ def random_network(name: str, network: Network, verbose: bool) -> tuple[onnx.Mod
     growth = noise_growth(model, inputs, scores)
     spreads = [spread for _, spread in b.spread]
     print(
-        f"{name}: {b.parameters:,} parameters, {b.activations:,} activations, standard deviations"
-        f" of layers {min(spreads):.2f} to {max(spreads):.2f}, noise grows {growth:.1f} times,"
-        f" {len(np.unique(scores.argmax(1)))} classes found"
+        f"{name}: {b.parameters:,} parameters, {b.activations:,} activations, {b.relus:,} of them"
+        f" ReLU, standard deviations of layers {min(spreads):.2f} to {max(spreads):.2f}, noise"
+        f" grows {growth:.1f} times, {len(np.unique(scores.argmax(1)))} classes found"
     )
     return model, images
 

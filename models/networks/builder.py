@@ -15,7 +15,11 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+import planned
+from planned import Plan
+
 FloatArray = npt.NDArray[np.float32]
+Array = npt.NDArray[np.generic]
 
 OPSET = 15
 IR_VERSION = 8
@@ -50,9 +54,17 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
-    opset = helper.make_opsetid("", OPSET)
+    opsets = [helper.make_opsetid("", OPSET)]
+    functions = []
+    if any(node.domain == planned.DOMAIN for node in graph.node):
+        functions.append(planned.function())
+        opsets.append(helper.make_opsetid(planned.DOMAIN, 1))
     return helper.make_model(
-        graph, producer_name="safenet-models", opset_imports=[opset], ir_version=IR_VERSION
+        graph,
+        producer_name="safenet-models",
+        opset_imports=opsets,
+        functions=functions,
+        ir_version=IR_VERSION,
     )
 
 
@@ -63,7 +75,9 @@ class Builder:
         self.rng = np.random.default_rng(seed)
         self.image = Tensor("image", images)
         self.activations = 0
-        """Values of one image that pass a ReLU or a Clip."""
+        """Values of one image that pass an activation."""
+        self.relus = 0
+        """Of these, the values that pass a ReLU or a Clip."""
         self.parameters = 0
         """Trainable values: weights, biases and scales."""
         self.spread: list[tuple[str, float]] = []
@@ -80,7 +94,8 @@ class Builder:
         outputs = [info("scores", TensorProto.FLOAT, ["batch", scores.channels])]
         graph = helper.make_graph(self._nodes, name, inputs, outputs, self._initializers)
         model = _model(graph)
-        onnx.checker.check_model(model, full_check=True)
+        # Types are not inferred through functions.
+        onnx.checker.check_model(model, full_check=not model.functions)
         return model
 
     def convolution(
@@ -123,14 +138,26 @@ class Builder:
         constants = self._standardised(name, weights, x.values @ weights.T)
         return self._add("Gemm", [x], name, constants, transB=1)
 
-    def relu(self, x: Tensor) -> Tensor:
-        """max(x, 0)."""
-        self.activations += int(np.prod(x.values.shape[1:]))
-        return self._add("Relu", [x], self._name("relu"))
+    def relu(self, x: Tensor, plan: Plan = planned.ALL_RELU) -> Tensor:
+        """max(x, 0), in as many channels as the plan says; a polynomial near it in the others."""
+        size = int(np.prod(x.values.shape[1:]))
+        self.activations += size
+        degrees, coefficients = plan.fit(x.values)
+        self.relus += size // x.channels * int(np.count_nonzero(degrees < 0))
+        name = self._name("relu")
+        if (degrees < 0).all():
+            return self._add("Relu", [x], name)
+        shape = (x.channels,) + (1,) * (x.values.ndim - 2)
+        constants = {f"{name}.degree": degrees.reshape(shape)}
+        for power, values in enumerate(coefficients.T):
+            constants[f"{name}.c{power}"] = values.reshape(shape)
+        return self._add(planned.FUNCTION, [x], name, constants, domain=planned.DOMAIN)
 
     def relu6(self, x: Tensor) -> Tensor:
         """min(max(x, 0), 6), as Clip."""
-        self.activations += int(np.prod(x.values.shape[1:]))
+        size = int(np.prod(x.values.shape[1:]))
+        self.activations += size
+        self.relus += size
         name = self._name("clip")
         bounds = {f"{name}.min": np.array(0, np.float32), f"{name}.max": np.array(6, np.float32)}
         return self._add("Clip", [x], name, bounds)
@@ -229,7 +256,7 @@ class Builder:
         op: str,
         inputs: list[Tensor],
         name: str,
-        constants: dict[str, FloatArray] | None = None,
+        constants: dict[str, Array] | None = None,
         **attributes: object,
     ) -> Tensor:
         """Add a node named after its output, and execute it."""
@@ -248,9 +275,10 @@ class Builder:
             self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), key))
         return Tensor(name, values)
 
-    def _execute(self, node: onnx.NodeProto, inputs: dict[str, FloatArray]) -> FloatArray:
+    def _execute(self, node: onnx.NodeProto, inputs: dict[str, Array]) -> FloatArray:
         info = helper.make_tensor_value_info
-        types = [info(name, TensorProto.FLOAT, value.shape) for name, value in inputs.items()]
+        kind = helper.np_dtype_to_tensor_dtype
+        types = [info(name, kind(value.dtype), value.shape) for name, value in inputs.items()]
         output = info(node.output[0], TensorProto.FLOAT, None)
         graph = helper.make_graph([node], "layer", types, [output])
         (values,) = session(_model(graph)).run(None, inputs)

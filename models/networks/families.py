@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from builder import Builder, Tensor
+from planned import ALL_RELU, Plan
 
 Layers = Callable[[Builder, Tensor], Tensor]
 
@@ -19,17 +20,20 @@ class Network:
     layers: Layers
     side: int
     activations: int
-    """Values of one image that pass a ReLU or a Clip, counted by hand: what is built must agree."""
+    """Values of one image that pass an activation, counted by hand: what is built must agree."""
+    like: str | None = None
+    """The network whose images and random numbers this one has too."""
 
 
-def minionn(b: Builder, x: Tensor) -> Tensor:
+def minionn(b: Builder, x: Tensor, plan: Plan = ALL_RELU) -> Tensor:
     """The seven-convolution network of MiniONN (Liu et al., 2017) and Delphi (2020).
 
-    Every 3x3 convolution is padded by one pixel; the pools take means.
+    Every 3x3 convolution is padded by one pixel; the pools take means. Each activation layer
+    follows the plan.
     """
 
     def layer(x: Tensor, channels: int, size: int) -> Tensor:
-        return b.relu(b.convolution(x, channels, size, norm=False))
+        return b.relu(b.convolution(x, channels, size, norm=False), plan)
 
     x = layer(layer(x, 64, 3), 64, 3)
     x = layer(layer(b.average_pool(x, 2), 64, 3), 64, 3)
@@ -149,8 +153,25 @@ def squeezenet(b: Builder, x: Tensor) -> Tensor:
     return b.flatten(b.global_average_pool(layer(x, 1000, 1, gain=4)))
 
 
+def _planned(about: str, plan: Plan) -> Network:
+    """MiniONN's network with a plan."""
+    return Network(f"minionn, {about}", partial(minionn, plan=plan), 32, 173_056, like="minionn")
+
+
+def _share(relu: float) -> Plan:
+    """A share of ReLUs; of the others a third has degree 2, half degree 1, a sixth is constant."""
+    rest = 1 - relu
+    return Plan(square=rest / 3, linear=rest / 2, constant=rest / 6)
+
+
 NETWORKS = {
     "minionn": Network("MiniONN and Delphi's seven convolutions", minionn, 32, 173_056),
+    "minionn-relu75": _planned("ReLU in 75 % of all channels", _share(0.75)),
+    "minionn-relu50": _planned("ReLU in 50 % of all channels", _share(0.5)),
+    "minionn-mixed": _planned("25 % ReLU, 25 % of degree 2, 50 % of degree 1 or 0", _share(0.25)),
+    "minionn-relu10": _planned("ReLU in 10 % of all channels", _share(0.1)),
+    "minionn-relu0": _planned("no ReLU", _share(0)),
+    "minionn-square": _planned("degree 2 in all channels", Plan(square=1)),
     "resnet32": Network("ResNet-32, 100 classes", resnet32, 32, 303_104),
     "vgg16": Network("VGG-16", vgg16, 32, 277_504),
     "resnet18": Network("ResNet-18", partial(resnet18, classes=10), 32, 557_056),

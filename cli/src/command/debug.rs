@@ -94,8 +94,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (mut good, mut out) = (true, io::stdout().lock());
     for sample in &samples {
         let input = reference.quantise(&sample.values).with_context(|| sample.name.clone())?;
-        let (answer, tensors) = private(&client, &server, &input)?;
+        let (answer, mut tensors) = private(&client, &server, &input)?;
         let trace = reference.run_nominal(&input)?;
+        for ((values, nominal), &bits) in tensors.iter_mut().zip(&trace.tensors).zip(client.word_bits()) {
+            complete(values, &nominal.nominal, bits);
+        }
         let real = real.trace(&sample.values)?;
         let layers = layers(&reference, &tensors, &trace, real.as_deref(), &scales);
         check_answer(client.architecture(), &answer, &tensors)?;
@@ -149,9 +152,17 @@ impl RealNetwork {
     }
 }
 
-/// One inference with both parties in this process: the answer, and every tensor's values.
-fn private(client: &ClientModel, server: &ServerModel, input: &[i32]) -> Result<(Vec<i32>, Vec<Vec<i64>>)> {
-    let mut client = Client::new(client, Options::default(), net::seed()?);
+/// Makes integers of values of which only the low bits are known: those that lie nearest to the reference's.
+fn complete(values: &mut [i64], nominal: &[i64], bits: u32) {
+    for (value, nominal) in values.iter_mut().zip(nominal) {
+        let apart = value.wrapping_sub(*nominal) << (64 - bits) >> (64 - bits);
+        *value = nominal + apart;
+    }
+}
+
+/// One inference with both parties in this process: the answer, and every tensor's values as far as their words go.
+fn private(model: &ClientModel, server: &ServerModel, input: &[i32]) -> Result<(Vec<i32>, Vec<Vec<i64>>)> {
+    let mut client = Client::new(model, Options::default(), net::seed()?);
     let mut server = Server::new(server, Options::default(), net::seed()?);
     client.trace();
     server.trace();
@@ -161,11 +172,9 @@ fn private(client: &ClientModel, server: &ServerModel, input: &[i32]) -> Result<
     client.infer(bundle, input)?;
     exchange(&mut client, &mut server)?;
     let answer = client.output().context("expected an output, got none")?.to_vec();
-    let plain = |(x, r): (&u32, &u32)| i64::from(x.wrapping_sub(*r) as i32);
     let (masked, masks) = (server.masked(), client.masks());
     ensure!(masked.len() == masks.len(), "expected as many masks as masked tensors");
-    let tensors = masked.iter().zip(&masks).map(|(x, r)| x.iter().zip(r).map(plain).collect());
-    Ok((answer, tensors.collect()))
+    Ok((answer, model.unmask(&masks, &masked)))
 }
 
 /// Moves bytes between both parties until the client has what it asked for.

@@ -1,13 +1,13 @@
 //! An activation layer as groups of channels with the same public numbers, for either party.
 
-use super::material::{ReceiverRots, SenderRots};
+use super::material::field_bits;
 use super::{linear, poly, relu};
 use crate::field::P;
 use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::{Mask, Masked};
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 
 /// The channels of a layer that share their public numbers. Elements are ordered channel by channel.
@@ -73,22 +73,25 @@ impl Group {
         (all(client), all(server))
     }
 
-    /// Bits of the group in each round: (server -> client, client -> server).
+    /// Bits of the group's messages in each round, whole bytes: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
-            Kind::Relu => relu::round_bits(&self.channel),
-            Kind::Cubic | Kind::Square { .. } => poly::round_bits(&self.channel).to_vec(),
-            Kind::Linear => vec![linear::round_bits(&self.channel)],
+            Kind::Relu => relu::round_fields(&self.channel),
+            Kind::Cubic | Kind::Square { .. } => poly::round_fields(&self.channel),
+            Kind::Linear => vec![linear::round_fields(&self.channel)],
             Kind::Zero => vec![],
         };
-        let all = |bits: u32| u64::from(bits) * self.elements() as u64;
-        rounds.iter().map(|&(down, up)| (all(down), all(up))).collect()
+        let all = |widths: &[u32]| field_bits(self.elements(), widths);
+        rounds.iter().map(|(down, up)| (all(down), all(up))).collect()
     }
 
     /// The group's elements of a tensor.
     fn gather(&self, tensor: &[u32]) -> SecretVec<u32> {
-        let planes = self.members.iter().map(|&c| c as usize * self.plane);
-        collect(self.elements(), planes.flat_map(|start| &tensor[start..start + self.plane]).copied())
+        let mut values = SecretVec::new(Vec::with_capacity(self.elements()));
+        for &c in &self.members {
+            values.extend_from_slice(&tensor[c as usize * self.plane..(c as usize + 1) * self.plane]);
+        }
+        values
     }
 
     /// Puts the group's elements where they belong in a tensor.
@@ -183,19 +186,22 @@ impl ClientLayer {
 
     /// Takes the random OTs of the next `elements` elements of a group.
     pub(crate) fn absorb(&mut self, group: usize, elements: usize, keys: &[[Block; 2]]) {
-        let mut rots = SenderRots::new(keys);
-        for _ in 0..elements {
-            match &mut self.groups[group] {
-                ClientGroup::Relu(g) => g.absorb(&mut rots),
-                ClientGroup::Poly(g) => g.absorb(&mut rots),
-                ClientGroup::Linear(g) => g.absorb(&mut rots),
-                ClientGroup::Zero => {}
-            }
+        match &mut self.groups[group] {
+            ClientGroup::Relu(g) => g.absorb(elements, keys),
+            ClientGroup::Poly(g) => g.absorb(elements, keys),
+            ClientGroup::Linear(g) => g.absorb(elements, keys),
+            ClientGroup::Zero => {}
         }
     }
 
     /// The client's part of one round, over the groups that take part in it.
-    pub(crate) fn round(&mut self, groups: &[Group], round: usize, request: &mut BitReader<'_>, reply: &mut BitWriter) {
+    pub(crate) fn round(
+        &mut self,
+        groups: &[Group],
+        round: usize,
+        request: &mut FieldReader<'_>,
+        reply: &mut FieldWriter,
+    ) {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             if round < group.round_bits().len() {
                 match side {
@@ -232,10 +238,7 @@ impl ServerLayer {
         mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
-        let each = |group: &Group| {
-            let (members, plane) = (group.members.clone(), group.plane);
-            members.into_iter().flat_map(move |c| core::iter::repeat_n(secrets[c as usize], plane))
-        };
+        let each = |group: &Group| group.members.clone().into_iter().map(|c| secrets[c as usize]);
         let prepared = groups.iter().map(|group| match group.channel.kind {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
@@ -245,10 +248,11 @@ impl ServerLayer {
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), mine))
+                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), group.plane, mine))
             }
             Kind::Linear => {
-                let offsets = each(group).map(|secret| secret.offset);
+                let plane = group.plane;
+                let offsets = each(group).flat_map(|secret| core::iter::repeat_n(secret.offset, plane));
                 ServerGroup::Linear(linear::Server::new(&group.channel, group.elements(), offsets))
             }
             Kind::Zero => ServerGroup::Zero,
@@ -258,14 +262,11 @@ impl ServerLayer {
 
     /// Takes the random OTs of the next `elements` elements of a group.
     pub(crate) fn absorb(&mut self, group: usize, elements: usize, batch: &RotBatchReceived) {
-        let mut rots = ReceiverRots::new(batch);
-        for _ in 0..elements {
-            match &mut self.groups[group] {
-                ServerGroup::Relu(g) => g.absorb(&mut rots),
-                ServerGroup::Poly(g) => g.absorb(&mut rots),
-                ServerGroup::Linear(g) => g.absorb(&mut rots),
-                ServerGroup::Zero => {}
-            }
+        match &mut self.groups[group] {
+            ServerGroup::Relu(g) => g.absorb(elements, batch),
+            ServerGroup::Poly(g) => g.absorb(elements, batch),
+            ServerGroup::Linear(g) => g.absorb(elements, batch),
+            ServerGroup::Zero => {}
         }
     }
 
@@ -283,7 +284,7 @@ impl ServerLayer {
     }
 
     /// The server's message of one round.
-    pub(crate) fn request(&mut self, groups: &[Group], round: usize, request: &mut BitWriter) {
+    pub(crate) fn request(&mut self, groups: &[Group], round: usize, request: &mut FieldWriter) {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             if round < group.round_bits().len() {
                 match side {
@@ -297,7 +298,7 @@ impl ServerLayer {
     }
 
     /// Takes the client's message of one round.
-    pub(crate) fn reply(&mut self, groups: &[Group], round: usize, reply: &mut BitReader<'_>) {
+    pub(crate) fn reply(&mut self, groups: &[Group], round: usize, reply: &mut FieldReader<'_>) {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             if round < group.round_bits().len() {
                 let done = match side {

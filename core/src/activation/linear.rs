@@ -3,23 +3,24 @@
 //! One 1-of-2 OT of 32-bit words whose messages are the client's part of the truncation, already masked with r. With
 //! f = 0 nothing wraps and the client sends r - m.
 
-use super::material::{ReceiverRots, SenderRots, select};
+use super::material::{ReceiverRots, SenderRots, blocks, exchange, scratch, select, words};
 use super::truncate::Truncation;
 use crate::model::Channel;
-use crate::ot::table;
+use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
-use crate::wire::bits::{BitReader, BitWriter};
-use alloc::vec::Vec;
+use crate::simd::words::tables::chosen_words;
+use crate::wire::words::{FieldReader, FieldWriter};
+use alloc::{vec, vec::Vec};
 
 /// Random OTs per element with the server as receiver.
 pub(crate) fn rots(channel: &Channel) -> usize {
     usize::from(channel.shift > 0)
 }
 
-/// Bits per element in the only round: (server -> client, client -> server).
-pub(crate) fn round_bits(channel: &Channel) -> (u32, u32) {
-    if channel.shift > 0 { (1, 64) } else { (0, 32) }
+/// Widths of the fields of the only round: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel) -> (Vec<u32>, Vec<u32>) {
+    if channel.shift > 0 { (vec![1], vec![32, 32]) } else { (vec![], vec![32]) }
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -34,35 +35,48 @@ pub(crate) struct Client {
     truncation: Truncation,
     masks: Mask,
     outputs: Mask,
-    pads: SecretVec<[u32; 2]>,
+    /// The pads of both messages; none where nothing is truncated.
+    pads: [SecretVec<u32>; 2],
+    absorbed: usize,
 }
 
 impl Client {
     pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask) -> Self {
-        let pads = SecretVec::new(Vec::with_capacity(masks.len()));
-        Self { truncation: Truncation::new(channel), masks, outputs, pads }
+        let pads = core::array::from_fn(|_| words(rots(channel) * masks.len()));
+        Self { truncation: Truncation::new(channel), masks, outputs, pads, absorbed: 0 }
     }
 
-    /// Takes the random OTs of the next element.
-    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
         if self.truncation.shift() > 0 {
-            let [p0, p1, ..] = table::sender_words(rots.take(1));
-            self.pads.push([p0 as u32, p1 as u32]);
+            SenderRots::new(keys, elements).take_pads(&mut self.pads, self.absorbed..self.absorbed + elements);
+            self.absorbed += elements;
         }
     }
 
-    pub(crate) fn round(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        let free = self.truncation.shift() == 0;
-        for (index, (&mask, &output)) in self.masks.iter().zip(self.outputs.iter()).enumerate() {
-            if free {
-                reply.put(output.wrapping_sub(mask).into(), 32);
+    pub(crate) fn round(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
+        let truncation = self.truncation;
+        let mut arrays = scratch::<3>(self.masks.len());
+        for block in blocks(self.masks.len()) {
+            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let masks = self.masks[block.clone()].iter().zip(&self.outputs[block.clone()]);
+            if truncation.shift() == 0 {
+                first.iter_mut().zip(masks).for_each(|(word, (mask, output))| *word = output.wrapping_sub(*mask));
+                reply.put(first, 32);
                 continue;
             }
-            let flip = request.take(1) as usize;
-            for choice in 0..2 {
-                let message = (self.truncation.client_part(mask, choice as u32) as u32).wrapping_add(output);
-                reply.put((message ^ self.pads[index][choice ^ flip]).into(), 32);
+            request.take(1, flips);
+            let pads = self.pads[0][block.clone()].iter().zip(&self.pads[1][block]);
+            let messages = first.iter_mut().zip(second.iter_mut());
+            for ((((&mask, &output), &flip), (&pad_0, &pad_1)), (first, second)) in
+                masks.zip(flips.iter()).zip(pads).zip(messages)
+            {
+                let [pad_0, pad_1] = exchange(flip, [pad_0, pad_1]);
+                *first = (truncation.client_part(mask, 0) as u32).wrapping_add(output) ^ pad_0;
+                *second = (truncation.client_part(mask, 1) as u32).wrapping_add(output) ^ pad_1;
             }
+            reply.put(first, 32);
+            reply.put(second, 32);
         }
     }
 }
@@ -70,8 +84,10 @@ impl Client {
 /// The server's prepared side of a group, and its words during inference.
 pub(crate) struct Server {
     truncation: Truncation,
-    choices: SecretVec<u8>,
+    /// Choices and pads; none where nothing is truncated.
+    choices: SecretVec<u32>,
     pads: SecretVec<u32>,
+    absorbed: usize,
     /// γ of each element.
     offsets: SecretVec<i32>,
     masked: Masked,
@@ -80,17 +96,18 @@ pub(crate) struct Server {
 impl Server {
     /// A group of `elements` elements, each with its γ.
     pub(crate) fn new(channel: &Channel, elements: usize, offsets: impl Iterator<Item = i32>) -> Self {
-        let choices = SecretVec::new(Vec::with_capacity(elements));
-        let pads = SecretVec::new(Vec::with_capacity(elements));
+        let [choices, pads] = core::array::from_fn(|_| words(rots(channel) * elements));
         let offsets = collect(elements, offsets);
-        Self { truncation: Truncation::new(channel), choices, pads, offsets, masked: SecretVec::default() }
+        Self { truncation: Truncation::new(channel), choices, pads, absorbed: 0, offsets, masked: SecretVec::default() }
     }
 
-    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
         if self.truncation.shift() > 0 {
-            let (choice, keys) = rots.take(1);
-            self.choices.push(choice as u8);
-            self.pads.push(table::receiver_word(choice, keys) as u32);
+            let run = self.absorbed..self.absorbed + elements;
+            self.absorbed = run.end;
+            let keys = ReceiverRots::new(batch, elements).take(0, &mut self.choices[run.clone()]);
+            chosen_words(keys, &mut self.pads[run]);
         }
     }
 
@@ -99,26 +116,40 @@ impl Server {
         self.masked = masked;
     }
 
-    pub(crate) fn request(&mut self, request: &mut BitWriter) {
-        if self.truncation.shift() > 0 {
-            for (&masked, &choice) in self.masked.iter().zip(self.choices.iter()) {
-                request.put((self.truncation.choice(masked) ^ u32::from(choice)).into(), 1);
+    pub(crate) fn request(&mut self, request: &mut FieldWriter) {
+        if self.truncation.shift() == 0 {
+            return;
+        }
+        let [mut flips] = scratch(self.masked.len());
+        for block in blocks(self.masked.len()) {
+            let flips = &mut flips[..block.len()];
+            let elements = self.masked[block.clone()].iter().zip(&self.choices[block]);
+            for (flip, (&masked, &choice)) in flips.iter_mut().zip(elements) {
+                *flip = self.truncation.choice(masked) ^ choice;
             }
+            request.put(flips, 1);
         }
     }
 
     /// The words v + γ + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Masked {
+    pub(crate) fn reply(&mut self, reply: &mut FieldReader<'_>) -> Masked {
+        let truncation = self.truncation;
         let mut out = core::mem::take(&mut self.masked);
-        for (index, word) in out.iter_mut().enumerate() {
-            let part = self.truncation.server_part(*word) as u32;
-            let theirs = if self.truncation.shift() == 0 {
-                reply.take(32) as u32
-            } else {
-                let messages = [reply.take(32) as u32, reply.take(32) as u32];
-                select(self.truncation.choice(*word), messages) ^ self.pads[index]
-            };
-            *word = part.wrapping_add(theirs).wrapping_add(self.offsets[index] as u32);
+        let mut arrays = scratch::<2>(out.len());
+        for block in blocks(out.len()) {
+            let [first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            reply.take(32, first);
+            if truncation.shift() > 0 {
+                reply.take(32, second);
+                let messages = first.iter_mut().zip(second.iter()).zip(&self.pads[block.clone()]);
+                for (&word, ((first, &second), &pad)) in out[block.clone()].iter().zip(messages) {
+                    *first = select(truncation.choice(word), [*first, second]) ^ pad;
+                }
+            }
+            let theirs = first.iter().zip(&self.offsets[block.clone()]);
+            for (word, (&theirs, &offset)) in out[block].iter_mut().zip(theirs) {
+                *word = (truncation.server_part(*word) as u32).wrapping_add(theirs).wrapping_add(offset as u32);
+            }
         }
         out
     }

@@ -6,15 +6,15 @@
 //!    (multiplier - u) gives shares zS + zC = z of the polynomial, and one OT chosen by [zS < p/4] brings
 //!    (z + offset) >> g back into Z_2^32, already masked with r.
 
-use super::material::{ReceiverRots, SenderRots, ones};
+use super::material::{ReceiverRots, SenderRots, blocks, ones, scratch, select, words};
 use super::truncate::Truncation;
 use crate::field::{self, P, P_BITS};
 use crate::model::{Channel, ChannelSecret, Kind};
-use crate::ot::table;
+use crate::ot::{Block, softspoken::RotBatchReceived, table};
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
-use crate::wire::bits::{BitReader, BitWriter};
-use alloc::vec::Vec;
+use crate::wire::words::{FieldReader, FieldWriter};
+use alloc::{vec, vec::Vec};
 
 /// floor(p / 4) + 1: the first value that is not below p/4.
 const QUARTER: u64 = P / 4 + 1;
@@ -61,10 +61,34 @@ pub(crate) fn rots(channel: &Channel) -> usize {
     1 + Form::new(channel).back_bits() as usize
 }
 
-/// Bits per element in both rounds: (server -> client, client -> server).
-pub(crate) fn round_bits(channel: &Channel) -> [(u32, u32); 2] {
+/// Widths of the fields of an element of F_p: its low and its high bits.
+const ELEMENT: [u32; 2] = [32, P_BITS - 32];
+
+/// Widths of the fields of both rounds: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel) -> Vec<(Vec<u32>, Vec<u32>)> {
     let back = Form::new(channel).back_bits();
-    [(1, 2 * P_BITS), (products(channel) as u32 * P_BITS + back, 32 << back)]
+    let products = [&ELEMENT.repeat(products(channel))[..], &[back]].concat();
+    vec![(vec![1], ELEMENT.repeat(2)), (products, vec![32; 1 << back])]
+}
+
+/// Puts elements of F_p, or what encodes some.
+fn put(message: &mut FieldWriter, elements: impl Iterator<Item = u64>, [low, high]: [&mut [u32]; 2]) {
+    for (element, (low, high)) in elements.zip(low.iter_mut().zip(high.iter_mut())) {
+        (*low, *high) = (element as u32, (element >> ELEMENT[0]) as u32);
+    }
+    message.put(low, ELEMENT[0]);
+    message.put(high, ELEMENT[1]);
+}
+
+/// Takes encodings of elements of F_p.
+fn take(message: &mut FieldReader<'_>, [low, high]: [&mut [u32]; 2]) {
+    message.take(ELEMENT[0], low);
+    message.take(ELEMENT[1], high);
+}
+
+/// What [`take`] took of one element.
+fn encoding(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << ELEMENT[0]
 }
 
 /// 1 if x < bound, else 0; both below 2^63.
@@ -94,36 +118,49 @@ pub(crate) struct Client {
     /// wC of the products with C, then, for a cubic, of those with C².
     products: SecretVec<u64>,
     truncation_pads: SecretVec<[u64; 2]>,
-    back_pads: SecretVec<[u32; 4]>,
+    /// For each message of the way back.
+    back_pads: Vec<SecretVec<u32>>,
+    absorbed: usize,
     next: usize,
 }
 
 impl Client {
     /// A group with masks m, fresh masks r of the outputs, shares C and the products' shares wC.
     pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, shares: SecretVec<u64>, products: &[u64]) -> Self {
-        let truncation_pads = SecretVec::new(Vec::with_capacity(masks.len()));
-        let back_pads = SecretVec::new(Vec::with_capacity(masks.len()));
+        let form = Form::new(channel);
         Self {
-            form: Form::new(channel),
+            form,
+            truncation_pads: vec![[0; 2]; masks.len()].into(),
+            back_pads: (0..1 << form.back_bits()).map(|_| words(masks.len())).collect(),
             masks,
             outputs,
             shares,
             products: products.to_vec().into(),
-            truncation_pads,
-            back_pads,
+            absorbed: 0,
             next: 0,
         }
     }
 
-    /// Takes the random OTs of the next element.
-    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
-        let [p0, p1, ..] = table::sender_words(rots.take(1));
-        self.truncation_pads.push([p0 & ones(P_BITS), p1 & ones(P_BITS)]);
-        let words = table::sender_words(rots.take(self.form.back_bits() as usize));
-        self.back_pads.push(words.map(|w| w as u32));
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
+        let run = self.absorbed..self.absorbed + elements;
+        self.absorbed = run.end;
+        let mut rots = SenderRots::new(keys, elements);
+        for (pads, keys) in self.truncation_pads[run.clone()].iter_mut().zip(rots.take()) {
+            *pads = keys.map(|key| key as u64 & ones(P_BITS));
+        }
+        let first = rots.take();
+        let second = if self.form.secret_sign { rots.take() } else { &[] };
+        for (index, (element, &first)) in run.zip(first).enumerate() {
+            let words = match second.get(index) {
+                Some(&second) => table::sender_words(&[first, second]),
+                None => table::sender_words(&[first]),
+            };
+            self.back_pads.iter_mut().zip(words).for_each(|(pads, word)| pads[element] = word as u32);
+        }
     }
 
-    pub(crate) fn round(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
+    pub(crate) fn round(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         match self.next {
             0 => self.enter(request, reply),
             _ => self.leave(request, reply),
@@ -132,43 +169,66 @@ impl Client {
     }
 
     /// Truncation into F_p: messages C + the client's part of T.
-    fn enter(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        for (index, &mask) in self.masks.iter().enumerate() {
-            let flip = request.take(1) as usize;
+    fn enter(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
+        let mut arrays = scratch::<3>(self.masks.len());
+        for block in blocks(self.masks.len()) {
+            let [flips, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            request.take(1, flips);
             for choice in 0..2 {
-                let part = field::from_i64(self.form.truncation.client_part(mask, choice as u32));
-                let message = field::add(part, self.shares[index]);
-                reply.put(message ^ self.truncation_pads[index][choice ^ flip], P_BITS);
+                let elements = self.masks[block.clone()].iter().zip(&self.shares[block.clone()]);
+                let elements = elements.zip(&self.truncation_pads[block.clone()]).zip(flips.iter());
+                let messages = elements.map(|(((&mask, &share), pads), &flip)| {
+                    let part = field::from_near(self.form.truncation.client_part(mask, choice));
+                    let differ = u64::from(flip ^ choice).wrapping_neg() & (pads[0] ^ pads[1]);
+                    field::add(part, share) ^ pads[0] ^ differ
+                });
+                put(reply, messages, [low, high]);
             }
         }
     }
 
     /// The client's share of z, and the messages of the way back.
-    fn leave(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        let count = self.masks.len();
-        let g = self.form.back_shift;
-        for index in 0..count {
-            let c = self.shares[index];
-            let square = field::mul(c, c);
-            let difference = reduced(request.take(P_BITS));
-            let mut z = field::add(field::mul(difference, c), self.products[index]);
+    fn leave(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
+        let (count, g, bits) = (self.masks.len(), self.form.back_shift, self.form.back_bits());
+        let mut arrays = scratch::<6>(count);
+        let mut z: SecretVec<u64> = vec![0; count.min(super::material::BLOCK)].into();
+        for block in blocks(count) {
+            let z = &mut z[..block.len()];
+            let [low, high, low_2, high_2, flips, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            take(request, [low, high]);
+            let differences = low.iter().zip(high.iter()).map(|(&low, &high)| reduced(encoding(low, high)));
+            let elements = differences.zip(&self.shares[block.clone()]).zip(&self.products[block.clone()]);
             if self.form.cubic {
-                let difference = reduced(request.take(P_BITS));
-                z = field::add(z, field::add(field::mul(difference, square), self.products[count + index]));
-                z = field::sub(z, field::mul(square, c));
+                take(request, [low_2, high_2]);
+                let products = &self.products[count + block.start..count + block.end];
+                let differences = low_2.iter().zip(high_2.iter()).map(|(&low, &high)| reduced(encoding(low, high)));
+                for (z, (((d, &c), &w), (d_2, &w_2))) in z.iter_mut().zip(elements.zip(differences.zip(products))) {
+                    let square = field::mul(c, c);
+                    let linear = field::add(field::mul(d, c), w);
+                    *z = field::add(linear, field::add(field::mul(field::sub(d_2, c), square), w_2));
+                }
             } else {
-                z = field::add(z, square);
+                // d·C + C².
+                for (z, ((d, &c), &w)) in z.iter_mut().zip(elements) {
+                    *z = field::add(field::mul(field::add(d, c), c), w);
+                }
             }
-            let z = field::add(z, self.form.offset() + ones(g));
-            let bits = self.form.back_bits();
-            let flip = request.take(bits) as usize;
-            for choice in 0..1usize << bits {
-                // The shares' sum wraps exactly unless zS < p/4 (the choice's bit 0) and zC < p/2.
-                let wraps = (1 ^ (choice as u64 & 1 & below(z, HALF))).wrapping_neg();
-                let back = (z >> g).wrapping_sub(wraps & (P >> g)) as u32;
-                let signed = if choice >> 1 == 1 { back.wrapping_neg() } else { back };
-                let message = signed.wrapping_add(self.outputs[index]);
-                reply.put((message ^ self.back_pads[index][choice ^ flip]).into(), 32);
+            z.iter_mut().for_each(|z| *z = field::add(*z, self.form.offset() + ones(g)));
+            request.take(bits, flips);
+            for choice in 0..1 << bits {
+                let elements = z.iter().zip(&self.outputs[block.clone()]).zip(flips.iter()).enumerate();
+                for (message, (index, ((&z, &output), &flip))) in message.iter_mut().zip(elements) {
+                    // The shares' sum wraps exactly unless zS < p/4 (the choice's bit 0) and zC < p/2.
+                    let wraps = (1 ^ (u64::from(choice & 1) & below(z, HALF))).wrapping_neg();
+                    let back = (z >> g).wrapping_sub(wraps & (P >> g)) as u32;
+                    let signed = if choice >> 1 == 1 { back.wrapping_neg() } else { back };
+                    let pads = |pair: usize| [0, 1].map(|i| self.back_pads[2 * pair + i][block.start + index]);
+                    let swapped = |pair: usize| select(flip ^ choice, pads(pair));
+                    let pad =
+                        if bits == 1 { swapped(0) } else { select((flip ^ choice) >> 1, [swapped(0), swapped(1)]) };
+                    *message = signed.wrapping_add(output) ^ pad;
+                }
+                reply.put(message, 32);
             }
         }
     }
@@ -187,43 +247,59 @@ pub(crate) struct Server {
     secrets: SecretVec<(u64, u32, u8)>,
     /// u and wS of the products with C, then, for a cubic, of those with C².
     products: SecretVec<[u64; 2]>,
-    truncation_choices: SecretVec<u8>,
+    /// The truncation's choice, and from bit 1 on those of the way back.
+    choices: SecretVec<u32>,
     truncation_pads: SecretVec<u64>,
-    back_choices: SecretVec<u8>,
     back_pads: SecretVec<u32>,
     masked: Masked,
     /// After round 1, S; from round 2's request on, zS.
     shares: SecretVec<u64>,
+    absorbed: usize,
     next: usize,
 }
 
 impl Server {
-    /// A group whose element i has the secrets `secrets[i]`, with the products' (u, wS).
-    pub(crate) fn new(channel: &Channel, secrets: impl Iterator<Item = ChannelSecret>, products: &[[u64; 2]]) -> Self {
+    /// A group of channels of `plane` elements each, of which these are the secrets, with the products' (u, wS).
+    pub(crate) fn new(
+        channel: &Channel,
+        secrets: impl Iterator<Item = ChannelSecret>,
+        plane: usize,
+        products: &[[u64; 2]],
+    ) -> Self {
         let count = products.len() / self::products(channel);
         let secrets = secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative)));
         Self {
             form: Form::new(channel),
-            secrets: collect(count, secrets),
+            secrets: collect(count, secrets.flat_map(|secret| core::iter::repeat_n(secret, plane))),
             products: products.to_vec().into(),
-            truncation_choices: SecretVec::new(Vec::with_capacity(count)),
-            truncation_pads: SecretVec::new(Vec::with_capacity(count)),
-            back_choices: SecretVec::new(Vec::with_capacity(count)),
-            back_pads: SecretVec::new(Vec::with_capacity(count)),
+            choices: words(count),
+            truncation_pads: vec![0; count].into(),
+            back_pads: words(count),
             masked: SecretVec::default(),
-            shares: SecretVec::new(Vec::with_capacity(count)),
+            shares: vec![0; count].into(),
+            absorbed: 0,
             next: 0,
         }
     }
 
-    /// Takes the random OTs of the next element.
-    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
-        let (choice, keys) = rots.take(1);
-        self.truncation_choices.push(choice as u8);
-        self.truncation_pads.push(table::receiver_word(choice, keys) & ones(P_BITS));
-        let (choice, keys) = rots.take(self.form.back_bits() as usize);
-        self.back_choices.push(choice as u8);
-        self.back_pads.push(table::receiver_word(choice, keys) as u32);
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
+        let run = self.absorbed..self.absorbed + elements;
+        self.absorbed = run.end;
+        let mut rots = ReceiverRots::new(batch, elements);
+        let choices = &mut self.choices[run.clone()];
+        let keys = rots.take(0, choices);
+        self.truncation_pads[run.clone()].iter_mut().zip(keys).for_each(|(pad, key)| *pad = *key as u64 & ones(P_BITS));
+        let first = rots.take(1, choices);
+        let second = if self.form.secret_sign { rots.take(2, choices) } else { &[] };
+        for (index, (pad, (&first, &choices))) in
+            self.back_pads[run].iter_mut().zip(first.iter().zip(&*choices)).enumerate()
+        {
+            *pad = match second.get(index) {
+                Some(&second) => table::receiver_word(choices >> 1, &[first, second]),
+                None => table::receiver_word(choices >> 1, &[first]),
+            } as u32;
+        }
     }
 
     /// Starts with the words y + m.
@@ -231,11 +307,17 @@ impl Server {
         self.masked = masked;
     }
 
-    pub(crate) fn request(&mut self, request: &mut BitWriter) {
+    pub(crate) fn request(&mut self, request: &mut FieldWriter) {
         match self.next {
             0 => {
-                for (&masked, &choice) in self.masked.iter().zip(self.truncation_choices.iter()) {
-                    request.put((self.form.truncation.choice(masked) ^ u32::from(choice)).into(), 1);
+                let [mut flips] = scratch(self.masked.len());
+                for block in blocks(self.masked.len()) {
+                    let flips = &mut flips[..block.len()];
+                    let elements = self.masked[block.clone()].iter().zip(&self.choices[block]);
+                    for (flip, (&masked, &choices)) in flips.iter_mut().zip(elements) {
+                        *flip = self.form.truncation.choice(masked) ^ choices;
+                    }
+                    request.put(flips, 1);
                 }
             }
             _ => self.request_products(request),
@@ -243,7 +325,7 @@ impl Server {
     }
 
     /// After the second round, the words z / 2^g + γ + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<Masked> {
+    pub(crate) fn reply(&mut self, reply: &mut FieldReader<'_>) -> Option<Masked> {
         self.next += 1;
         match self.next {
             1 => {
@@ -254,61 +336,100 @@ impl Server {
         }
     }
 
-    fn receive_shares(&mut self, reply: &mut BitReader<'_>) {
-        for (&masked, &pad) in self.masked.iter().zip(self.truncation_pads.iter()) {
-            let messages = [reply.take(P_BITS), reply.take(P_BITS)];
-            let choice = u64::from(self.form.truncation.choice(masked)).wrapping_neg();
-            let chosen = messages[0] ^ (choice & (messages[0] ^ messages[1]));
-            let part = field::from_i64(self.form.truncation.server_part(masked));
-            self.shares.push(field::add(reduced(chosen ^ pad), part));
+    fn receive_shares(&mut self, reply: &mut FieldReader<'_>) {
+        let truncation = self.form.truncation;
+        let mut arrays = scratch::<4>(self.masked.len());
+        for block in blocks(self.masked.len()) {
+            let [low_0, high_0, low_1, high_1] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            take(reply, [low_0, high_0]);
+            take(reply, [low_1, high_1]);
+            let messages = low_0.iter().zip(low_1.iter()).zip(high_0.iter().zip(high_1.iter()));
+            let elements = self.masked[block.clone()].iter().zip(&self.truncation_pads[block.clone()]).zip(messages);
+            for (share, ((&masked, &pad), ((&low_0, &low_1), (&high_0, &high_1)))) in
+                self.shares[block].iter_mut().zip(elements)
+            {
+                let choice = truncation.choice(masked);
+                let chosen = encoding(select(choice, [low_0, low_1]), select(choice, [high_0, high_1]));
+                let part = field::from_near(truncation.server_part(masked));
+                *share = field::add(reduced(chosen ^ pad), part);
+            }
         }
     }
 
     /// Sends (multiplier - u) of each product and the choice bits of the way back; keeps zS.
-    fn request_products(&mut self, request: &mut BitWriter) {
+    fn request_products(&mut self, request: &mut FieldWriter) {
         let count = self.shares.len();
-        for (index, slot) in self.shares.iter_mut().enumerate() {
-            let s = *slot;
-            let square = field::mul(s, s);
-            let (lambda, _, negative) = self.secrets[index];
-            let [u, w] = self.products[index];
+        let mut arrays = scratch::<3>(count);
+        for block in blocks(count) {
+            let [low, high, flips] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let shares = &mut self.shares[block.clone()];
+            let (secrets, products) = (&self.secrets[block.clone()], &self.products[block.clone()]);
             if self.form.cubic {
                 // v³ + λv = S³ + λS - (3S² + λ)·C + 3S·C² - C³.
-                let [u2, w2] = self.products[count + index];
-                let first = field::sub(0, field::add(field::mul(3, square), lambda));
-                let second = field::mul(3, s);
-                request.put(field::sub(first, u), P_BITS);
-                request.put(field::sub(second, u2), P_BITS);
-                *slot = field::add(field::mul(s, field::add(square, lambda)), field::add(w, w2));
+                let second = &self.products[count + block.start..count + block.end];
+                let multipliers = shares.iter().zip(secrets).zip(products).map(|((&s, &(lambda, ..)), &[u, _])| {
+                    field::sub(field::sub(0, field::add(triple(field::mul(s, s)), lambda)), u)
+                });
+                put(request, multipliers, [low, high]);
+                let multipliers = shares.iter().zip(second).map(|(&s, &[u, _])| field::sub(triple(s), u));
+                put(request, multipliers, [low, high]);
+                let elements = secrets.iter().zip(products.iter().zip(second));
+                for (share, (&(lambda, ..), (&[_, w], &[_, w_2]))) in shares.iter_mut().zip(elements) {
+                    let square = field::mul(*share, *share);
+                    *share = field::add(field::mul(*share, field::add(square, lambda)), field::add(w, w_2));
+                }
             } else {
                 // v² = S² - 2S·C + C².
-                request.put(field::sub(field::sub(0, field::add(s, s)), u), P_BITS);
-                *slot = field::add(square, w);
+                let multipliers = shares.iter().zip(products);
+                let multipliers = multipliers.map(|(&s, &[u, _])| field::sub(field::sub(0, field::add(s, s)), u));
+                put(request, multipliers, [low, high]);
+                shares
+                    .iter_mut()
+                    .zip(products)
+                    .for_each(|(share, &[_, w])| *share = field::add(field::mul(*share, *share), w));
             }
-            let choice = below(*slot, QUARTER) | u64::from(negative) << 1;
-            let bits = self.form.back_bits();
-            request.put((choice ^ u64::from(self.back_choices[index])) & ones(bits), bits);
+            let elements = shares.iter().zip(secrets).zip(&self.choices[block]);
+            for (flip, ((&share, &(.., negative)), &choices)) in flips.iter_mut().zip(elements) {
+                *flip = back_choice(share, negative) ^ choices >> 1;
+            }
+            request.put(flips, self.form.back_bits());
         }
     }
 
-    fn receive_words(&mut self, reply: &mut BitReader<'_>) -> Masked {
-        let g = self.form.back_shift;
+    fn receive_words(&mut self, reply: &mut FieldReader<'_>) -> Masked {
+        let (g, offset) = (self.form.back_shift, (self.form.offset() >> self.form.back_shift) as u32);
         let mut out = core::mem::take(&mut self.masked);
-        for (index, word) in out.iter_mut().enumerate() {
-            let z = self.shares[index];
-            let (_, gamma, negative) = self.secrets[index];
-            let mut chosen = 0;
-            let choice = below(z, QUARTER) | u64::from(negative) << 1;
-            for entry in 0..1u64 << self.form.back_bits() {
+        let mut arrays = scratch::<2>(out.len());
+        for block in blocks(out.len()) {
+            let [chosen, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (shares, secrets) = (&self.shares[block.clone()], &self.secrets[block.clone()]);
+            chosen.copy_from_slice(&self.back_pads[block.clone()]);
+            for entry in 0..1 << self.form.back_bits() {
                 // All entries are read; the mask keeps the chosen one.
-                let keep = below(entry ^ choice, 1).wrapping_neg() as u32;
-                chosen |= keep & reply.take(32) as u32;
+                reply.take(32, message);
+                let elements = message.iter().zip(shares).zip(secrets);
+                for (chosen, ((&message, &share), &(.., negative))) in chosen.iter_mut().zip(elements) {
+                    let differ = back_choice(share, negative) ^ entry;
+                    *chosen ^= message & below(u64::from(differ), 1).wrapping_neg() as u32;
+                }
             }
-            let own = ((z >> g) as u32).wrapping_sub((self.form.offset() >> g) as u32);
-            let sign = u32::from(negative).wrapping_neg();
-            let signed = (own ^ sign).wrapping_sub(sign);
-            *word = (chosen ^ self.back_pads[index]).wrapping_add(signed).wrapping_add(gamma);
+            let elements = chosen.iter().zip(shares).zip(secrets);
+            for (word, ((&chosen, &z), &(_, gamma, negative))) in out[block].iter_mut().zip(elements) {
+                let own = ((z >> g) as u32).wrapping_sub(offset);
+                let sign = u32::from(negative).wrapping_neg();
+                *word = chosen.wrapping_add((own ^ sign).wrapping_sub(sign)).wrapping_add(gamma);
+            }
         }
         out
     }
+}
+
+/// 3 · x.
+fn triple(x: u64) -> u64 {
+    field::add(field::add(x, x), x)
+}
+
+/// The server's choice on the way back: [zS < p/4], and above it the sign.
+fn back_choice(share: u64, negative: u8) -> u32 {
+    below(share, QUARTER) as u32 | u32::from(negative) << 1
 }

@@ -6,7 +6,7 @@ use crate::field::{self, P};
 use crate::model::{Activation, Channel, ChannelSecret, Kind, Shape};
 use crate::ot::ideal;
 use crate::prg::{Prg, Seed};
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -68,16 +68,16 @@ fn run_recorded(
     for round in 0..rounds {
         let bits = groups.iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(d, u), (down, up)| (d + down, u + up));
-        let mut request = BitWriter::default();
+        let mut request = FieldWriter::default();
         server.request(&groups, round, &mut request);
         let request = request.finish();
         assert_eq!(request.len() as u64, down.div_ceil(8), "request of round {round}");
-        let (mut reader, mut reply) = (BitReader::new(&request), BitWriter::default());
+        let (mut reader, mut reply) = (FieldReader::new(&request), FieldWriter::default());
         client.round(&groups, round, &mut reader, &mut reply);
         reader.finish().unwrap();
         let reply = reply.finish();
         assert_eq!(reply.len() as u64, up.div_ceil(8), "reply of round {round}");
-        let mut reader = BitReader::new(&reply);
+        let mut reader = FieldReader::new(&reply);
         server.reply(&groups, round, &mut reader);
         reader.finish().unwrap();
         messages.extend(request.into_iter().chain(reply));
@@ -86,6 +86,82 @@ fn run_recorded(
     let plain: Vec<i64> =
         out.iter().zip(mine.outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
     (plain.chunks(plane).map(<[i64]>::to_vec).collect(), messages)
+}
+
+/// Prints what an element costs either party, without OT extension.
+#[test]
+#[ignore = "a measurement: cargo test --release -- --ignored --nocapture speed"]
+fn speed_of_activations() {
+    extern crate std;
+    use std::{print, println, time::Instant};
+    const RUNS: usize = 7;
+    let square = |secret_sign| Kind::Square { secret_sign };
+    for (kind, b, f, g) in [
+        (Kind::Relu, 24, 8, 0),
+        (Kind::Relu, 20, 8, 0),
+        (Kind::Relu, 16, 0, 0),
+        (Kind::Relu, 28, 8, 0),
+        (Kind::Linear, 24, 8, 0),
+        (square(false), 20, 6, 14),
+        (square(true), 20, 6, 14),
+        (Kind::Cubic, 20, 10, 18),
+    ] {
+        let activation = single(kind, b, f, g);
+        let shape = Shape { channels: 1, height: 128, width: 128 };
+        let groups = groups(&activation.channels, shape);
+        let (group, elements) = (&groups[0], shape.elements());
+        let mut prg = Prg::new(&Seed::from_bytes([1; 32]));
+        let signs = elements * group.client_rots();
+        let sign_words: Vec<u32> = (0..signs as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+        let (choices, pairs) = (vec![1; signs], sign_words.iter().map(|&w| [w, !w]).collect::<Vec<_>>());
+        let products = vec![12345; elements * group.products()];
+        let both = vec![[1, 2]; elements * group.products()];
+        let masked: Vec<u32> = (0..elements as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+        let (sent, received) = ideal::deal(&mut prg, 2048 * group.server_rots());
+        let rounds = group.round_bits().len();
+        let mut best = vec![f64::MAX; 6 + 3 * rounds];
+        for _ in 0..RUNS {
+            let mut times = vec![];
+            let mut clock = Instant::now();
+            let mut lap = || {
+                times.push(clock.elapsed().as_secs_f64());
+                clock = Instant::now();
+            };
+            let mine = ClientSecrets::draw(&groups, elements, &mut prg);
+            lap();
+            let masks = (&masked[..], &mine.outputs[..]);
+            let mut client = ClientLayer::new(&groups, &mine, masks, (&choices, &sign_words), &products, &mut prg);
+            lap();
+            (0..elements / 2048).for_each(|_| client.absorb(0, 2048, &sent));
+            lap();
+            let mut server = ServerLayer::new(&groups, &[ChannelSecret::default()], &pairs, &both);
+            lap();
+            (0..elements / 2048).for_each(|_| server.absorb(0, 2048, &received));
+            lap();
+            server.start(&groups, &[ChannelSecret::default()], &masked);
+            lap();
+            for round in 0..rounds {
+                let mut request = FieldWriter::with_capacity(elements * 8);
+                server.request(&groups, round, &mut request);
+                let request = request.finish();
+                lap();
+                let (mut reader, mut reply) = (FieldReader::new(&request), FieldWriter::with_capacity(elements * 64));
+                client.round(&groups, round, &mut reader, &mut reply);
+                let reply = reply.finish();
+                lap();
+                server.reply(&groups, round, &mut FieldReader::new(&reply));
+                lap();
+            }
+            best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
+        }
+        let per = |seconds: f64| seconds * 1e9 / elements as f64;
+        print!("{kind:?} {b} - {f}: draw {:.1}, client {:.1} + {:.1}", per(best[0]), per(best[1]), per(best[2]));
+        print!(", server {:.1} + {:.1}; start {:.1}", per(best[3]), per(best[4]), per(best[5]));
+        let online = best[6..].chunks(3);
+        let (client, server) = online.clone().fold((0.0, best[5]), |(c, s), t| (c + t[1], s + t[0] + t[2]));
+        online.for_each(|t| print!(" [{:.1} {:.1} {:.1}]", per(t[0]), per(t[1]), per(t[2])));
+        println!(" online: client {:.1}, server {:.1} ns per element", per(client), per(server));
+    }
 }
 
 /// Both roundings of y / 2^f.
@@ -170,7 +246,7 @@ fn relu_exhaustively_over_small_widths() {
     exhaustive(Kind::Relu, 2..=9, ChannelSecret::default());
 }
 
-/// Both parties' messages at each width up to 16, hashed: peers built before wider ones existed send and expect these.
+/// Both parties' messages at each width up to 16, hashed: where these change, the version of the protocol does.
 #[test]
 fn relu_messages_up_to_sixteen_bits_stay_as_they_are() {
     let mut prg = Prg::new(&Seed::from_bytes([8; 32]));
@@ -184,7 +260,7 @@ fn relu_messages_up_to_sixteen_bits_stay_as_they_are() {
         }
     }
     let digest: [u8; 32] = hash.finalize().into();
-    assert_eq!(digest[..8], [216, 226, 52, 101, 91, 208, 67, 169]);
+    assert_eq!(digest[..8], [113, 223, 34, 48, 107, 231, 77, 153]);
 }
 
 /// Values and masks of which every digit is, in some pair, below, equal to and above the other's, with carries from each
@@ -240,8 +316,9 @@ fn cost_of_a_relu() {
         (26, 39, &[(26, 2 + 288), (9, 64), (3, 8), (33, 64)]),
     ];
     for (w, rots, rounds) in costs {
-        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, Shape { channels: 1, height: 1, width: 1 })[0];
+        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, Shape { channels: 1, height: 1, width: 512 })[0];
         assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
+        let rounds: Vec<_> = rounds.iter().map(|&(down, up)| (512 * down, 512 * up)).collect();
         assert_eq!(group.round_bits(), rounds, "w = {w}");
     }
 }

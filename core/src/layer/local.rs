@@ -1,8 +1,10 @@
 //! Local operators: the linear maps that both parties apply to what they hold.
 
 use crate::model::{Op, Pool, Shape, Sum, Window};
-use crate::prg::{SecretVec, collect};
-use alloc::vec;
+use crate::prg::SecretVec;
+use crate::simd::words::products::add_multiple;
+use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
 /// Applies a local operator to tensors of a shape each; none if the operator is not local.
 ///
@@ -16,7 +18,11 @@ pub(crate) fn local(op: &Op, inputs: &[(Shape, &[u32])], output: Shape) -> Optio
             let range = channels.range();
             Some(x[range.start * shape.plane()..range.end * shape.plane()].to_vec().into())
         }
-        Op::Concat => Some(collect(output.elements(), inputs.iter().flat_map(|(_, x)| x.iter().copied()))),
+        Op::Concat => {
+            let mut out = SecretVec::new(Vec::with_capacity(output.elements()));
+            inputs.iter().for_each(|(_, x)| out.extend_from_slice(x));
+            Some(out)
+        }
         Op::Flatten => Some(x.to_vec().into()),
         Op::Sum(weights) => Some(sum(weights, inputs, output)),
         Op::Convolution(_) | Op::Activation(_) | Op::Max(_) => None,
@@ -32,14 +38,13 @@ fn sum_pool(pool: &Pool, (input, x): (Shape, &[u32]), output: Shape) -> SecretVe
         let end = (first + pool.kernel[axis] as usize).saturating_sub(pool.padding[axis] as usize);
         first.saturating_sub(pool.padding[axis] as usize)..end.min(size as usize)
     };
+    let windows: Vec<Range<usize>> = (0..output.width as usize).map(|j| inside(j, 1, input.width)).collect();
+    let neighbours = neighbours(&windows);
     let mut out: SecretVec<u32> = vec![0; output.elements()].into();
     for (image, plane) in x.chunks_exact(input.plane()).zip(out.chunks_exact_mut(output.plane())) {
         for (i, line) in plane.chunks_exact_mut(output.width as usize).enumerate() {
             for row in inside(i, 0, input.height) {
-                for (j, target) in line.iter_mut().enumerate() {
-                    let window = &image[row * columns..][inside(j, 1, input.width)];
-                    *target = window.iter().fold(*target, |sum, &v| sum.wrapping_add(v));
-                }
+                add_windows(&image[row * columns..][..columns], &windows, neighbours.clone(), line);
             }
             for (target, &weight) in line.iter_mut().zip(&column_weights) {
                 *target = target.wrapping_mul(weight).wrapping_mul(row_weights[i]);
@@ -49,18 +54,64 @@ fn sum_pool(pool: &Pool, (input, x): (Shape, &[u32]), output: Shape) -> SecretVe
     out
 }
 
+/// The longest run of windows after those that the border cuts short, all of one size and at one distance, if there are several.
+fn neighbours(windows: &[Range<usize>]) -> Range<usize> {
+    let size = windows.iter().map(Range::len).max().unwrap_or(0);
+    let first = windows.iter().position(|window| window.len() == size).unwrap_or(0);
+    let step = |i: usize| windows[i + 1].start.wrapping_sub(windows[i].start);
+    let alike = |&i: &usize| windows[i + 1].len() == size && step(i) == step(first) && step(i) > 0;
+    first..first + 1 + (first..windows.len().saturating_sub(1)).take_while(alike).count()
+}
+
+/// Adds to each sum the words of its window.
+fn add_windows(words: &[u32], windows: &[Range<usize>], neighbours: Range<usize>, sums: &mut [u32]) {
+    let alike = &windows[neighbours.clone()];
+    let [first, second, ..] = alike else {
+        return add_each(words, windows, sums);
+    };
+    add_each(words, &windows[..neighbours.start], &mut sums[..neighbours.start]);
+    add_each(words, &windows[neighbours.end..], &mut sums[neighbours.end..]);
+    // One word of each window after another, so that neighbours are summed up side by side.
+    let (stride, sums) = (second.start - first.start, &mut sums[neighbours]);
+    for word in first.clone() {
+        match stride {
+            1 => add_multiple(&words[word..], 1, sums),
+            _ => {
+                for (sum, &word) in sums.iter_mut().zip(words[word..].iter().step_by(stride)) {
+                    *sum = sum.wrapping_add(word);
+                }
+            }
+        }
+    }
+}
+
+/// Adds to each sum the words of its window, one window after another.
+fn add_each(words: &[u32], windows: &[Range<usize>], sums: &mut [u32]) {
+    for (sum, window) in sums.iter_mut().zip(windows) {
+        *sum = words[window.clone()].iter().fold(*sum, |sum, &word| sum.wrapping_add(word));
+    }
+}
+
 fn pick(window: &Window, (input, x): (Shape, &[u32]), output: Shape) -> SecretVec<u32> {
-    let planes = x.chunks_exact(input.plane());
-    let elements = planes.flat_map(|image| {
-        window.places(0, input.height).flat_map(move |row| {
-            let columns = window.places(1, input.width);
-            columns.map(move |column| match (row, column) {
-                (Some(row), Some(column)) => image[row * input.width as usize + column],
-                _ => 0,
-            })
-        })
-    });
-    collect(output.elements(), elements)
+    let columns: Vec<Option<usize>> = window.places(1, input.width).collect();
+    // The first places in a row that neighbours in the image fill.
+    let first = columns.iter().position(Option::is_some).unwrap_or(columns.len());
+    let start = columns.get(first).copied().flatten().unwrap_or(0);
+    let count = columns[first..].iter().zip(start..).take_while(|&(column, next)| *column == Some(next)).count();
+    let mut out = SecretVec::new(Vec::with_capacity(output.elements()));
+    for image in x.chunks_exact(input.plane()) {
+        for row in window.places(0, input.height) {
+            let Some(row) = row else {
+                out.extend(core::iter::repeat_n(0, columns.len()));
+                continue;
+            };
+            let line = &image[row * input.width as usize..][..input.width as usize];
+            out.extend(core::iter::repeat_n(0, first));
+            out.extend_from_slice(&line[start..start + count]);
+            out.extend(columns[first + count..].iter().map(|column| column.map_or(0, |column| line[column])));
+        }
+    }
+    out
 }
 
 fn sum(weights: &Sum, inputs: &[(Shape, &[u32])], output: Shape) -> SecretVec<u32> {
@@ -68,9 +119,7 @@ fn sum(weights: &Sum, inputs: &[(Shape, &[u32])], output: Shape) -> SecretVec<u3
     for (multipliers, (_, x)) in weights.multipliers.iter().zip(inputs) {
         let planes = out.chunks_exact_mut(output.plane()).zip(x.chunks_exact(output.plane()));
         for ((plane, x), &multiplier) in planes.zip(multipliers) {
-            for (target, &v) in plane.iter_mut().zip(x) {
-                *target = target.wrapping_add(v.wrapping_mul(multiplier as u32));
-            }
+            add_multiple(x, multiplier as u32, plane);
         }
     }
     out

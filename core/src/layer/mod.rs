@@ -2,6 +2,7 @@
 
 mod convolve;
 mod local;
+mod planes;
 
 pub(crate) use convolve::convolve;
 pub(crate) use local::local;

@@ -6,9 +6,11 @@
 //! hashes under one key succeeds with probability in the order of p·q / 2^128, so π is AES-128 under a key of the
 //! session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
 
-use super::{Block, Bytes, Context, Label, encrypt, first_half, xor_into};
+use super::{Block, Bytes, Context, Label, encrypt_with, first_half};
 use aes::Aes128Enc;
-use aes::cipher::KeyInit;
+use aes::cipher::common::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
 use zeroize::{Zeroize, Zeroizing};
 
 /// OTs hashed under one AES key, as a power of two.
@@ -18,9 +20,18 @@ const EPOCH_BITS: u32 = 20;
 /// twice.
 const BATCH: usize = 128;
 
+/// What a hash's AES keys are bound to beside the session: each purpose has a tweak counter of its own.
+#[derive(Clone, Copy)]
+enum Purpose {
+    SoftSpoken,
+    /// The silent extension with the set of this number.
+    Silent(u8),
+}
+
 /// The hash of one direction of a session. Both parties hold one; its AES keys are known to both.
 pub(super) struct Hasher {
     context: Context,
+    purpose: Purpose,
     epoch: u64,
     cipher: Aes128Enc,
     /// π(x) and what follows from it. Secret; kept here so that it is wiped once, not after every batch.
@@ -29,11 +40,22 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
+    /// For the SoftSpoken extension.
     pub(super) fn new(context: &Context) -> Self {
+        Self::for_purpose(context, Purpose::SoftSpoken)
+    }
+
+    /// For the silent extension.
+    pub(super) fn for_silent(context: &Context, set: u8) -> Self {
+        Self::for_purpose(context, Purpose::Silent(set))
+    }
+
+    fn for_purpose(context: &Context, purpose: Purpose) -> Self {
         Self {
             context: *context,
+            purpose,
             epoch: 0,
-            cipher: epoch_cipher(context, 0),
+            cipher: epoch_cipher(context, purpose, 0),
             inner: [[0; 16]; BATCH],
             outer: [[0; 16]; BATCH],
         }
@@ -47,7 +69,7 @@ impl Hasher {
             let epoch = tweak >> EPOCH_BITS;
             if epoch != self.epoch {
                 self.epoch = epoch;
-                self.cipher = epoch_cipher(&self.context, epoch);
+                self.cipher = epoch_cipher(&self.context, self.purpose, epoch);
             }
             let left_in_epoch = (1 << EPOCH_BITS) - (tweak & ((1 << EPOCH_BITS) - 1));
             let count = rest.len().min(BATCH).min(usize::try_from(left_in_epoch).unwrap_or(BATCH));
@@ -58,23 +80,57 @@ impl Hasher {
         }
     }
 
+    /// Both keys of the OTs with the rows `rows` of the sender: H(q_n, first + n) and H(q_n ⊕ Δ, first + n). Leaves in
+    /// `rows` the second ones.
+    pub(super) fn hash_pairs(&mut self, first: u64, delta: Block, rows: &mut [Block], keys: &mut [[Block; 2]]) {
+        for (keys, row) in keys.iter_mut().zip(rows.iter_mut()) {
+            keys[1] = *row ^ delta;
+        }
+        self.hash(first, rows);
+        for (keys, row) in keys.iter_mut().zip(rows.iter_mut()) {
+            keys[0] = *row;
+            *row = keys[1];
+        }
+        self.hash(first, rows);
+        for (keys, row) in keys.iter_mut().zip(rows.iter()) {
+            keys[1] = *row;
+        }
+    }
+
     /// At most `BATCH` values, all in the present epoch.
     fn hash_batch(&mut self, first: u64, values: &mut [Block]) {
         let (inner, outer) = (&mut self.inner[..values.len()], &mut self.outer[..values.len()]);
+        self.cipher.encrypt_with_backend(Tmmo { first, values, inner, outer });
+    }
+}
+
+/// One batch. As a closure of the cipher's back end, the loops are compiled for the instruction set that the back end
+/// uses.
+struct Tmmo<'a> {
+    first: u64,
+    values: &'a mut [Block],
+    inner: &'a mut [Bytes],
+    outer: &'a mut [Bytes],
+}
+
+impl BlockSizeUser for Tmmo<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for Tmmo<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let Self { first, values, inner, outer } = self;
         for (inner, value) in inner.iter_mut().zip(values.iter()) {
             *inner = value.to_le_bytes();
         }
-        encrypt(&self.cipher, inner);
+        encrypt_with(backend, inner);
         for ((outer, inner), tweak) in outer.iter_mut().zip(inner.iter()).zip(first..) {
-            *outer = *inner;
-            for (byte, tweak) in outer.iter_mut().zip(tweak.to_le_bytes()) {
-                *byte ^= tweak;
-            }
+            *outer = (u128::from_le_bytes(*inner) ^ u128::from(tweak)).to_le_bytes();
         }
-        encrypt(&self.cipher, outer);
-        xor_into(outer, inner);
-        for (value, outer) in values.iter_mut().zip(outer.iter()) {
-            *value = Block::from_le_bytes(*outer);
+        encrypt_with(backend, outer);
+        for ((value, outer), inner) in values.iter_mut().zip(outer.iter()).zip(inner.iter()) {
+            *value = Block::from_le_bytes(*outer) ^ Block::from_le_bytes(*inner);
         }
     }
 }
@@ -86,8 +142,13 @@ impl Drop for Hasher {
     }
 }
 
-fn epoch_cipher(context: &Context, epoch: u64) -> Aes128Enc {
-    let key = Zeroizing::new(first_half(&context.digest(Label::HashKey, &[&epoch.to_le_bytes()])));
+fn epoch_cipher(context: &Context, purpose: Purpose, epoch: u64) -> Aes128Enc {
+    let epoch = epoch.to_le_bytes();
+    let digest = match purpose {
+        Purpose::SoftSpoken => context.digest(Label::HashKey, &[&epoch]),
+        Purpose::Silent(set) => context.digest(Label::SilentHash, &[&[set], &epoch]),
+    };
+    let key = Zeroizing::new(first_half(&digest));
     Aes128Enc::new((&*key).into())
 }
 
@@ -144,6 +205,11 @@ mod tests {
             Context { server_nonce: [8; 32], ..context },
         ] {
             assert_ne!(reference, hash_one(&other, 1, 0), "{other:?}");
+        }
+        for set in [1, 2] {
+            let mut value = [1];
+            Hasher::for_silent(&context, set).hash(0, &mut value);
+            assert_ne!(reference, value[0]);
         }
         // Same low tweak bits, another epoch: not only the tweak differs but the key.
         let keys: Vec<[u8; 32]> =

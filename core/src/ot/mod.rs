@@ -15,17 +15,22 @@
 //!
 //! The roles of the base OTs are those of the extension turned round: R sends, S chooses with its secret Δ.
 //! Both directions of a session run this once, each with its own [`Direction`] and an independent Δ.
+//!
+//! Instead of step 5, the two can make correlated OTs once and go on with the silent extension ([`silent`]), which takes
+//! a hundredth of the traffic and a Δ whose lowest bit is set.
 
 pub mod base;
 mod hash;
 #[cfg(test)]
 pub(crate) mod ideal;
 mod pprf;
+pub mod silent;
 pub mod softspoken;
 pub mod table;
 mod transpose;
 
-use aes::cipher::{Array, BlockCipherEncrypt};
+use aes::cipher::consts::U16;
+use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
 use sha2::{Digest, Sha256};
 
 /// A key of an OT: 128 bits. Bit i of the wire's byte b is bit 8·b + i of the integer, on every host.
@@ -70,6 +75,12 @@ enum Label {
     TreeKeys = 3,
     /// The session's half of the counter blocks that expand leaves.
     LeafSalt = 4,
+    /// AES keys of the silent extension's hash.
+    SilentHash = 5,
+    /// AES keys from which those of the silent extension's trees come.
+    SilentTrees = 6,
+    /// AES keys that choose the columns of the silent extension's code.
+    SilentColumns = 7,
 }
 
 impl Context {
@@ -112,14 +123,31 @@ fn encrypt_into(cipher: &aes::Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
     debug_assert!(result.is_ok());
 }
 
+/// Encrypts blocks in place within a closure of the cipher's back end.
+#[inline(always)]
+fn encrypt_with<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, blocks: &mut [Bytes]) {
+    let (chunks, tail) = Array::slice_as_chunks_mut(Array::cast_slice_from_core_mut(blocks));
+    for chunk in chunks {
+        backend.encrypt_par_blocks_inplace(chunk);
+    }
+    backend.encrypt_tail_blocks_inplace(tail);
+}
+
 /// XORs `b` into `a`, as far as both reach.
-#[inline]
+#[cfg(test)]
 fn xor_into(a: &mut [Bytes], b: &[Bytes]) {
     for (a, b) in a.iter_mut().zip(b) {
         for (a, b) in a.iter_mut().zip(b) {
             *a ^= b;
         }
     }
+}
+
+/// The block of 16 bytes.
+fn read_block(bytes: &[u8]) -> Block {
+    let mut block = [0; 16];
+    block.copy_from_slice(bytes);
+    Block::from_le_bytes(block)
 }
 
 /// All ones if the low bit of `bit` is set, else zero.

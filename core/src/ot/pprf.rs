@@ -6,7 +6,7 @@
 //! it recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's
 //! keys themselves, so a tree of depth k costs k − 1 corrections.
 
-use super::{BASE_OTS, Block, Bytes, Context, Label, encrypt, mask};
+use super::{BASE_OTS, Block, Bytes, Context, Label, encrypt, mask, read_block};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
@@ -106,13 +106,6 @@ pub(super) fn punctured_tree(expander: &Expander, keys: &[Block], point: u32, co
 
 fn sum(nodes: &[Block]) -> Block {
     nodes.iter().fold(0, |sum, node| sum ^ node)
-}
-
-/// The block of 16 bytes.
-fn read_block(bytes: &[u8]) -> Block {
-    let mut block = [0; 16];
-    block.copy_from_slice(bytes);
-    Block::from_le_bytes(block)
 }
 
 #[cfg(test)]

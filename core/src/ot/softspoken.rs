@@ -272,6 +272,13 @@ fn row_block(row: &[u64; 2]) -> Block {
     u128::from(row[0]) | u128::from(row[1]) << 64
 }
 
+/// Copies the rows of a tile.
+fn copy_rows(tile: &Tile, rows: &mut [Block]) {
+    for (to, row) in rows.iter_mut().zip(tile) {
+        *to = row_block(row);
+    }
+}
+
 /// The receiver of the random OTs: was sender of the base OTs, holds all leaves of all trees.
 pub struct RotReceiver {
     forest: Forest,
@@ -301,16 +308,48 @@ impl RotReceiver {
     /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`].
     pub fn extend(&mut self, count: usize) -> Result<(Vec<u8>, RotBatchReceived)> {
         check_count(count)?;
+        let mut keys = Zeroizing::new(vec![0; count]);
+        let (message, choices) = self.matrix(count, |hasher, tweak, at, rows| {
+            let keys = &mut keys[at..][..GROUP];
+            copy_rows(rows, keys);
+            hasher.hash(tweak, keys);
+        });
+        Ok((message, RotBatchReceived { choices, keys }))
+    }
+
+    /// Makes the next `count` correlated OTs: the message to the sender, as long as for random OTs, and the rows
+    /// t = q ⊕ b·Δ for an odd Δ, with the choices b as their lowest bits.
+    ///
+    /// # Errors
+    /// As [`extend`](Self::extend).
+    pub fn extend_correlated(&mut self, count: usize) -> Result<(Vec<u8>, SecretVec<Block>)> {
+        check_count(count)?;
+        let mut rows = Zeroizing::new(vec![0; count]);
+        let (message, choices) = self.matrix(count, |_, _, at, tile| copy_rows(tile, &mut rows[at..]));
+        for (rows, byte) in rows.chunks_mut(8).zip(choices.iter()) {
+            for (row, bit) in rows.iter_mut().zip(0..) {
+                *row = *row & !1 | Block::from(byte >> bit & 1);
+            }
+        }
+        Ok((message, rows))
+    }
+
+    /// The message, the choices, and for each group the hasher, the tweak and the number in this call of the group's
+    /// first OT, and the rows t.
+    fn matrix(
+        &mut self,
+        count: usize,
+        mut each: impl FnMut(&mut Hasher, u64, usize, &Tile),
+    ) -> (Vec<u8>, SecretVec<u8>) {
         let depth = self.forest.depth;
         let (k, others) = (depth.bits(), depth.trees() - 1);
         let mut message = vec![0; extension_bytes(depth, count)];
         let mut choices = Zeroizing::new(vec![0; count / 8]);
-        let mut keys = Zeroizing::new(vec![0; count]);
         let mut work = Work::new(depth, count / GROUP);
 
-        let outputs = choices.chunks_mut(16 * CHUNK).zip(keys.chunks_mut(GROUP * CHUNK));
-        for ((choices, keys), message) in outputs.zip(message.chunks_mut(16 * CHUNK * others)) {
-            let groups = keys.len() / GROUP;
+        let outputs = choices.chunks_mut(16 * CHUNK).zip(message.chunks_mut(16 * CHUNK * others));
+        for ((choices, message), chunk) in outputs.zip(0..) {
+            let groups = choices.len() / 16;
             let columns = &mut work.columns[..BASE_OTS * groups];
             for (tree, columns) in columns.chunks_exact_mut(k * groups).enumerate() {
                 self.forest.fold(tree, columns, &mut work.scratch);
@@ -328,15 +367,11 @@ impl RotReceiver {
             }
             let (hasher, first) = (&mut self.hasher, self.forest.group);
             for_each_group(columns, &mut work.tiles, |n, rows| {
-                let keys = &mut keys[GROUP * n..][..GROUP];
-                for (key, row) in keys.iter_mut().zip(rows) {
-                    *key = row_block(row);
-                }
-                hasher.hash((first + n as u64) * GROUP as u64, keys);
+                each(hasher, (first + n as u64) * GROUP as u64, (chunk * CHUNK + n) * GROUP, rows);
             });
             self.forest.group += groups as u64;
         }
-        Ok((message, RotBatchReceived { choices, keys }))
+        (message, choices)
     }
 }
 
@@ -381,17 +416,47 @@ impl RotSender {
     /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`]; [`ErrorKind::MalformedMessage`] if the
     /// message has not [`extension_bytes`] bytes. Neither changes the state.
     pub fn extend(&mut self, count: usize, message: &[u8]) -> Result<SecretVec<[Block; 2]>> {
-        check_count(count)?;
-        let depth = self.forest.depth;
-        check_length("OT extension", extension_bytes(depth, count), message.len())?;
-        let (k, others) = (depth.bits(), depth.trees() - 1);
+        self.check(count, message)?;
         let delta = Zeroizing::new(u128::from_le_bytes(**self.delta));
         let mut keys = Zeroizing::new(vec![[0; 2]; count]);
-        let mut work = Work::new(depth, count / GROUP);
         let mut hashed = Zeroizing::new([0; GROUP]);
+        self.matrix(count, message, |hasher, tweak, at, rows| {
+            copy_rows(rows, &mut *hashed);
+            hasher.hash_pairs(tweak, *delta, &mut *hashed, &mut keys[at..][..GROUP]);
+        });
+        Ok(keys)
+    }
 
-        for (keys, message) in keys.chunks_mut(GROUP * CHUNK).zip(message.chunks(16 * CHUNK * others)) {
-            let groups = keys.len() / GROUP;
+    /// Makes the next `count` correlated OTs from the receiver's message: the rows q, with 0 as their lowest bits.
+    ///
+    /// # Errors
+    /// As [`extend`](Self::extend); [`ErrorKind::InvalidArgument`] also if Δ is even: the rows' lowest bits are the
+    /// choices only where Δ's is 1.
+    pub fn extend_correlated(&mut self, count: usize, message: &[u8]) -> Result<SecretVec<Block>> {
+        self.check(count, message)?;
+        if self.delta[0] & 1 == 0 {
+            return Err(Error::new(ErrorKind::InvalidArgument, "correlated OTs: expected an odd Δ, got an even one"));
+        }
+        let mut rows = Zeroizing::new(vec![0; count]);
+        self.matrix(count, message, |_, _, at, tile| copy_rows(tile, &mut rows[at..]));
+        rows.iter_mut().for_each(|row| *row &= !1);
+        Ok(rows)
+    }
+
+    fn check(&self, count: usize, message: &[u8]) -> Result<()> {
+        check_count(count)?;
+        check_length("OT extension", extension_bytes(self.forest.depth, count), message.len())
+    }
+
+    /// For each group the hasher, the tweak and the number in this call of the group's first OT, and the rows q.
+    fn matrix(&mut self, count: usize, message: &[u8], mut each: impl FnMut(&mut Hasher, u64, usize, &Tile)) {
+        let depth = self.forest.depth;
+        let (k, others) = (depth.bits(), depth.trees() - 1);
+        let delta = Zeroizing::new(u128::from_le_bytes(**self.delta));
+        let mut work = Work::new(depth, count / GROUP);
+
+        for (message, chunk) in message.chunks(16 * CHUNK * others).zip(0..) {
+            let groups = message.len() / (16 * others);
             let columns = &mut work.columns[..BASE_OTS * groups];
             for (tree, columns) in columns.chunks_exact_mut(k * groups).enumerate() {
                 self.forest.fold(tree, columns, &mut work.scratch);
@@ -409,21 +474,10 @@ impl RotSender {
             }
             let (hasher, first) = (&mut self.hasher, self.forest.group);
             for_each_group(columns, &mut work.tiles, |n, rows| {
-                let keys = &mut keys[GROUP * n..][..GROUP];
-                for side in 0..2 {
-                    let offset = [0, *delta][side];
-                    for (value, row) in hashed.iter_mut().zip(rows) {
-                        *value = row_block(row) ^ offset;
-                    }
-                    hasher.hash((first + n as u64) * GROUP as u64, &mut *hashed);
-                    for (key, value) in keys.iter_mut().zip(hashed.iter()) {
-                        key[side] = *value;
-                    }
-                }
+                each(hasher, (first + n as u64) * GROUP as u64, (chunk * CHUNK + n) * GROUP, rows);
             });
             self.forest.group += groups as u64;
         }
-        Ok(keys)
     }
 }
 

@@ -6,6 +6,7 @@
 use super::modulus::{Factor, Modulus};
 use super::params::{LINEAR, PRIMES, SLOT_PRIME, SLOTS, product_mod};
 use super::slots::field;
+#[cfg(test)]
 use crate::simd::residues::pointwise::encoded_word;
 
 /// q modulo 2^32 in the ring of linear layers.
@@ -23,27 +24,27 @@ const fn field_inverse(index: usize) -> Factor {
 }
 
 /// An encoded word of Z_2^32: its residue modulo any prime of [`LINEAR`].
+#[cfg(test)]
 #[derive(Clone, Copy)]
 pub(super) struct Word(u32);
 
+#[cfg(test)]
 impl Word {
-    #[inline]
     pub(super) fn new(m: u32) -> Self {
         Self(m)
     }
 
-    #[inline]
     pub(super) fn residue(self, _prime: usize, q: Modulus) -> u32 {
         // A Montgomery reduction divides by 2^32 = t.
         encoded_word(q, self.0, WORD_SCALE)
     }
 }
 
-/// The word that `v` modulo q' = 2^41 decrypts to: round(2^32·v/q').
+/// The word of `bits` bits that `v` modulo q' = 2^(bits + 9) decrypts to: round(2^bits·v/q') mod 2^bits.
 #[inline]
-pub(super) fn decode_word(v: u64) -> u32 {
+pub(super) fn decode_word(v: u64, bits: u32) -> u32 {
     let drop = LINEAR.switched_bits - 32;
-    ((v + (1 << (drop - 1))) >> drop) as u32
+    ((v + (1 << (drop - 1))) >> drop) as u32 & (u32::MAX >> (32 - bits))
 }
 
 /// An encoded element of F_p: its residue modulo any prime of [`SLOTS`].
@@ -112,9 +113,12 @@ mod tests {
         let step = 1u64 << (LINEAR.switched_bits - 32);
         for m in [0u32, 1, 1 << 31, u32::MAX] {
             let centre = u64::from(m) * step;
-            assert_eq!(decode_word(centre), m);
-            assert_eq!(decode_word(centre + step / 2 - 1), m);
-            assert_eq!(decode_word(centre + step / 2), m.wrapping_add(1));
+            assert_eq!(decode_word(centre, 32), m);
+            assert_eq!(decode_word(centre + step / 2 - 1, 32), m);
+            assert_eq!(decode_word(centre + step / 2, 32), m.wrapping_add(1));
+            let narrow = m >> 9;
+            assert_eq!(decode_word(u64::from(narrow) * step + step / 2 - 1, 23), narrow);
+            assert_eq!(decode_word(u64::from(narrow) * step + step / 2, 23), (narrow + 1) & 0x7f_ffff);
         }
         let scale = |m: u64| (u128::from(m) << SLOTS.switched_bits) / u128::from(SLOT_PRIME);
         for m in [0, 1, SLOT_PRIME / 2, SLOT_PRIME - 2, SLOT_PRIME - 1] {

@@ -59,6 +59,11 @@ impl Ciphertext<Values> {
         }
     }
 
+    /// self·w for a public integer w below 2^16.
+    pub(super) fn scaled(self, w: u32) -> Self {
+        Self { c0: self.c0.scaled(w), c1: self.c1.scaled(w) }
+    }
+
     pub(super) fn into_coefficients(self) -> Ciphertext<Coefficients> {
         Ciphertext { c0: self.c0.into_coefficients(), c1: self.c1.into_coefficients() }
     }
@@ -77,25 +82,25 @@ impl Ciphertext<Values> {
 }
 
 impl Ciphertext<Coefficients> {
-    /// Adds noise uniform in [-2^f, 2^f), f the ring's flooding bits, to the coefficients of c0, also to those that will not be sent.
-    pub(super) fn add_flooding(&mut self, prg: &mut Prg) {
-        let params = self.c0.params;
-        let (low, high) = sample::flooding(params.degree, params.flooding_bits, prg);
+    /// Adds noise uniform in [-2^bits, 2^bits) to the coefficients of c0, also to those that will not be sent.
+    pub(super) fn add_flooding(&mut self, bits: u32, prg: &mut Prg) {
+        let (low, high) = sample::flooding(self.c0.params.degree, bits, prg);
         self.c0.add_halves(&low, &high);
     }
 }
 
 /// Makes a sum of products fit to be switched and sent: adds an encryption of zero, the server's mask and flooding, modulo q.
 ///
-/// `add_mask` adds the encoded mask to each coefficient of c0 that will be sent.
+/// `add_mask` adds the encoded mask to each coefficient of c0 that will be sent. Flooding is uniform in [-2^flooding_bits, 2^flooding_bits).
 pub(super) fn hide(
     sum: Ciphertext<Values>,
     key: &PublicKey,
+    flooding_bits: u32,
     add_mask: impl FnOnce(&mut Poly<Coefficients>, &mut Prg),
     prg: &mut Prg,
 ) -> Ciphertext<Coefficients> {
     let mut out = sum.add_zero_encryption(key, prg);
     add_mask(&mut out.c0, prg);
-    out.add_flooding(prg);
+    out.add_flooding(flooding_bits, prg);
     out
 }

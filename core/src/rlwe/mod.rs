@@ -18,6 +18,7 @@ pub mod params;
 mod poly;
 mod sample;
 pub mod slots;
+mod split;
 mod switch;
 
 use crate::simd::residues::modulus;

@@ -6,7 +6,7 @@
 //! | modulus q | 3 primes, just below 2^93 | 4 primes, just below 2^124 |
 //! | plaintext modulus t | 2^32 | [`SLOT_PRIME`], just below 2^36 |
 //! | flooding, uniform in | \[-2^58, 2^58) | \[-2^85, 2^85) |
-//! | modulus of answers q' | 2^41 | 2^47 |
+//! | modulus of answers q' | 2^41, or less | 2^47 |
 //!
 //! Secrets and encryption randomness are uniform in {-1, 0, 1}. Errors follow the centred binomial distribution with
 //! eta = 21: the difference of the numbers of ones in two words of 21 uniform bits, sigma = sqrt(21/2) = 3.24, which is
@@ -17,9 +17,13 @@
 //! the number of times the product of weight and plaintext exceeds t.
 //!
 //! Budget of an answer, in units of q': flooding contributes up to 2^58·2^41/q = 64 of the 2^41/(2·2^32) = 256 that
-//! decryption tolerates (256 of 1024 for the slots). The rounding of both halves to q' contributes an error of standard
-//! deviation sqrt((1 + 2N/3)/12) = 15.1 (21.3), so the distance left is 12.7 (36) standard deviations; all other noise
-//! is smaller by 2^35. The tests compute this exactly.
+//! decryption tolerates (256 of 1024 for the slots). The second half of an answer is rounded to a multiple of 2^4, an error
+//! of at most 8. The rounding of the first to q' contributes an error of standard deviation sqrt((2N/3)/12) = 15.1 (21.3), so
+//! the distance left is 12.1 (35) standard deviations; all other noise is smaller by 2^35. The tests compute this exactly.
+//!
+//! **Narrow words.** Where only the low k < 32 bits of a linear layer's output matter, the server's products, its mask and the
+//! flooding are 2^(32-k) times as large, and q' is 2^(k+9). All of the budget above, relative to q', and the distance between
+//! noise and flooding stay what they are; of the plaintext, the k bits times 2^(32-k) remain.
 
 use super::modulus::{Factor, Modulus};
 use super::ntt::RnsPrime;
@@ -40,9 +44,11 @@ pub struct RingParams {
     pub(super) primes: &'static [RnsPrime],
     /// Per prime, what the change of modulus needs.
     pub(super) crt: &'static [CrtPrime],
-    /// log2 of q'.
+    /// log2 of q', for whole words.
     pub(super) switched_bits: u32,
-    /// Flooding is uniform in [-2^flooding_bits, 2^flooding_bits).
+    /// The second halves of answers are sent without so many of their low bits.
+    pub(super) dropped_bits: u32,
+    /// Flooding is uniform in [-2^flooding_bits, 2^flooding_bits), for whole words.
     pub(super) flooding_bits: u32,
 }
 
@@ -62,6 +68,7 @@ pub static LINEAR: RingParams = RingParams {
     primes: &LINEAR_PRIMES,
     crt: &LINEAR_CRT,
     switched_bits: 41,
+    dropped_bits: 4,
     flooding_bits: 58,
 };
 
@@ -72,6 +79,7 @@ pub static SLOTS: RingParams = RingParams {
     primes: &SLOT_PRIMES,
     crt: &SLOT_CRT,
     switched_bits: 47,
+    dropped_bits: 4,
     flooding_bits: 85,
 };
 
@@ -153,14 +161,14 @@ mod tests {
             let flooding = (1u128 << params.flooding_bits) + (1 << (params.flooding_bits - 40 + 2));
             let tolerated = q / (2 * t);
             assert!(flooding * share * 511 / 512 < tolerated, "{}", params.name);
-            // In units of q': margin left for the rounding, against its standard deviation squared ((1 + 2N/3)/12).
+            // In units of q': margin left for the first half's rounding, against its standard deviation squared (2N/3/12).
             let switched = 1u128 << params.switched_bits;
             let tolerated = switched / (2 * t);
-            let used = (flooding >> 20) * switched / (q >> 20) + 1;
-            let variance = (1 + 2 * params.degree as u128 / 3) / 12 + 1;
+            let used = (flooding >> 20) * switched / (q >> 20) + 1 + (1 << (params.dropped_bits - 1));
+            let variance = (2 * params.degree as u128 / 3) / 12 + 1;
             let sigmas_squared = (tolerated - used) * (tolerated - used) / variance;
-            // Hoeffding: 2·exp(-sigmas²/2), and sigmas >= 12.5 is below 2^-111.
-            assert!(sigmas_squared >= 156, "{}: {sigmas_squared}", params.name);
+            // Hoeffding: 2·exp(-sigmas²/2), and sigmas >= 12 is below 2^-102.
+            assert!(sigmas_squared >= 144, "{}: {sigmas_squared}", params.name);
         }
         // Statistical distance of flooding a value of 2^18: 2^18/2^59.
         assert_eq!(LINEAR.flooding_bits + 1 - super::super::noise::LINEAR_NOISE_BITS, 41);

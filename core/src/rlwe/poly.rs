@@ -76,13 +76,6 @@ impl Poly<Coefficients> {
         out
     }
 
-    /// Becomes the polynomial of N small signed coefficients.
-    pub(super) fn set(&mut self, small: &[i16]) {
-        for (prime, part) in self.parts_mut() {
-            pointwise::residues(prime.modulus, part, small);
-        }
-    }
-
     /// Adds N small signed coefficients.
     pub(super) fn add_small(&mut self, small: &[i8]) {
         for (prime, part) in self.parts_mut() {
@@ -94,6 +87,13 @@ impl Poly<Coefficients> {
     pub(super) fn add_words(&mut self, words: &[u32]) {
         for (prime, part) in self.parts_mut() {
             pointwise::add_words(prime.modulus, part, words, WORD_SCALE);
+        }
+    }
+
+    /// Adds N signed coefficients, of magnitude at most 2^61.
+    pub(super) fn add_wide(&mut self, x: &[i64]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_wide(prime.modulus, part, x);
         }
     }
 
@@ -117,6 +117,14 @@ impl Poly<Coefficients> {
 }
 
 impl Poly<Values> {
+    /// Becomes the polynomial of N small signed coefficients.
+    pub(super) fn set(&mut self, small: &[i16]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::residues(prime.modulus, part, small);
+            prime.forward(part);
+        }
+    }
+
     pub(super) fn into_coefficients(self) -> Poly<Coefficients> {
         self.map(|prime, part| prime.inverse(part)).into_form()
     }
@@ -130,6 +138,16 @@ impl Poly<Values> {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
             pointwise::add_product(prime.modulus, sum, x, y);
         }
+    }
+
+    /// self·w for a public integer w below 2^16.
+    pub(super) fn scaled(self, w: u32) -> Self {
+        if w == 1 {
+            return self;
+        }
+        self.map(|prime, part| {
+            pointwise::scale(prime.modulus, part, prime.modulus.factor(w));
+        })
     }
 
     /// self - x·y.
@@ -156,9 +174,7 @@ impl Poly<Values> {
 
     /// Writes the values of all primes, 31 bits each.
     pub(super) fn write(&self, out: &mut BitWriter) {
-        for &x in self.residues.iter() {
-            out.put(u64::from(x), RESIDUE_BITS);
-        }
+        out.put_all(&self.residues[..], RESIDUE_BITS);
     }
 
     /// Reads what [`Self::write`] wrote and nothing else.
@@ -167,12 +183,8 @@ impl Poly<Values> {
         let mut reader = BitReader::new(bytes);
         let mut out = Self::zero(params);
         for (prime, part) in out.parts_mut() {
-            let mut all_below = true;
-            for x in part {
-                *x = reader.take(RESIDUE_BITS) as u32;
-                all_below &= *x < prime.value();
-            }
-            if !all_below {
+            reader.take_all(RESIDUE_BITS, part, |x| x as u32);
+            if !part.iter().fold(true, |below, &x| below & (x < prime.value())) {
                 return Err(Error::new(
                     ErrorKind::MalformedMessage,
                     alloc::format!("ring element: expected residues below {}, got others", prime.value()),

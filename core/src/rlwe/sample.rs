@@ -62,9 +62,10 @@ fn words_64(count: usize, prg: &mut Prg) -> SecretVec<u64> {
 
 /// Fills `out` with residues uniform in [0, q), from a stream that both parties know.
 ///
-/// 31 bits of every four bytes, refused if not below q: variable time, the values are public.
+/// 31 bits of every four bytes, refused if not below q: variable time, the values are public. As many bytes as the residues take, then 1024
+/// at a time while some are missing.
 pub(super) fn uniform_residues_vartime(q: u32, out: &mut [u32], prg: &mut Prg) {
-    let mut bytes = [0u8; 1024];
+    let mut bytes = vec![0u8; (4 * out.len()).next_multiple_of(1024)];
     let mut filled = 0;
     while filled < out.len() {
         prg.fill(&mut bytes);
@@ -84,6 +85,7 @@ pub(super) fn uniform_residues_vartime(q: u32, out: &mut [u32], prg: &mut Prg) {
                 }
             }
         }
+        bytes.truncate(1024);
     }
 }
 

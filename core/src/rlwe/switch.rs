@@ -5,68 +5,74 @@ use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, check_length};
 use crate::error::Result;
 use crate::prg::{self, SecretVec};
-use crate::simd::residues::pointwise;
+use crate::simd::residues::{fractions, pointwise};
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
-/// A ciphertext modulo q' as it is sent: all N coefficients of c1, then the coefficients of c0 at the positions asked for.
+/// A ciphertext modulo q' as it is sent: all N coefficients of c1, then the coefficients of c0 at the positions asked for, those
+/// without the ring's dropped bits.
 pub(super) struct Switched {
+    /// log2 of q'.
+    bits: u32,
     c1: SecretVec<u64>,
     c0: SecretVec<u64>,
 }
 
-/// Bytes of a switched ciphertext with `sent` coefficients of c0.
-pub(super) fn switched_bytes(params: &RingParams, sent: usize) -> usize {
-    packed_bytes(params.degree + sent, params.switched_bits)
+/// Bytes of a ciphertext modulo 2^bits with `sent` coefficients of c0.
+pub(super) fn switched_bytes(params: &RingParams, bits: u32, sent: usize) -> usize {
+    // A multiple of eight coefficients: the first half ends with a byte.
+    packed_bytes(params.degree, bits) + packed_bytes(sent, bits - params.dropped_bits)
 }
 
-/// round(x·q'/q) mod q' for every coefficient x.
+/// round(x·q'/q) mod q' for every coefficient x and q' = 2^bits, at most 2^47.
 ///
 /// x/q modulo 1 is the sum over the primes of y_i/q_i with y_i = x_i·(q/q_i)^-1 mod q_i, here in units of 2^-64. With R_i =
 /// floor(2^96/q_i) = high·2^32 + low, y_i·2^64/q_i is taken as y_i·high + floor(y_i·low/2^32): too small by less than y_i/2^32
 /// for R_i's rounding (at most 1/2, as y_i < 2^31) plus 1 for the last floor. Over at most four primes the fraction is too
 /// small by less than 6·2^-64, so the result is within 1/2 + 6·q'/2^64 < 1/2 + 2^-14 of x·q'/q.
-pub(super) fn round_to_switched(x: &Poly<Coefficients>) -> SecretVec<u64> {
+pub(super) fn round_to_switched(x: &Poly<Coefficients>, bits: u32) -> SecretVec<u64> {
     let params = x.params;
     let mut fractions = Zeroizing::new(vec![0u64; params.degree]);
     for ((prime, part), crt) in x.parts().zip(params.crt) {
         let (high, low) = crt.fraction;
         // The sum wraps at 1, as it should.
-        pointwise::add_fractions(prime.modulus, &mut fractions, part, crt.cofactor, high, low);
+        fractions::add(prime.modulus, &mut fractions, part, crt.cofactor, high, low);
     }
-    let drop = 64 - params.switched_bits;
+    let drop = 64 - bits;
     for fraction in fractions.iter_mut() {
         *fraction = fraction.wrapping_add(1 << (drop - 1)) >> drop;
     }
     fractions
 }
 
-/// Writes (c0, c1) switched to q'.
-pub(super) fn write(c0: &Poly<Coefficients>, c1: &Poly<Coefficients>, sent: impl Iterator<Item = usize>) -> Vec<u8> {
+/// Writes (c0, c1) switched to q' = 2^bits.
+pub(super) fn write(
+    c0: &Poly<Coefficients>,
+    c1: &Poly<Coefficients>,
+    bits: u32,
+    sent: impl Iterator<Item = usize>,
+) -> Vec<u8> {
     let params = c1.params;
-    let width = params.switched_bits;
-    let mut out = BitWriter::with_capacity(switched_bytes(params, params.degree));
-    for &x in round_to_switched(c1).iter() {
-        out.put(x, width);
-    }
-    let c0 = round_to_switched(c0);
-    for position in sent {
-        out.put(c0[position], width);
-    }
+    let mut out = BitWriter::with_capacity(switched_bytes(params, bits, params.degree));
+    out.put_all(&round_to_switched(c1, bits), bits);
+    let width = bits - params.dropped_bits;
+    let c0 = round_to_switched(c0, width);
+    out.put_all(&sent.map(|position| c0[position]).collect::<Vec<_>>(), width);
     out.finish()
 }
 
 impl Switched {
-    /// Reads a ciphertext with `sent` coefficients of c0.
-    pub(super) fn read(params: &RingParams, sent: usize, bytes: &[u8]) -> Result<Self> {
-        check_length("answer", switched_bytes(params, sent), bytes)?;
+    /// Reads a ciphertext modulo 2^bits with `sent` coefficients of c0.
+    pub(super) fn read(params: &RingParams, bits: u32, sent: usize, bytes: &[u8]) -> Result<Self> {
+        check_length("answer", switched_bytes(params, bits, sent), bytes)?;
         let mut reader = BitReader::new(bytes);
-        let c1 = (0..params.degree).map(|_| reader.take(params.switched_bits)).collect();
-        let c0 = (0..sent).map(|_| reader.take(params.switched_bits)).collect();
+        let (mut c1, mut c0) = (Zeroizing::new(vec![0; params.degree]), Zeroizing::new(vec![0; sent]));
+        reader.take_all(bits, &mut c1, |x| x);
+        reader.take_all(bits - params.dropped_bits, &mut c0, |x| x << params.dropped_bits);
         reader.finish()?;
-        Ok(Self { c1: Zeroizing::new(c1), c0: Zeroizing::new(c0) })
+        Ok(Self { bits, c1, c0 })
     }
 
     /// c0 + c1·s mod q' at the positions that were sent, in their order.
@@ -74,7 +80,7 @@ impl Switched {
     /// c1, centred, is at most q'/2 and s ternary, so |c1·s| <= N·q'/2: 2^52 in the ring of linear layers and 2^59 in that
     /// of the slots, which the first two primes, with product above 2^61.9, represent.
     pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
-        let width = s.params.switched_bits;
+        let width = self.bits;
         let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
         let centred = prg::collect(self.c1.len(), centred);
         let mut residues: [SecretVec<u32>; 2] = [Zeroizing::default(), Zeroizing::default()];
@@ -137,12 +143,12 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
-        fn switching_rounds_as_stated(x: u128, ring in 0usize..2) {
+        fn switching_rounds_as_stated(x: u128, ring in 0usize..2, less in 0u32..20) {
             let params = [&LINEAR, &SLOTS][ring];
             let q = params.primes.iter().map(|p| u128::from(p.value())).product::<u128>();
             let x = x % q;
-            let y = u128::from(round_to_switched(&from_integer(params, x))[0]);
-            let bits = params.switched_bits;
+            let bits = params.switched_bits - less;
+            let y = u128::from(round_to_switched(&from_integer(params, x), bits)[0]);
             // |y - x·q'/q| <= 1/2 + 2^-14 modulo q', times q/2^20 to stay within 128 bits: x·q' in two steps.
             let (mut quotient, mut rest) = (0u128, x);
             for _ in 0..bits {

@@ -3,7 +3,7 @@
 //! A script awaits bytes or room; [`Driver::advance`] moves bytes between the caller's buffers and the channel and polls
 //! the script in between. No executor, no threads, no waker that wakes anyone: whoever calls `advance` is the scheduler.
 
-use super::meter::{Meter, Place};
+use super::meter::{Meter, Observer, Place};
 use crate::error::{Error, Result};
 use crate::wire::frame::{self, Expected, FrameKind, HEADER_BYTES};
 use alloc::{boxed::Box, collections::VecDeque, sync::Arc, vec::Vec};
@@ -27,6 +27,7 @@ struct Channel {
     /// The other party has sent an error: it is gone.
     refused: bool,
     meter: Meter,
+    observer: Option<Observer>,
     /// What a party holds of every tensor, if it is asked to keep that.
     #[cfg(any(test, feature = "trace"))]
     words: Option<Vec<Vec<u32>>>,
@@ -65,7 +66,11 @@ pub(crate) struct Link(Arc<Mutex<Channel>>);
 impl Link {
     /// States where in the protocol the bytes from here on belong.
     pub(crate) fn enter(&self, place: Place) {
-        self.0.lock().meter.enter(place);
+        let mut channel = self.0.lock();
+        channel.meter.enter(place);
+        if let Some(observer) = &mut channel.observer {
+            observer(place);
+        }
     }
 
     /// Whether the words of all tensors are kept to be looked at.
@@ -194,6 +199,11 @@ impl<T> Driver<T> {
 
     pub(crate) fn link(&self) -> Link {
         Link(self.channel.clone())
+    }
+
+    /// Tells an observer of every place that the script enters from here on.
+    pub(crate) fn observe(&self, observer: Observer) {
+        self.channel.lock().observer = Some(observer);
     }
 
     /// Keeps what the party holds of every tensor from here on.

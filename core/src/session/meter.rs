@@ -1,7 +1,7 @@
-//! What a session has cost so far, by phase and by layer. Bytes and rounds are exact; the caller, who has a clock, can
-//! attribute time by asking for the current place.
+//! What a session has cost so far, by phase and by layer. Bytes and rounds are counted here; time is for the caller, who has
+//! a clock: an [`Observer`] is told of every change of place.
 
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 /// A phase of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,9 @@ pub struct Place {
     pub node: Option<u32>,
 }
 
+/// Is told where a session goes, at the moment at which it goes there. Called from within `advance`: it should be quick.
+pub type Observer = Box<dyn FnMut(Place) + Send>;
+
 /// Bytes that this party sent and received at a place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -38,8 +41,8 @@ pub struct Traffic {
 pub struct Meter {
     place: Place,
     traffic: BTreeMap<Place, Traffic>,
-    /// Round trips by phase: how often this party waited for the other after having sent.
-    rounds: BTreeMap<Phase, u64>,
+    /// Round trips: how often this party waited for the other after having sent, by the place of what it waited for.
+    rounds: BTreeMap<Place, u64>,
     sent_last: bool,
 }
 
@@ -56,7 +59,7 @@ impl Meter {
     pub(super) fn received(&mut self, bytes: usize) {
         self.traffic.entry(self.place).or_default().received += bytes as u64;
         if core::mem::take(&mut self.sent_last) {
-            *self.rounds.entry(self.place.phase).or_default() += 1;
+            *self.rounds.entry(self.place).or_default() += 1;
         }
     }
 
@@ -80,6 +83,11 @@ impl Meter {
 
     /// Round trips of a phase, as the client counts them: a wait for the other party after having sent something.
     pub fn rounds(&self, phase: Phase) -> u64 {
-        self.rounds.get(&phase).copied().unwrap_or(0)
+        self.rounds.iter().filter(|(place, _)| place.phase == phase).map(|(_, rounds)| rounds).sum()
+    }
+
+    /// Of these, the round trips at a place.
+    pub fn rounds_at(&self, place: Place) -> u64 {
+        self.rounds.get(&place).copied().unwrap_or(0)
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod client;
 mod drive;
+mod fresh;
 mod link;
 mod meter;
 mod schedule;
@@ -21,7 +22,7 @@ mod tests;
 pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
 pub use link::{Progress, Status};
-pub use meter::{Meter, Phase, Place, Traffic};
+pub use meter::{Meter, Observer, Phase, Place, Traffic};
 pub use schedule::{Forecast, Memory};
 pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 

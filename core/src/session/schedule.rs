@@ -6,9 +6,8 @@ use crate::activation::{Group, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
 use crate::ot::softspoken::{self, Depth};
-use crate::prg::{SecretVec, collect};
 use crate::rlwe::{
-    linear::{ConvShape, Keep, LinearPacking},
+    linear::{ConvShape, Keep, LinearPacking, MIN_WORD_BITS},
     slots,
 };
 use crate::wire::bits::packed_bytes;
@@ -39,6 +38,9 @@ pub(crate) struct Schedule {
     pub(crate) batches: Vec<core::ops::Range<usize>>,
     /// What the client learns.
     pub(crate) output: Output,
+    /// For every tensor, how many low bits of its words matter.
+    #[cfg(any(test, feature = "trace"))]
+    pub(crate) word_bits: Vec<u32>,
     /// For every tensor, the last node that reads it.
     pub(crate) last_readers: Vec<Option<usize>>,
 }
@@ -62,11 +64,24 @@ pub(crate) struct LinearStep {
     pub(crate) outputs: Vec<usize>,
     /// Which output channels no one reads.
     pub(crate) unread: Vec<bool>,
+    /// For each of `inputs`, where its mask is chosen, if that is in the same batch of nodes; else the mask is known before.
+    pub(crate) origins: Vec<Option<Origin>>,
+    /// For each of `inputs`, whether the layer's requests bring its mask: it is the first to encrypt it.
+    pub(crate) fresh: Vec<bool>,
+}
+
+/// A channel's words in the tensor whose mask the client chooses: the network's input, or what an activation layer gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) tensor: usize,
+    pub(crate) start: usize,
 }
 
 /// An activation layer's groups.
 pub(crate) struct ActivationStep {
     pub(crate) groups: Vec<Group>,
+    /// For each channel, by how many bits the words that it is applied to are shifted up before: see [`ActivationStep::align`].
+    alignment: Vec<u32>,
 }
 
 impl Schedule {
@@ -74,6 +89,7 @@ impl Schedule {
         let shapes = architecture.shapes()?;
         let constant = architecture.constant_channels(&shapes);
         let mut unread = architecture.unread_channels(&shapes);
+        let word_bits = word_bits(architecture);
         let mut steps = Vec::with_capacity(architecture.nodes.len());
         for (index, node) in architecture.nodes.iter().enumerate() {
             // Every operator has at least one input.
@@ -82,7 +98,7 @@ impl Schedule {
             steps.push(match &node.op {
                 Op::Convolution(conv) => {
                     let unread = core::mem::take(&mut unread[index + 1]);
-                    let step = LinearStep::new(conv, input, &constant[first], unread);
+                    let step = LinearStep::new(conv, input, &constant[first], unread, word_bits[index + 1]);
                     // A shape that the packing cannot take came with the model.
                     let malformed = |e: Error| match e.kind() {
                         ErrorKind::InvalidArgument => Error::new(ErrorKind::MalformedModel, e.message()),
@@ -93,19 +109,27 @@ impl Schedule {
                     )
                 }
                 Op::Activation(activation) => {
-                    Step::Activation(ActivationStep { groups: groups(&activation.channels, input) })
+                    Step::Activation(ActivationStep::new(&activation.channels, input, word_bits[first]))
                 }
                 Op::Max(max) => {
                     // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
                     let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
                     let channels = vec![channel; input.channels as usize];
-                    Step::Activation(ActivationStep { groups: groups(&channels, input) })
+                    Step::Activation(ActivationStep::new(&channels, input, word_bits[first]))
                 }
                 _ => Step::Local,
             });
         }
         let (output, last_readers) = (architecture.output, architecture.last_readers());
-        let mut schedule = Self { shapes, steps, batches: vec![], output, last_readers };
+        let mut schedule = Self {
+            shapes,
+            steps,
+            batches: vec![],
+            output,
+            #[cfg(any(test, feature = "trace"))]
+            word_bits,
+            last_readers,
+        };
         for (index, packing) in schedule.packings() {
             let counts = [packing.request_ciphertexts(), packing.response_ciphertexts()];
             if counts[0] > LAYER_REQUESTS || counts[1] > LAYER_RESPONSES {
@@ -130,6 +154,7 @@ impl Schedule {
             }
         }
         schedule.batches = schedule.batches();
+        schedule.choose_fresh(architecture);
         Ok(schedule)
     }
 
@@ -236,9 +261,10 @@ impl Schedule {
         let mut rounds = 1;
         for (index, step) in self.steps.iter().enumerate() {
             match step {
-                Step::Linear(LinearStep { packing: Some(p), .. }) => {
+                Step::Linear(LinearStep { packing: Some(p), fresh, .. }) => {
                     let received = (0..p.response_ciphertexts()).map(|j| frames(1, p.response_bytes(j))).sum();
-                    place(Phase::Prepare, Some(index), frames(p.request_ciphertexts(), p.request_bytes()), received);
+                    let sent = (0..p.request_ciphertexts()).map(|i| frames(1, p.request_bytes(i, fresh))).sum();
+                    place(Phase::Prepare, Some(index), sent, received);
                 }
                 Step::Activation(step) => {
                     let received =
@@ -319,7 +345,7 @@ pub struct Memory {
 }
 
 impl LinearStep {
-    fn new(conv: &Convolution, input: Shape, constant: &[bool], unread: Vec<bool>) -> Result<Self> {
+    fn new(conv: &Convolution, input: Shape, constant: &[bool], unread: Vec<bool>, word_bits: u32) -> Result<Self> {
         let chosen = |mask: &[bool]| (0..mask.len()).filter(|&c| !mask[c]).collect::<Vec<_>>();
         let (inputs, outputs, groups) = match conv.groups as usize {
             1 => (chosen(constant), chosen(&unread), 1),
@@ -355,16 +381,14 @@ impl LinearStep {
                 pad_left: left,
                 pad_bottom: bottom,
                 pad_right: right,
+                word_bits: word_bits.max(MIN_WORD_BITS),
             };
             Some(LinearPacking::choose_quieter(&shape, conv.packed_outputs as usize)?)
         };
-        Ok(Self { packing, inputs, outputs, unread })
-    }
-
-    /// The live input channels of a tensor.
-    pub(crate) fn gather_inputs(&self, shape: Shape, tensor: &[u32]) -> SecretVec<u32> {
-        let planes = self.inputs.iter().map(|&c| &tensor[c * shape.plane()..(c + 1) * shape.plane()]);
-        collect(self.inputs.len() * shape.plane(), planes.flatten().copied())
+        let origins = vec![None; inputs.len()];
+        // Those that could be; which of them are is found out when all layers are known.
+        let fresh = inputs.iter().map(|&c| !constant[c]).collect();
+        Ok(Self { packing, inputs, outputs, unread, origins, fresh })
     }
 
     /// Puts live output channels where they belong in a tensor; the others are 0.
@@ -385,7 +409,68 @@ pub(crate) struct Chunk {
     pub(crate) ots: usize,
 }
 
+/// For every tensor, the low bits of its words that matter: all of the scores', and before them what the readers need.
+///
+/// Linear layers and local operators need of their inputs what is needed of their outputs. Truncation takes a word of b bits out of
+/// one of b + 1 ([`ActivationStep::align`]). Without truncation the input's words are part of the output's.
+fn word_bits(architecture: &Architecture) -> Vec<u32> {
+    let mut bits = vec![0; architecture.nodes.len() + 1];
+    bits[0] = 1;
+    if let Some(last) = bits.last_mut() {
+        *last = architecture.output.bits().into();
+    }
+    for (index, node) in architecture.nodes.iter().enumerate().rev() {
+        // What no one reads is kept whole.
+        let output = if bits[index + 1] == 0 { 32 } else { bits[index + 1] };
+        bits[index + 1] = output;
+        let needed = match &node.op {
+            Op::Activation(activation) => {
+                let needed = |channel: &Channel| match channel.kind {
+                    Kind::Zero => 0,
+                    Kind::Relu | Kind::Linear if channel.shift == 0 => output.max(channel.bound_bits.into()),
+                    _ => u32::from(channel.bound_bits) + 1,
+                };
+                activation.channels.iter().map(needed).max().unwrap_or(0).max(1)
+            }
+            Op::Max(max) => output.max(max.width.into()),
+            _ => output,
+        };
+        for &input in &node.inputs {
+            let bits = &mut bits[input as usize];
+            *bits = needed.max(*bits);
+        }
+    }
+    bits
+}
+
 impl ActivationStep {
+    /// A layer applied to words of which `word_bits` bits matter.
+    fn new(channels: &[Channel], input: Shape, word_bits: u32) -> Self {
+        let unused = 32 - word_bits.min(32);
+        // Without truncation only the low bits are looked at.
+        let shift = |channel: &Channel| match channel.kind {
+            Kind::Zero => 0,
+            Kind::Relu | Kind::Linear if channel.shift == 0 => 0,
+            _ => unused,
+        };
+        let alignment: Vec<u32> = channels.iter().map(shift).collect();
+        let aligned = channels.iter().zip(&alignment).map(|(channel, &up)| Channel {
+            bound_bits: channel.bound_bits + up as u8,
+            shift: channel.shift + up as u8,
+            ..*channel
+        });
+        Self { groups: groups(&aligned.collect::<Vec<_>>(), input), alignment }
+    }
+
+    /// Shifts words y + m, or m, of which the low k bits matter up by 32 - k bits. Truncation, of as many more bits, then finds
+    /// where y + m wrapped at 2^k as it finds it at 2^32.
+    pub(crate) fn align(&self, words: &mut [u32]) {
+        let plane = words.len() / self.alignment.len().max(1);
+        for (plane, &up) in words.chunks_exact_mut(plane.max(1)).zip(&self.alignment) {
+            plane.iter_mut().for_each(|word| *word <<= up);
+        }
+    }
+
     pub(crate) fn products(&self) -> usize {
         self.groups.iter().map(|g| g.products() * g.elements()).sum()
     }

@@ -2,3 +2,4 @@
 
 pub mod bits;
 pub(crate) mod frame;
+pub(crate) mod words;

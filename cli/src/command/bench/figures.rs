@@ -1,7 +1,6 @@
 //! What a measurement gives, and its medians.
 
 use super::server::PlaceSeconds;
-use super::timed::Cost;
 use crate::command;
 use crate::record::median;
 use safenet_core::model::{Architecture, Shape};
@@ -75,7 +74,8 @@ pub(super) struct Run {
     pub(super) prepare_s: f64,
     pub(super) online_s: Vec<f64>,
     pub(super) meter: Meter,
-    pub(super) client: BTreeMap<Place, Cost>,
+    /// The client's seconds of computing at each place.
+    pub(super) client: BTreeMap<Place, f64>,
 }
 
 /// Medians over all runs.
@@ -142,8 +142,8 @@ impl Run {
                 let own = server.iter().filter(|s| s.online == online && s.node == node);
                 own.map(|s| s.seconds).sum::<f64>() / inferences
             };
-            let (client_prepare_s, server_prepare_s) = (client(prepare).seconds / inferences, server(false));
-            let (client_online_s, server_online_s) = (client(online).seconds / inferences, server(true));
+            let (client_prepare_s, server_prepare_s) = (client(prepare) / inferences, server(false));
+            let (client_online_s, server_online_s) = (client(online) / inferences, server(true));
             Layer {
                 name: name.to_owned(),
                 kind,
@@ -154,8 +154,8 @@ impl Run {
                     prepare_bytes_down: self.each(traffic(prepare).received),
                     online_bytes_up: self.each(traffic(online).sent),
                     online_bytes_down: self.each(traffic(online).received),
-                    rounds_prepare: self.each(client(prepare).rounds),
-                    rounds_online: self.each(client(online).rounds),
+                    rounds_prepare: self.each(self.meter.rounds_at(prepare)),
+                    rounds_online: self.each(self.meter.rounds_at(online)),
                 },
                 client_prepare_s,
                 server_prepare_s,

@@ -1,15 +1,16 @@
 //! The client's side: it answers each of the server's choices with a table masked entry by entry.
 
-use super::super::material::{SenderRots, ones};
+use super::super::material::{SenderRots, blocks, exchange, ones, scratch, spread, words};
 use super::super::truncate::Truncation;
 use super::comparison::{Comparison, Lookup};
-use super::spread;
 use crate::model::Channel;
-use crate::ot::table;
+use crate::ot::Block;
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::Mask;
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::simd::words::tables::{Index, equal, less, low_words, moved, sender_pads, xor_bit, xor_moved};
+use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// The client's prepared side of a group.
 pub(crate) struct Client {
@@ -20,14 +21,17 @@ pub(crate) struct Client {
     outputs: Mask,
     /// tC: (m >> f) plus the chosen top bits rho · 2^(32-f).
     shares: SecretVec<u32>,
-    truncation_pads: SecretVec<[u32; 2]>,
+    /// The pads of both messages; none where nothing is truncated.
+    truncation_pads: [SecretVec<u32>; 2],
     /// The masks of an element's comparison bits; in the place of the last, sC, a random OT's choice bit.
-    bit_masks: SecretVec<u16>,
-    /// For each comparison bit of an element, the pads of the plane from which it comes.
-    plane_pads: SecretVec<u32>,
+    bit_masks: SecretVec<u32>,
+    /// For each comparison bit, the elements' pads of the plane from which it comes.
+    plane_pads: Vec<SecretVec<u32>>,
     /// wC, the key that goes with sC.
     product_shares: SecretVec<u32>,
-    output_pads: SecretVec<[u32; 2]>,
+    output_pads: [SecretVec<u32>; 2],
+    /// Elements that have their random OTs.
+    absorbed: usize,
     next: usize,
 }
 
@@ -45,39 +49,45 @@ impl Client {
         });
         let shares = collect(count, shares);
         let sign = comparison.sign;
-        let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(sign) as u32) as u16 | u16::from(s & 1) << sign);
+        let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(sign) as u32) | u32::from(s & 1) << sign);
         Self {
             shares,
-            truncation_pads: SecretVec::new(Vec::with_capacity(if shift > 0 { count } else { 0 })),
+            truncation_pads: core::array::from_fn(|_| words(if shift > 0 { count } else { 0 })),
             bit_masks: collect(count, bit_masks),
-            plane_pads: SecretVec::new(Vec::with_capacity(count * (sign as usize + 1))),
+            plane_pads: (0..=sign).map(|_| words(count)).collect(),
             product_shares: signs.1.to_vec().into(),
-            output_pads: SecretVec::new(Vec::with_capacity(count)),
+            output_pads: core::array::from_fn(|_| words(count)),
             truncation,
             comparison,
             masks,
             outputs,
+            absorbed: 0,
             next: 0,
         }
     }
 
-    /// Takes the random OTs of the next element.
-    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
-        let shift = self.truncation.shift();
-        if shift > 0 {
-            let [p0, p1, ..] = table::sender_words(rots.take(1));
-            let low = ones(shift);
-            self.truncation_pads.push([(p0 & low) as u32, (p1 & low) as u32]);
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
+        let run = self.absorbed..self.absorbed + elements;
+        self.absorbed = run.end;
+        let mut rots = SenderRots::new(keys, elements);
+        let (mut first, mut second) = (words(elements), words(elements));
+        if self.truncation.shift() > 0 {
+            rots.take_pads(&mut self.truncation_pads, run.clone());
         }
         for lookup in self.comparison.lookups() {
-            let planes = table::sender_planes(rots.take(lookup.bits as usize), lookup.planes as usize);
-            self.plane_pads.extend(planes.iter().take(lookup.planes as usize).map(|&plane| plane as u32));
+            let outputs = lookup.output as usize..(lookup.output + lookup.planes) as usize;
+            for k in 0..lookup.bits {
+                low_words(rots.take(), &mut first, &mut second);
+                for (plane, pads) in (0..).zip(&mut self.plane_pads[outputs.clone()]) {
+                    sender_pads([&first, &second], k, lookup.bits, plane, &mut pads[run.clone()]);
+                }
+            }
         }
-        let [p0, p1, ..] = table::sender_words(rots.take(1));
-        self.output_pads.push([p0 as u32, p1 as u32]);
+        rots.take_pads(&mut self.output_pads, run);
     }
 
-    pub(crate) fn round(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
+    pub(crate) fn round(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         match self.next {
             0 => self.compare(request, reply),
             round if round <= self.comparison.steps.len() => self.combine(round - 1, request, reply),
@@ -86,73 +96,113 @@ impl Client {
         self.next += 1;
     }
 
-    fn compare(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        let shift = self.truncation.shift();
-        let elements = self.plane_pads.chunks_exact(self.comparison.sign as usize + 1).zip(self.bit_masks.iter());
-        for (index, (&mask, (pads, &bit_masks))) in self.masks.iter().zip(elements).enumerate() {
+    fn compare(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
+        let (shift, width) = (self.truncation.shift(), self.truncation.width());
+        let mut arrays = scratch::<3>(self.masks.len());
+        for block in blocks(self.masks.len()) {
+            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let masks = &self.masks[block.clone()];
+            // The truncation's choice lies above those of the digits.
+            request.take(width - 1 + u32::from(shift > 0), flips);
             if shift > 0 {
-                // Messages of f bits: only the wrap's low f bits matter, and rho (in the share's top bits) masks them.
-                let flip = request.take(1) as usize;
-                let rho = u64::from(self.shares[index].wrapping_sub(mask >> shift)) >> (32 - shift);
-                for choice in 0..2 {
-                    let message = (rho + u64::from((mask >> 31) & choice as u32)) & ones(shift);
-                    reply.put(message ^ u64::from(self.truncation_pads[index][choice ^ flip]), shift);
-                }
+                self.wraps(block.clone(), flips, [first, second]);
+                reply.put(first, shift);
+                reply.put(second, shift);
             }
             for lookup in &self.comparison.digits {
-                let digit = lookup.index(mask >> shift);
-                // Entry i of a plane is [i < digit] or [i = digit].
-                let planes = [(1u32 << digit).wrapping_sub(1), 1 << digit];
-                answer(lookup, planes, bit_masks.into(), pads, request, reply);
+                let digit = Index { start: shift + lookup.start, bits: lookup.bits };
+                for plane in 0..lookup.planes {
+                    match plane {
+                        0 => less(masks, digit, first),
+                        _ => equal(masks, digit, first),
+                    }
+                    let bit_masks = &self.bit_masks[block.clone()];
+                    self.answer(lookup, plane, block.clone(), (bit_masks, flips, 0), first);
+                    reply.put(first, 1 << lookup.bits);
+                }
             }
         }
     }
 
-    fn combine(&mut self, step: usize, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        let tables: Vec<_> = self.comparison.steps[step].iter().map(|table| (table, table.truth_table())).collect();
+    /// The messages of the truncation's OT: the low f bits of the wrap for either choice, masked by rho, the share's top bits.
+    fn wraps(&self, block: Range<usize>, flips: &[u32], [first, second]: [&mut [u32]; 2]) {
+        let (shift, place) = (self.truncation.shift(), self.truncation.width() - 1);
+        let elements = self.masks[block.clone()].iter().zip(&self.shares[block.clone()]);
+        let [pads_0, pads_1] = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
+        let out = first.iter_mut().zip(second);
+        for (((((&mask, &share), &flip), &pad_0), &pad_1), (first, second)) in
+            elements.zip(flips).zip(pads_0).zip(pads_1).zip(out)
+        {
+            let rho = share.wrapping_sub(mask >> shift) >> (32 - shift);
+            let [pad_0, pad_1] = exchange(flip >> place, [pad_0, pad_1]);
+            (*first, *second) = (rho ^ pad_0, (rho + (mask >> 31)) ^ pad_1);
+        }
+    }
+
+    fn combine(&mut self, step: usize, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let sign = self.comparison.sign;
         let top = self.truncation.shift() + self.truncation.width() - 1;
-        let elements = self.plane_pads.chunks_exact(sign as usize + 1).zip(self.bit_masks.iter());
-        for (&mask, (pads, &bit_masks)) in self.masks.iter().zip(elements) {
+        let step = &self.comparison.steps[step];
+        let (start, bits) = Comparison::step_index(step);
+        let mut arrays = scratch::<3>(self.masks.len());
+        for block in blocks(self.masks.len()) {
+            let [flips, output_masks, tables] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let bit_masks = &self.bit_masks[block.clone()];
             // The entries of the last table are [a < c] ^ top(C) ^ sC.
-            let output_masks = u32::from(bit_masks) ^ (mask >> top & 1) << sign;
-            for &(lookup, truth) in &tables {
-                let index_mask = lookup.index(bit_masks.into());
-                let planes = truth.map(|plane| table::permute_u32(plane, index_mask, lookup.bits));
-                answer(lookup, planes, output_masks, pads, request, reply);
+            let elements = bit_masks.iter().zip(&self.masks[block.clone()]);
+            for (output_mask, (&bit_masks, &mask)) in output_masks.iter_mut().zip(elements) {
+                *output_mask = bit_masks ^ (mask >> top & 1) << sign;
+            }
+            request.take(bits, flips);
+            for lookup in step {
+                let truth = lookup.truth_table();
+                for plane in 0..lookup.planes {
+                    moved(truth[plane as usize], bit_masks, lookup.place(0), tables);
+                    self.answer(lookup, plane, block.clone(), (output_masks, flips, start), tables);
+                    reply.put(tables, 1 << lookup.bits);
+                }
             }
         }
     }
 
-    fn multiply(&mut self, request: &mut BitReader<'_>, reply: &mut BitWriter) {
-        for (index, &share) in self.shares.iter().enumerate() {
-            let difference = request.take(32) as u32;
-            let flip = request.take(1) as usize;
-            let sign = u32::from(self.bit_masks[index] >> self.comparison.sign);
-            // sC · (V - u) + wC + r, minus tC where the server's sign bit makes sigma = 1.
-            let base =
-                (spread(sign) & difference).wrapping_add(self.product_shares[index]).wrapping_add(self.outputs[index]);
-            for choice in 0..2 {
-                let message = base.wrapping_sub(spread(sign ^ choice as u32) & share);
-                reply.put((message ^ self.output_pads[index][choice ^ flip]).into(), 32);
-            }
-        }
+    /// Masks a plane of a lookup's tables: all entries by the comparison bit's mask, and each by its pad. The lookup's choices
+    /// are cut from `flips`, whose lowest bit is number `start` of what [`Lookup::start`] counts.
+    fn answer(
+        &self,
+        lookup: &Lookup,
+        plane: u32,
+        block: Range<usize>,
+        (output_masks, flips, start): (&[u32], &[u32], u32),
+        tables: &mut [u32],
+    ) {
+        let output = lookup.output + plane;
+        xor_bit(output_masks, output, lookup.bits, tables);
+        xor_moved(&self.plane_pads[output as usize][block], flips, lookup.place(start), tables);
     }
-}
 
-/// Puts a lookup's table: each plane masked by its comparison bit's mask in all entries and by a pad in each.
-fn answer(
-    lookup: &Lookup,
-    planes: [u32; 2],
-    output_masks: u32,
-    pads: &[u32],
-    request: &mut BitReader<'_>,
-    reply: &mut BitWriter,
-) {
-    let flip = request.take(lookup.bits) as u32;
-    let all = ones(1 << lookup.bits) as u32;
-    for (output, plane) in (lookup.output..).zip(planes).take(lookup.planes as usize) {
-        let masked = plane ^ (spread(output_masks >> output) & all);
-        reply.put((masked ^ table::permute_u32(pads[output as usize], flip, lookup.bits)).into(), 1 << lookup.bits);
+    fn multiply(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
+        let sign = self.comparison.sign;
+        let mut arrays = scratch::<3>(self.masks.len());
+        for block in blocks(self.masks.len()) {
+            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            request.take(32, first);
+            request.take(1, flips);
+            let own = self.bit_masks[block.clone()].iter().zip(&self.product_shares[block.clone()]);
+            let own = own.zip(self.outputs[block.clone()].iter().zip(&self.shares[block.clone()]));
+            let pads = self.output_pads[0][block.clone()].iter().zip(&self.output_pads[1][block.clone()]);
+            let messages = first.iter_mut().zip(second.iter_mut());
+            for (((&flip, ((&bits, &product), (&output, &share))), (&pad_0, &pad_1)), (first, second)) in
+                flips.iter().zip(own).zip(pads).zip(messages)
+            {
+                // sC · (V - u) + wC + r, minus tC where the server's sign bit makes sigma = 1.
+                let mine = spread(bits >> sign);
+                let base = (mine & *first).wrapping_add(product).wrapping_add(output);
+                let [pad_0, pad_1] = exchange(flip, [pad_0, pad_1]);
+                *first = base.wrapping_sub(mine & share) ^ pad_0;
+                *second = base.wrapping_sub(!mine & share) ^ pad_1;
+            }
+            reply.put(first, 32);
+            reply.put(second, 32);
+        }
     }
 }

@@ -12,7 +12,7 @@
 //! itself, the other tables by comparison bits. Each comparison bit but the last is an index bit of exactly one table, so
 //! that nothing that the server sends about it is masked by the same random choice twice.
 
-use super::super::material::ones;
+use crate::simd::words::tables::Index;
 use alloc::{vec, vec::Vec};
 
 /// Most bits of a digit: 32 entries of two bits take 32 bits of each key.
@@ -34,14 +34,9 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// The index, cut from what [`Self::start`] counts in.
-    pub(super) fn index(&self, from: u32) -> u32 {
-        (from >> self.start) & ones(self.bits) as u32
-    }
-
-    /// Bits of the whole table.
-    fn table_bits(&self) -> u32 {
-        self.planes << self.bits
+    /// Where the index lies in what [`Self::start`] counts in, without its lowest `first` bits.
+    pub(super) fn place(&self, first: u32) -> Index {
+        Index { start: self.start - first, bits: self.bits }
     }
 
     /// The planes of a table that combines digits, or halves: bit i of a plane is its value at index i.
@@ -112,20 +107,26 @@ impl Comparison {
         self.lookups().map(|lookup| lookup.bits).sum()
     }
 
-    /// Bits of the digits' round, without truncation: (server -> client, client -> server).
-    pub(super) fn digit_bits(&self) -> (u32, u32) {
-        message_bits(&self.digits)
+    /// Widths of the fields of the digits' round, without truncation: server -> client, then client -> server.
+    pub(super) fn digit_fields(&self) -> (u32, Vec<u32>) {
+        fields(&self.digits)
     }
 
-    /// Bits of each further round.
-    pub(super) fn step_bits(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.steps.iter().map(|step| message_bits(step))
+    /// Widths of the fields of each further round.
+    pub(super) fn step_fields(&self) -> impl Iterator<Item = (u32, Vec<u32>)> {
+        self.steps.iter().map(|step| fields(step))
+    }
+
+    /// The comparison bits that index a step's tables: the first, and how many. They follow each other.
+    pub(super) fn step_index(step: &[Lookup]) -> (u32, u32) {
+        (step.first().map_or(0, |table| table.start), fields(step).0)
     }
 }
 
-/// Choices and tables of lookups made together.
-fn message_bits(lookups: &[Lookup]) -> (u32, u32) {
-    lookups.iter().fold((0, 0), |(down, up), lookup| (down + lookup.bits, up + lookup.table_bits()))
+/// The bits of all indices together, and the entries of each plane of lookups made together.
+fn fields(lookups: &[Lookup]) -> (u32, Vec<u32>) {
+    let planes = lookups.iter().flat_map(|lookup| core::iter::repeat_n(1 << lookup.bits, lookup.planes as usize));
+    (lookups.iter().map(|lookup| lookup.bits).sum(), planes.collect())
 }
 
 #[cfg(test)]
@@ -166,14 +167,14 @@ mod tests {
             let less = |a: u32, c: u32| {
                 let mut bits = 0;
                 for digit in &comparison.digits {
-                    let (a, c) = (digit.index(a), digit.index(c));
+                    let (a, c) = (digit.place(0).of(a), digit.place(0).of(c));
                     bits |= u32::from(a < c) << digit.output;
                     if digit.planes == 2 {
                         bits |= u32::from(a == c) << (digit.output + 1);
                     }
                 }
                 for table in comparison.steps.iter().flatten() {
-                    let entries = table.truth_table().map(|plane| plane >> table.index(bits) & 1);
+                    let entries = table.truth_table().map(|plane| plane >> table.place(0).of(bits) & 1);
                     bits |= entries[0] << table.output;
                     if table.planes == 2 {
                         bits |= entries[1] << (table.output + 1);

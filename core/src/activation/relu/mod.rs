@@ -19,7 +19,7 @@ pub(crate) use server::Server;
 
 use crate::model::Channel;
 use crate::ot::{Block, table};
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 use comparison::Comparison;
 
 /// Random OTs per element with the server as receiver: truncation, digits, tables, last multiplication.
@@ -27,12 +27,15 @@ pub(crate) fn rots(channel: &Channel) -> usize {
     usize::from(channel.shift > 0) + Comparison::new(channel.width().into()).rots() as usize + 1
 }
 
-/// Bits per element in each round: (server -> client, client -> server).
-pub(crate) fn round_bits(channel: &Channel) -> Vec<(u32, u32)> {
+/// Widths of the fields of each round: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel) -> Vec<(Vec<u32>, Vec<u32>)> {
     let comparison = Comparison::new(channel.width().into());
-    let (choices, tables) = comparison.digit_bits();
-    let digits = (u32::from(channel.shift > 0) + choices, 2 * u32::from(channel.shift) + tables);
-    core::iter::once(digits).chain(comparison.step_bits()).chain([(33, 64)]).collect()
+    let (choices, tables) = comparison.digit_fields();
+    let shift = u32::from(channel.shift);
+    let truncation = if shift > 0 { &[shift, shift][..] } else { &[] };
+    let digits = (vec![choices + u32::from(shift > 0)], [truncation, &tables].concat());
+    let steps = comparison.step_fields().map(|(choices, tables)| (vec![choices], tables));
+    core::iter::once(digits).chain(steps).chain([(vec![32, 1], vec![32, 32])]).collect()
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -40,7 +43,7 @@ pub(crate) fn memory(channel: &Channel) -> (usize, usize) {
     let bits = Comparison::new(channel.width().into()).sign as usize + 1;
     let truncated = usize::from(channel.shift > 0);
     // Both masks, the share, the pads of T, of the planes and of the result, their masks, and the sign's share.
-    (4 + 4 + 4 + 8 * truncated + 2 + 4 * bits + 4 + 8, 4 + 2 + 2 + 4 * truncated + 4 + 8)
+    (4 + 4 + 4 + 8 * truncated + 4 + 4 * bits + 4 + 8, 4 + 4 + 4 * truncated + 4 + 8)
 }
 
 /// The word of a random OT's key that the multiplication's correlation uses: all that is kept of that OT.
@@ -48,20 +51,13 @@ pub(crate) fn product_word(key: Block) -> u32 {
     table::receiver_word(0, &[key]) as u32
 }
 
-/// All ones if the lowest bit of `bit` is set, else zero.
-fn spread(bit: u32) -> u32 {
-    (bit & 1).wrapping_neg()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::material::{ReceiverRots, SenderRots};
     use super::*;
     use crate::model::Kind;
     use crate::ot::ideal;
     use crate::prg::{Prg, Seed};
-    use crate::wire::bits::{BitReader, BitWriter};
-    use alloc::vec;
+    use crate::wire::words::{FieldReader, FieldWriter};
 
     /// For a fixed value and a fixed mask, each bit that the server opens is a fair coin, and so is the sum of any two: none
     /// goes without a mask, no two share one. Answers would be right without any.
@@ -80,23 +76,20 @@ mod tests {
             let mut client = Client::new(&channel, masks, vec![0; COUNT].into(), signs, &mut prg);
             let mut server = Server::new(&channel, &products);
             let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
-            let (mut sent, mut received) = (SenderRots::new(&sent), ReceiverRots::new(&received));
-            for _ in 0..COUNT {
-                client.absorb(&mut sent);
-                server.absorb(&mut received);
-            }
+            client.absorb(COUNT, &sent);
+            server.absorb(COUNT, &received);
             server.start(vec![value.wrapping_add(mask); COUNT].into());
             // All but the multiplication.
-            for _ in 1..round_bits(&channel).len() {
-                let (mut request, mut reply) = (BitWriter::default(), BitWriter::default());
+            for _ in 1..round_fields(&channel).len() {
+                let (mut request, mut reply) = (FieldWriter::default(), FieldWriter::default());
                 server.request(&mut request);
-                client.round(&mut BitReader::new(&request.finish()), &mut reply);
-                server.reply(&mut BitReader::new(&reply.finish()));
+                client.round(&mut FieldReader::new(&request.finish()), &mut reply);
+                server.reply(&mut FieldReader::new(&reply.finish()));
             }
             let bits = server.opened_bits();
             let count = Comparison::new(width.into()).sign + 1;
             for (i, j) in (0..count).flat_map(|i| (0..=i).map(move |j| (i, j))) {
-                let sum = |&bits: &u16| u32::from((bits >> i ^ if i == j { 0 } else { bits >> j }) & 1);
+                let sum = |&bits: &u32| (bits >> i ^ if i == j { 0 } else { bits >> j }) & 1;
                 let ones: u32 = bits.iter().map(sum).sum();
                 // Six standard deviations of 4000 fair coins are 190.
                 assert!(ones.abs_diff(COUNT as u32 / 2) < 190, "w = {width}, bits {i} and {j}: {ones} of {COUNT}");

@@ -1,20 +1,21 @@
 //! The server's side: it chooses entries of the client's tables, by the words that it holds and then by what it got.
 
-use super::super::material::{ReceiverRots, ones, select};
+use super::super::material::{ReceiverRots, blocks, ones, scratch, select, spread, words};
 use super::super::truncate::Truncation;
 use super::comparison::{Comparison, Lookup};
-use super::spread;
 use crate::model::Channel;
-use crate::ot::table;
+use crate::ot::softspoken::RotBatchReceived;
 use crate::prg::{SecretVec, collect};
 use crate::share::Masked;
-use crate::wire::bits::{BitReader, BitWriter};
-use alloc::vec::Vec;
+use crate::simd::words::tables::{Index, chosen_words, open, receiver_pads};
+use crate::wire::words::{FieldReader, FieldWriter};
 
 /// Where an element's choices hold that of the truncation's OT, above those of at most 25 bits of digits ..
 const TRUNCATION_CHOICE: u32 = 30;
 /// .. and that of the last multiplication's.
 const OUTPUT_CHOICE: u32 = 31;
+/// Where an element's word of tables holds the pads of its comparison bits, above the choices of its tables.
+const PADS: u32 = 16;
 
 /// The server's prepared side of a group, and its words during inference.
 pub(crate) struct Server {
@@ -22,19 +23,22 @@ pub(crate) struct Server {
     comparison: Comparison,
     /// Random indices of all digits of an element, as one number of w - 1 bits, and two further choices.
     choices: SecretVec<u32>,
-    /// Random indices of an element's tables, each in the place of the comparison bits to which it belongs.
-    table_choices: SecretVec<u16>,
-    /// The pad of each of an element's comparison bits.
-    bit_pads: SecretVec<u16>,
+    /// Random indices of an element's tables, each in the place of the comparison bits to which it belongs, and the pad of
+    /// each comparison bit, from [`PADS`] on.
+    tables: SecretVec<u32>,
+    /// None where nothing is truncated.
     truncation_pads: SecretVec<u32>,
     output_pads: SecretVec<u32>,
     /// (u, wS): the random multiplier k1 - k0 and -k0.
     products: SecretVec<[u32; 2]>,
+    /// Elements that have their random OTs.
+    absorbed: usize,
     next: usize,
     /// y + m; after round 1, tS.
     words: SecretVec<u32>,
-    /// From round 1 on, the masked comparison bits so far. The last has 1 ^ top(A) added, so that in the end it is sS.
-    bits: SecretVec<u16>,
+    /// From round 1 on, the masked comparison bits so far, above them pads. The last has 1 ^ top(A) added, so that in the end
+    /// it is sS.
+    bits: SecretVec<u32>,
 }
 
 impl Server {
@@ -44,53 +48,57 @@ impl Server {
         let truncation = Truncation::new(channel);
         let count = products.len();
         let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
-        let truncations = if truncation.shift() > 0 { count } else { 0 };
         Self {
             truncation,
             comparison: Comparison::new(truncation.width()),
-            choices: SecretVec::new(Vec::with_capacity(count)),
-            table_choices: SecretVec::new(Vec::with_capacity(count)),
-            bit_pads: SecretVec::new(Vec::with_capacity(count)),
-            truncation_pads: SecretVec::new(Vec::with_capacity(truncations)),
-            output_pads: SecretVec::new(Vec::with_capacity(count)),
+            choices: words(count),
+            tables: words(count),
+            truncation_pads: words(if truncation.shift() > 0 { count } else { 0 }),
+            output_pads: words(count),
             products: collect(count, products),
+            absorbed: 0,
             next: 0,
             words: SecretVec::default(),
             bits: SecretVec::default(),
         }
     }
 
-    /// Takes the random OTs of the next element.
-    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
-        let shift = self.truncation.shift();
-        let (mut choices, mut table_choices, mut pads) = (0u32, 0u32, 0u32);
-        if shift > 0 {
-            let (choice, keys) = rots.take(1);
-            choices |= choice << TRUNCATION_CHOICE;
-            self.truncation_pads.push((table::receiver_word(choice, keys) & ones(shift)) as u32);
+    /// Takes the random OTs of the next elements.
+    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
+        let run = self.absorbed..self.absorbed + elements;
+        self.absorbed = run.end;
+        let mut rots = ReceiverRots::new(batch, elements);
+        let choices = &mut self.choices[run.clone()];
+        let (mut table_choices, mut pads, mut words) = (words(elements), words(elements), words(elements));
+        if self.truncation.shift() > 0 {
+            chosen_words(rots.take(TRUNCATION_CHOICE, choices), &mut self.truncation_pads[run.clone()]);
         }
-        let mut take = |lookup: &Lookup, choices: &mut u32| {
-            let (choice, keys) = rots.take(lookup.bits as usize);
-            *choices |= choice << lookup.start;
-            pads |= table::receiver_planes(choice, keys, lookup.planes as usize) << lookup.output;
+        let mut take = |lookup: &Lookup, choices: &mut [u32]| {
+            // All of an index before its first pad.
+            let mut keys = [&[][..]; 5];
+            for (k, keys) in (0..lookup.bits).zip(&mut keys) {
+                *keys = rots.take(lookup.start + k, choices);
+            }
+            for (k, keys) in (0..lookup.bits).zip(keys) {
+                chosen_words(keys, &mut words);
+                receiver_pads(&words, choices, lookup.place(0), k, lookup.planes, lookup.output, &mut pads);
+            }
         };
-        self.comparison.digits.iter().for_each(|digit| take(digit, &mut choices));
+        self.comparison.digits.iter().for_each(|digit| take(digit, choices));
         self.comparison.steps.iter().flatten().for_each(|table| take(table, &mut table_choices));
-        let (choice, keys) = rots.take(1);
-        choices |= choice << OUTPUT_CHOICE;
-        self.output_pads.push(table::receiver_word(choice, keys) as u32);
-        self.choices.push(choices);
-        self.table_choices.push(table_choices as u16);
-        self.bit_pads.push(pads as u16);
+        chosen_words(rots.take(OUTPUT_CHOICE, choices), &mut self.output_pads[run.clone()]);
+        for (tables, (&choices, &pads)) in self.tables[run].iter_mut().zip(table_choices.iter().zip(pads.iter())) {
+            *tables = choices | pads << PADS;
+        }
     }
 
     /// Starts with the words y + m.
     pub(crate) fn start(&mut self, masked: Masked) {
-        self.bits = alloc::vec![0; masked.len()].into();
+        self.bits = words(masked.len());
         self.words = masked;
     }
 
-    pub(crate) fn request(&mut self, request: &mut BitWriter) {
+    pub(crate) fn request(&mut self, request: &mut FieldWriter) {
         match self.next {
             0 => self.request_digits(request),
             round if round <= self.comparison.steps.len() => self.request_tables(round - 1, request),
@@ -99,7 +107,7 @@ impl Server {
     }
 
     /// After the last round, the words ReLU(t) + r.
-    pub(crate) fn reply(&mut self, reply: &mut BitReader<'_>) -> Option<Masked> {
+    pub(crate) fn reply(&mut self, reply: &mut FieldReader<'_>) -> Option<Masked> {
         let round = self.next;
         self.next += 1;
         match round {
@@ -110,92 +118,126 @@ impl Server {
         None
     }
 
-    fn request_digits(&mut self, request: &mut BitWriter) {
-        let (shift, width) = (self.truncation.shift(), self.truncation.width());
-        for (&word, &choices) in self.words.iter().zip(self.choices.iter()) {
+    fn request_digits(&mut self, request: &mut FieldWriter) {
+        let (truncation, shift) = (self.truncation, self.truncation.shift());
+        let digits = truncation.width() - 1;
+        let [mut flips] = scratch(self.words.len());
+        for block in blocks(self.words.len()) {
+            let flips = &mut flips[..block.len()];
+            let elements = self.words[block.clone()].iter().zip(&self.choices[block]);
+            for (flip, (&word, &choices)) in flips.iter_mut().zip(elements) {
+                let truncation = truncation.choice(word) ^ (choices >> TRUNCATION_CHOICE & 1);
+                *flip = ((word >> shift) ^ choices) & ones(digits) as u32 | truncation << digits;
+            }
+            request.put(flips, digits + u32::from(shift > 0));
+        }
+    }
+
+    fn receive_digits(&mut self, reply: &mut FieldReader<'_>) {
+        let (truncation, shift) = (self.truncation, self.truncation.shift());
+        let (top, sign) = (shift + truncation.width() - 1, self.comparison.sign);
+        let mut arrays = scratch::<3>(self.words.len());
+        for block in blocks(self.words.len()) {
+            let [first, second, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (words, bits) = (&mut self.words[block.clone()], &mut self.bits[block.clone()]);
+            for ((bits, &tables), &word) in bits.iter_mut().zip(&self.tables[block.clone()]).zip(words.iter()) {
+                *bits = tables >> PADS ^ (!(word >> top) & 1) << sign;
+            }
             if shift > 0 {
-                let flip = self.truncation.choice(word) ^ (choices >> TRUNCATION_CHOICE & 1);
-                request.put(flip.into(), 1);
+                reply.take(shift, first);
+                reply.take(shift, second);
             }
-            request.put(u64::from((word >> shift) ^ choices) & ones(width - 1), width - 1);
+            for lookup in &self.comparison.digits {
+                let digit = Index { start: shift + lookup.start, bits: lookup.bits };
+                for plane in 0..lookup.planes {
+                    reply.take(1 << lookup.bits, entries);
+                    open(entries, words, digit, lookup.output + plane, bits);
+                }
+            }
+            if shift == 0 {
+                words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
+                continue;
+            }
+            let messages = first.iter().zip(second.iter()).zip(&self.truncation_pads[block]);
+            for (word, ((&first, &second), &pad)) in words.iter_mut().zip(messages) {
+                let chosen = select(truncation.choice(*word), [first, second]) ^ pad;
+                // 1 <= shift <= 28; of the pad, the low f bits stay.
+                *word = (truncation.server_part(*word) as u32).wrapping_add(chosen << (32 - shift));
+            }
         }
     }
 
-    fn receive_digits(&mut self, reply: &mut BitReader<'_>) {
-        let (shift, width) = (self.truncation.shift(), self.truncation.width());
-        for (index, word) in self.words.iter_mut().enumerate() {
-            let mut share = self.truncation.server_part(*word) as u32;
-            if shift > 0 {
-                let messages = [reply.take(shift) as u32, reply.take(shift) as u32];
-                let chosen = select(self.truncation.choice(*word), messages) ^ self.truncation_pads[index];
-                // 1 <= shift <= 28.
-                share = share.wrapping_add(chosen << (32 - shift));
+    fn request_tables(&mut self, step: usize, request: &mut FieldWriter) {
+        let (start, width) = Comparison::step_index(&self.comparison.steps[step]);
+        let [mut flips] = scratch(self.bits.len());
+        for block in blocks(self.bits.len()) {
+            let flips = &mut flips[..block.len()];
+            let elements = self.bits[block.clone()].iter().zip(&self.tables[block]);
+            for (flip, (&bits, &choices)) in flips.iter_mut().zip(elements) {
+                *flip = (bits ^ choices) >> start;
             }
-            let not_top = !(*word >> (shift + width - 1)) & 1;
-            let pads = u32::from(self.bit_pads[index]);
-            let digits = self.comparison.digits.iter();
-            let bits = digits.fold(0, |bits, digit| bits | receive(digit, *word >> shift, pads, reply));
-            self.bits[index] = (bits | not_top << self.comparison.sign) as u16;
-            *word = share;
+            request.put(flips, width);
         }
     }
 
-    fn request_tables(&mut self, step: usize, request: &mut BitWriter) {
-        for (&bits, &choices) in self.bits.iter().zip(self.table_choices.iter()) {
+    fn receive_tables(&mut self, step: usize, reply: &mut FieldReader<'_>) {
+        let mut arrays = scratch::<2>(self.bits.len());
+        for block in blocks(self.bits.len()) {
+            let [from, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let bits = &mut self.bits[block];
+            from.copy_from_slice(bits);
             for table in &self.comparison.steps[step] {
-                request.put(table.index((bits ^ choices).into()).into(), table.bits);
-            }
-        }
-    }
-
-    fn receive_tables(&mut self, step: usize, reply: &mut BitReader<'_>) {
-        for (bits, &pads) in self.bits.iter_mut().zip(self.bit_pads.iter()) {
-            for table in &self.comparison.steps[step] {
-                *bits ^= receive(table, u32::from(*bits), pads.into(), reply) as u16;
+                for plane in 0..table.planes {
+                    reply.take(1 << table.bits, entries);
+                    open(entries, from, table.place(0), table.output + plane, bits);
+                }
             }
         }
     }
 
     /// All comparison bits, still masked, as the server sees them.
     #[cfg(test)]
-    pub(super) fn opened_bits(&self) -> &[u16] {
+    pub(super) fn opened_bits(&self) -> &[u32] {
         &self.bits
     }
 
-    /// sS.
-    fn sign(&self, index: usize) -> u32 {
-        u32::from(self.bits[index] >> self.comparison.sign)
-    }
-
-    fn request_product(&mut self, request: &mut BitWriter) {
-        for (index, &share) in self.words.iter().enumerate() {
-            let sign = self.sign(index);
-            // V = (1 - 2 sS) · tS.
-            let value = (share ^ spread(sign)).wrapping_add(sign);
-            let [multiplier, _] = self.products[index];
-            request.put(value.wrapping_sub(multiplier).into(), 32);
-            request.put((sign ^ (self.choices[index] >> OUTPUT_CHOICE)).into(), 1);
+    fn request_product(&mut self, request: &mut FieldWriter) {
+        let sign = self.comparison.sign;
+        let mut arrays = scratch::<2>(self.words.len());
+        for block in blocks(self.words.len()) {
+            let [values, flips] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let elements = self.words[block.clone()].iter().zip(&self.bits[block.clone()]);
+            let elements = elements.zip(self.choices[block.clone()].iter().zip(&self.products[block]));
+            for ((value, flip), ((&share, &bits), (&choices, &[multiplier, _]))) in
+                values.iter_mut().zip(flips.iter_mut()).zip(elements)
+            {
+                let sign = bits >> sign & 1;
+                // V = (1 - 2 sS) · tS.
+                *value = (share ^ spread(sign)).wrapping_add(sign).wrapping_sub(multiplier);
+                *flip = sign ^ (choices >> OUTPUT_CHOICE);
+            }
+            request.put(values, 32);
+            request.put(flips, 1);
         }
     }
 
-    fn receive_product(&mut self, reply: &mut BitReader<'_>) -> Masked {
+    fn receive_product(&mut self, reply: &mut FieldReader<'_>) -> Masked {
+        let sign = self.comparison.sign;
         let mut words = core::mem::take(&mut self.words);
-        for (index, word) in words.iter_mut().enumerate() {
-            let sign = self.sign(index);
-            let messages = [reply.take(32) as u32, reply.take(32) as u32];
-            let message = select(sign, messages) ^ self.output_pads[index];
-            let [_, product_share] = self.products[index];
-            *word = (spread(sign) & *word).wrapping_add(product_share).wrapping_add(message);
+        let mut arrays = scratch::<2>(words.len());
+        for block in blocks(words.len()) {
+            let [first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            reply.take(32, first);
+            reply.take(32, second);
+            let own = self.bits[block.clone()].iter().zip(&self.output_pads[block.clone()]);
+            let elements = own.zip(&self.products[block.clone()]).zip(first.iter().zip(second.iter()));
+            for (word, (((&bits, &pad), &[_, product_share]), (&first, &second))) in
+                words[block].iter_mut().zip(elements)
+            {
+                let message = select(bits >> sign, [first, second]) ^ pad;
+                *word = (spread(bits >> sign) & *word).wrapping_add(product_share).wrapping_add(message);
+            }
         }
         words
     }
-}
-
-/// Takes a lookup's table and opens the entry that `from` chooses: its comparison bits, still masked, in their places.
-fn receive(lookup: &Lookup, from: u32, pads: u32, reply: &mut BitReader<'_>) -> u32 {
-    let index = lookup.index(from);
-    (lookup.output..).take(lookup.planes as usize).fold(0, |bits, output| {
-        let plane = reply.take(1 << lookup.bits) as u32;
-        bits | (((plane >> index) ^ (pads >> output)) & 1) << output
-    })
 }

@@ -133,6 +133,12 @@ impl Axis {
         end.max(end.min(image) + lead).max(self.span())
     }
 
+    /// Whether what lies at place `i` of a plane in a tile lies in the tile before, too: windows of both touch it.
+    pub(super) fn is_repeated(&self, tile: usize, i: usize) -> bool {
+        // The tile before begins `tile` windows earlier and ends where its last window does.
+        tile > 0 && i + self.step() < self.span()
+    }
+
     /// The places of a plane in a tile that hold pixels of the image, each with its pixel. All others hold zero.
     pub(super) fn pixels(&self, tile: usize, plane: usize) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
         let (windows, lead, sampling, pad) = (self.windows_of(tile), self.lead(), self.sampling, self.pad);

@@ -5,54 +5,26 @@
 
 mod axis;
 mod packing;
+mod request;
 mod server;
 
 #[cfg(test)]
 pub(in crate::rlwe) use packing::Layout;
-pub use packing::{ConvShape, LinearPacking};
+pub use packing::{ConvShape, LinearPacking, MIN_WORD_BITS};
+pub use request::encrypt_request;
+#[cfg(test)]
+pub(in crate::rlwe) use request::read as read_request;
 pub use server::{Keep, LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
 
-use super::encode::{Word, decode_word};
+use super::encode::decode_word;
 use super::keys::SecretKey;
 use super::params::LINEAR;
-use super::poly::Poly;
 use super::switch::Switched;
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::Prg;
-use alloc::vec::Vec;
-
-/// Client: request `index` of a layer, an encryption of M planes of a tile of the mask r of the layer's input.
-///
-/// `input_mask` is the whole of r, channel by channel. [`LinearPacking::request_bytes`] long.
-///
-/// # Errors
-/// [`ErrorKind::InvalidArgument`] if there is no such request, the mask has not the input's length or the key is of another ring.
-pub fn encrypt_request(
-    key: &SecretKey,
-    packing: &LinearPacking,
-    input_mask: &[u32],
-    index: usize,
-    prg: &mut Prg,
-) -> Result<Vec<u8>> {
-    key.expect(&LINEAR)?;
-    check_index("request", index, packing.request_ciphertexts())?;
-    if input_mask.len() != packing.inputs() {
-        return Err(Error::new(
-            ErrorKind::InvalidArgument,
-            alloc::format!("input mask: expected {} values, got {}", packing.inputs(), input_mask.len()),
-        ));
-    }
-    let mut message = Poly::zero(&LINEAR);
-    for (place, input) in packing.input_places(index) {
-        let encoded = Word::new(input_mask[input]);
-        message.add_at(place, |prime, q| encoded.residue(prime, q));
-    }
-    Ok(key.seal(message, prg))
-}
 
 /// Client: decrypts answer `index` to its part of m = W·r + s.
 ///
-/// `output_mask` is the whole of m; the answer's part, [`LinearPacking::response_outputs`], is written.
+/// `output_mask` is the whole of m; the answer's part, [`LinearPacking::response_outputs`], is written, modulo 2^k for words of k bits.
 ///
 /// # Errors
 /// [`ErrorKind::MalformedMessage`] if the answer is not [`LinearPacking::response_bytes`] long; [`ErrorKind::InvalidArgument`] if
@@ -67,11 +39,11 @@ pub fn decrypt_response(
     key.expect(&LINEAR)?;
     check_index("answer", index, packing.response_ciphertexts())?;
     check_outputs(packing, output_mask)?;
-    let answer = Switched::read(&LINEAR, packing.response_outputs_count(index), bytes)
+    let answer = Switched::read(&LINEAR, packing.answer_bits(), packing.response_outputs_count(index), bytes)
         .map_err(|e| e.context(format_args!("answer {index}")))?;
     let decrypted = answer.decrypt(&key.s, packing.output_places(index));
     for (output, &v) in packing.response_outputs(index).zip(decrypted.iter()) {
-        output_mask[output] = decode_word(v);
+        output_mask[output] = decode_word(v, packing.shape().word_bits);
     }
     Ok(())
 }

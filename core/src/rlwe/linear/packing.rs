@@ -38,8 +38,8 @@
 //! Between several tiles no zeros are shared: u = 0 (v = 0), and places of padding count as pixels that are zero.
 
 use super::axis::{Axis, MAX_COUNT, even, even_parts, part, part_sizes};
+use super::request;
 use crate::error::{Error, ErrorKind, Result};
-use crate::rlwe::keys::sealed_bytes;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::element_bytes;
 use crate::rlwe::switch::switched_bytes;
@@ -82,7 +82,12 @@ pub struct ConvShape {
     pub pad_bottom: usize,
     /// Columns of zeros right of the image.
     pub pad_right: usize,
+    /// k: only the low k bits of an output matter. [`MIN_WORD_BITS`] to 32.
+    pub word_bits: u32,
 }
+
+/// The narrowest words that answers bring: of narrower ones some more bits than needed are sent.
+pub const MIN_WORD_BITS: u32 = 16;
 
 /// How a convolution lies in ciphertexts: tiles, M input planes per request, L output channels per answer. Public.
 ///
@@ -97,6 +102,19 @@ pub struct LinearPacking {
     inputs: usize,
     /// L.
     outputs: usize,
+}
+
+/// Where a request holds an input.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::rlwe) struct InputPlace {
+    /// The coefficient.
+    pub(in crate::rlwe) place: usize,
+    /// The input's number, channel by channel over the whole input.
+    pub(in crate::rlwe) input: usize,
+    /// Its channel.
+    pub(in crate::rlwe) channel: usize,
+    /// Whether an earlier request holds it, too.
+    pub(in crate::rlwe) repeated: bool,
 }
 
 /// What a packing of a given shape may choose.
@@ -143,7 +161,9 @@ impl LinearPacking {
                     let columns = columns.cut(width);
                     let room = n / rows.places().saturating_mul(columns.places());
                     let tiles = rows.tiles() as u64 * columns.tiles() as u64;
-                    if room == 0 || tiles * (sealed_bytes(&LINEAR) + switched_bytes(&LINEAR, 1)) as u64 > bytes {
+                    if room == 0
+                        || tiles * (request::bytes(0) + switched_bytes(&LINEAR, best.answer_bits(), 1)) as u64 > bytes
+                    {
                         continue;
                     }
                     let tiled = Self { rows, columns, ..best };
@@ -183,6 +203,12 @@ impl LinearPacking {
             shape.dilation_width,
             shape.stride_width,
         )?;
+        if !(MIN_WORD_BITS..=32).contains(&shape.word_bits) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                alloc::format!("word bits: expected {MIN_WORD_BITS} to 32, got {}", shape.word_bits),
+            ));
+        }
         let divides = |channels: usize| channels.checked_rem(shape.groups) == Some(0);
         if !divides(shape.in_channels) || !divides(shape.out_channels) {
             return Err(Error::new(
@@ -251,18 +277,28 @@ impl LinearPacking {
         Ok(packing)
     }
 
-    /// Bytes of all requests and answers. At most 2^30 of each.
+    /// Bytes of all requests and answers, at most 2^30 of each. Fresh inputs take fewer, the same for every packing.
     fn bytes(&self) -> u64 {
-        let mut bytes = self.request_ciphertexts() as u64 * sealed_bytes(&LINEAR) as u64;
+        let mut bytes = self.request_ciphertexts() as u64 * request::bytes(0) as u64;
         for (channel_parts, channels) in part_sizes(self.shape.out_channels, self.outputs) {
             for (row_parts, rows) in part_sizes(self.rows.windows, self.rows.tile) {
                 for (column_parts, columns) in part_sizes(self.columns.windows, self.columns.tile) {
-                    let answer = switched_bytes(&LINEAR, channels * rows * columns) as u64;
+                    let answer = switched_bytes(&LINEAR, self.answer_bits(), channels * rows * columns) as u64;
                     bytes += channel_parts * row_parts * column_parts * answer;
                 }
             }
         }
         bytes
+    }
+
+    /// log2 of q' of the answers.
+    pub(super) fn answer_bits(&self) -> u32 {
+        LINEAR.switched_bits - self.unused_bits()
+    }
+
+    /// 32 - k: upper bits of an output that no one needs. In answers, outputs are times 2 to the power of these.
+    pub(super) fn unused_bits(&self) -> u32 {
+        32 - self.shape.word_bits
     }
 
     /// Products of a request and a polynomial.
@@ -310,9 +346,19 @@ impl LinearPacking {
         self.in_planes().div_ceil(self.inputs) * self.tiles()
     }
 
-    /// Bytes of each request ciphertext.
-    pub fn request_bytes(&self) -> usize {
-        sealed_bytes(&LINEAR)
+    /// Bytes of request `index`. `fresh` tells of each input channel whether the requests bring its mask's words
+    /// ([`super::encrypt_request`]); an empty slice stands for none.
+    pub fn request_bytes(&self, index: usize, fresh: &[bool]) -> usize {
+        let brought = match fresh.contains(&true) {
+            true => self.fresh_places(index, fresh).count(),
+            false => 0,
+        };
+        request::bytes(brought)
+    }
+
+    /// The places of request `index` whose inputs it brings: those of fresh channels that no earlier request holds.
+    pub(super) fn fresh_places(&self, index: usize, fresh: &[bool]) -> impl Iterator<Item = InputPlace> {
+        self.input_places(index).filter(|p| !p.repeated && fresh.get(p.channel).copied().unwrap_or(false))
     }
 
     /// Bytes that a [`super::LinearResponder`] keeps of each request, and of each answer in the making: both halves, expanded.
@@ -329,7 +375,7 @@ impl LinearPacking {
     pub fn response_bytes(&self, index: usize) -> usize {
         match self.response_outputs_count(index) {
             0 => 0,
-            sent => switched_bytes(&LINEAR, sent),
+            sent => switched_bytes(&LINEAR, self.answer_bits(), sent),
         }
     }
 
@@ -446,8 +492,8 @@ impl LinearPacking {
         self.place(self.inputs - 1, self.rows.span() - 1, self.columns.span() - 1)
     }
 
-    /// Where request `index` holds inputs: pairs of a coefficient and the number of the input there. All others hold zero.
-    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+    /// Where request `index` holds inputs. All other coefficients hold zero.
+    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = InputPlace> + use<> {
         let packing = *self;
         let Self { rows, columns, .. } = packing;
         let (planes, row_tile, column_tile) = self.split(index);
@@ -457,7 +503,13 @@ impl LinearPacking {
             let of_row = columns.pixels(column_tile, column_plane);
             rows.pixels(row_tile, row_plane).flat_map(move |(i, y)| {
                 let (place, input) = (m * size + i * width, (channel * rows.length + y) * columns.length);
-                of_row.clone().map(move |(j, x)| (place + j, input + x))
+                let row_repeated = rows.is_repeated(row_tile, i);
+                of_row.clone().map(move |(j, x)| InputPlace {
+                    place: place + j,
+                    input: input + x,
+                    channel,
+                    repeated: row_repeated || columns.is_repeated(column_tile, j),
+                })
             })
         })
     }

@@ -1,6 +1,7 @@
 //! The server's side of a linear layer: weights prepared once per model, and one responder per inference.
 
 use super::packing::{ConvShape, LinearPacking};
+use super::request;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
 use crate::rlwe::encrypt::{Ciphertext, hide};
@@ -122,9 +123,14 @@ impl LinearWeights {
             _ if packing.is_scalar() => Kept::Scalar(weights.to_vec().into()),
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
-                let (taps, parts) = (packing.taps(), |j| packing.input_parts(j).map(move |i| [i, j]));
-                let pairs = (0..packing.output_parts()).flat_map(parts);
-                Kept::Transformed(pairs.map(|pair| polynomial(packing, &taps, weights, pair)).collect())
+                let mut maker = Maker::new(packing);
+                let parts = |j| packing.input_parts(j).map(move |i| [i, j]);
+                let mut polynomial = |pair| {
+                    let mut polynomial = Poly::zero(&LINEAR);
+                    maker.make(weights, pair, &mut polynomial);
+                    polynomial
+                };
+                Kept::Transformed((0..packing.output_parts()).flat_map(parts).map(&mut polynomial).collect())
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -146,18 +152,23 @@ impl LinearWeights {
     }
 }
 
-/// The transformed polynomial of parts of the input planes and the output channels.
-fn polynomial(
-    packing: &LinearPacking,
-    taps: &[Vec<(usize, usize)>],
-    weights: &[i16],
-    parts: [usize; 2],
-) -> Poly<Values> {
-    let mut small = Zeroizing::new([0i16; LINEAR.degree]);
-    packing.fill_weights(taps, parts, weights, &mut small[..]);
-    let mut poly = Poly::<Coefficients>::zero(&LINEAR);
-    poly.set(&small[..]);
-    poly.into_values()
+/// Makes polynomials of a packing.
+struct Maker<'a> {
+    packing: &'a LinearPacking,
+    taps: Vec<Vec<(usize, usize)>>,
+    small: Zeroizing<[i16; LINEAR.degree]>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(packing: &'a LinearPacking) -> Self {
+        Self { packing, taps: packing.taps(), small: Zeroizing::new([0; LINEAR.degree]) }
+    }
+
+    /// The transformed polynomial of parts of the input planes and the output channels.
+    fn make(&mut self, weights: &[i16], parts: [usize; 2], out: &mut Poly<Values>) {
+        self.packing.fill_weights(&self.taps, parts, weights, &mut self.small[..]);
+        out.set(&self.small[..]);
+    }
 }
 
 /// Answers the requests of one inference of one layer. The server's.
@@ -167,6 +178,7 @@ fn polynomial(
 /// [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
+    fresh: &'a [bool],
     /// Those that came and are still needed.
     requests: Vec<Option<Ciphertext<Values>>>,
     /// How many have not come.
@@ -174,6 +186,8 @@ pub struct LinearResponder<'a> {
     answers: Vec<Answer>,
     /// How many answers are [`Answer::Waiting`].
     waiting: usize,
+    /// Room for polynomials of weights that are kept plain: up to 16, 768 KiB.
+    made: Vec<Poly<Values>>,
 }
 
 /// How far an answer is.
@@ -185,20 +199,20 @@ enum Answer {
 }
 
 impl<'a> LinearResponder<'a> {
-    /// Starts with no request.
-    pub fn new(weights: &'a LinearWeights) -> Self {
+    /// Starts with no request. `fresh` tells how requests are written: see [`super::encrypt_request`].
+    pub fn new(weights: &'a LinearWeights, fresh: &'a [bool]) -> Self {
         let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
         let requests = (0..missing).map(|_| None).collect();
         let answers = (0..waiting).map(|_| Answer::Waiting).collect();
-        Self { weights, requests, missing, answers, waiting }
+        Self { weights, fresh, requests, missing, answers, waiting, made: Vec::new() }
     }
 
     /// Takes request `index` in, in any order, each once.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedMessage`] if the request has another length or residues not below their prime; [`ErrorKind::InvalidState`]
-    /// if there is no such request or it came already. Nothing is kept then.
-    pub fn absorb(&mut self, index: usize, request: &[u8]) -> Result<()> {
+    /// [`ErrorKind::MalformedMessage`] if the request has another length; [`ErrorKind::InvalidState`] if there is no such request or it came
+    /// already. Nothing is kept then.
+    pub fn absorb(&mut self, index: usize, message: &[u8]) -> Result<()> {
         let count = self.requests.len();
         let Some(place) = self.requests.get_mut(index) else {
             return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
@@ -206,7 +220,10 @@ impl<'a> LinearResponder<'a> {
         if self.missing == 0 || place.is_some() {
             return Err(state("request", alloc::format!("expected each once, got {index} again")));
         }
-        *place = Some(Ciphertext::read(&LINEAR, request).map_err(|e| e.context(format_args!("request {index}")))?);
+        *place = Some(
+            request::read(&self.weights.packing, index, self.fresh, message)
+                .map_err(|e| e.context(format_args!("request {index}")))?,
+        );
         self.missing -= 1;
         Ok(())
     }
@@ -221,7 +238,7 @@ impl<'a> LinearResponder<'a> {
     pub fn respond(&mut self, index: usize, key: &PublicKey, prg: &mut Prg, s: &mut [u32]) -> Result<Vec<u8>> {
         let packing = self.weights.packing;
         let answer = self.hidden(index, key, prg, s)?;
-        Ok(switch::write(&answer.c0, &answer.c1, packing.output_places(index)))
+        Ok(switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index)))
     }
 
     /// The answer before it is switched.
@@ -235,17 +252,18 @@ impl<'a> LinearResponder<'a> {
         let packing = self.weights.packing;
         key.expect(&LINEAR)?;
         super::check_outputs(&packing, s)?;
-        let sum = self.take_sum(index)?;
+        let unused = packing.unused_bits();
+        let sum = self.take_sum(index)?.scaled(1 << unused);
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
             let mut words = Zeroizing::new([0; LINEAR.degree]);
             let fresh = sample::words(packing.response_outputs_count(index), prg);
             let outputs = packing.output_places(index).zip(packing.response_outputs(index));
             for ((place, output), &word) in outputs.zip(fresh.iter()) {
-                (s[output], words[place]) = (word, word);
+                (s[output], words[place]) = (word, word << unused);
             }
             c0.add_words(&words[..]);
         };
-        Ok(hide(sum, key, mask, prg))
+        Ok(hide(sum, key, LINEAR.flooding_bits + unused, mask, prg))
     }
 
     /// The bare sum of products of an answer, taken out.
@@ -277,7 +295,8 @@ impl<'a> LinearResponder<'a> {
     /// Computes the answers of a part of the output channels, none of which was computed before; all requests are there.
     fn compute(&mut self, output_part: usize) {
         let LinearWeights { packing, kept, .. } = self.weights;
-        let (tiles, taps) = (packing.tiles(), packing.taps());
+        let tiles = packing.tiles();
+        let mut maker = Maker::new(packing);
         let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
         // Where this part's polynomials begin among all.
         let first = match kept {
@@ -291,8 +310,8 @@ impl<'a> LinearResponder<'a> {
             let inputs = start..parts.end.min(start + TERMS);
             let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
             // Of each tile in turn the requests of these parts.
-            let requests =
-                (0..tiles).map(|tile| self.requests[inputs.start * tiles + tile..].iter().step_by(tiles).flatten());
+            let of_parts = &self.requests[inputs.start * tiles..inputs.end * tiles];
+            let requests = (0..tiles).map(|tile| of_parts[tile..].iter().step_by(tiles).flatten());
             match kept {
                 Kept::Scalar(weights) => {
                     for (sum, requests) in sums.iter_mut().zip(requests) {
@@ -301,8 +320,11 @@ impl<'a> LinearResponder<'a> {
                 }
                 Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
                 Kept::Plain(weights) => {
-                    let made = inputs.clone().map(|input| polynomial(packing, &taps, weights, [input, output_part]));
-                    add_products(&mut sums, requests, &made.collect::<Vec<_>>());
+                    self.made.resize_with(self.made.len().max(inputs.len()), || Poly::zero(&LINEAR));
+                    for (input_part, made) in inputs.clone().zip(&mut self.made) {
+                        maker.make(weights, [input_part, output_part], made);
+                    }
+                    add_products(&mut sums, requests, &self.made);
                 }
             }
         }

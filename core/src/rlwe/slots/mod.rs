@@ -30,7 +30,7 @@ pub fn slot_request_bytes() -> usize {
 
 /// Bytes of an answer: both halves, all N coefficients, modulo q'.
 pub fn slot_response_bytes() -> usize {
-    switch::switched_bytes(&SLOTS, SLOT_COUNT)
+    switch::switched_bytes(&SLOTS, SLOTS.switched_bits, SLOT_COUNT)
 }
 
 /// Client: encrypts up to 8192 values of F_p; slots beyond them hold zero.
@@ -63,7 +63,7 @@ pub fn multiply_slots(
     share: &mut [u64],
 ) -> Result<Vec<u8>> {
     let answer = hidden_products(key, request, multipliers, prg, share)?;
-    Ok(switch::write(&answer.c0, &answer.c1, 0..SLOT_COUNT))
+    Ok(switch::write(&answer.c0, &answer.c1, SLOTS.switched_bits, 0..SLOT_COUNT))
 }
 
 /// The answer of [`multiply_slots`] before it is switched.
@@ -94,7 +94,7 @@ pub(super) fn hidden_products(
         }
         add_encoded(c0, negated);
     };
-    Ok(hide(sum, key, mask, prg))
+    Ok(hide(sum, key, SLOTS.flooding_bits, mask, prg))
 }
 
 /// The request times the multipliers, not yet hidden.
@@ -125,7 +125,8 @@ pub(super) fn products(request: &[u8], multipliers: &[u64], prg: &mut Prg) -> Re
 pub fn decrypt_slots(key: &SecretKey, response: &[u8], out: &mut [u64]) -> Result<()> {
     key.expect(&SLOTS)?;
     check_count("slots to decrypt", out.len())?;
-    let answer = Switched::read(&SLOTS, SLOT_COUNT, response).map_err(|e| e.context("slot answer"))?;
+    let answer =
+        Switched::read(&SLOTS, SLOTS.switched_bits, SLOT_COUNT, response).map_err(|e| e.context("slot answer"))?;
     let mut slots = answer.decrypt(&key.s, 0..SLOT_COUNT);
     for x in slots.iter_mut() {
         *x = decode_element(*x);

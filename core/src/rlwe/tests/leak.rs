@@ -7,9 +7,14 @@ use super::*;
 use crate::rlwe::linear::Layout;
 use crate::rlwe::poly::Values;
 
+/// The uniform half of a request, whose seed comes first.
+fn uniform_half(params: &'static RingParams, request: &[u8]) -> Poly<Values> {
+    Poly::uniform(params, request.first_chunk().unwrap())
+}
+
 /// Reads the polynomial w off c1 = w·a by division in the transformed domain, as integers of least magnitude.
 fn divide_by_uniform_half(c1: Poly<Values>, request: &[u8]) -> Vec<i128> {
-    let a = Ciphertext::read(c1.params, request).unwrap().c1;
+    let a = uniform_half(c1.params, request);
     let mut quotient = c1;
     for ((prime, x), (_, a)) in quotient.parts_mut().zip(a.parts()) {
         let q = prime.modulus;
@@ -39,10 +44,10 @@ fn the_uniform_half_tells_no_weights() {
     let weights = LinearWeights::new(&packing, &w, Keep::Transformed).unwrap();
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..packing.inputs()).map(|_| prg.next_u32()).collect();
-    let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
+    let request = bound_request(&key, &packing, &r, 0, &mut prg).unwrap();
     let mut s = alloc::vec![0; packing.outputs()];
     let absorbed = || {
-        let mut responder = LinearResponder::new(&weights);
+        let mut responder = LinearResponder::new(&weights, &[]);
         responder.absorb(0, &request).unwrap();
         responder
     };
@@ -69,26 +74,26 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
     let mut prg = prg(12);
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..16).map(|_| prg.next_u32()).collect();
-    let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
-    let mut responder = LinearResponder::new(&weights);
+    let request = bound_request(&key, &packing, &r, 0, &mut prg).unwrap();
+    let mut responder = LinearResponder::new(&weights, &[]);
     responder.absorb(0, &request).unwrap();
     let mut s = alloc::vec![0; 16];
     let sent = responder.respond(0, &public, &mut prg, &mut s).unwrap();
-    let mut responder = LinearResponder::new(&weights);
+    let mut responder = LinearResponder::new(&weights, &[]);
     responder.absorb(0, &request).unwrap();
     let mut bare = responder.take_sum(0).unwrap().into_coefficients();
-    bare.add_flooding(&mut prg);
-    let unprotected = switch::write(&bare.c0, &bare.c1, packing.output_places(0));
+    bare.add_flooding(LINEAR.flooding_bits, &mut prg);
+    let unprotected = switch::write(&bare.c0, &bare.c1, LINEAR.switched_bits, packing.output_places(0));
 
     // N·41 bits of the uniform half come first.
     let half = LINEAR.degree * 41 / 8;
-    let a = lift(&Ciphertext::read(&LINEAR, &request).unwrap().c1.into_coefficients());
+    let a = lift(&uniform_half(&LINEAR, &request).into_coefficients());
     let explains = |w: i128, bytes: &[u8]| {
         let mut wa = Poly::<Coefficients>::zero(&LINEAR);
         for (i, a) in a.iter().enumerate() {
             wa.add_at(i, |_, q| (a * w).rem_euclid(i128::from(q.value())) as u32);
         }
-        switch::write(&wa, &wa, 0..0)[..half] == bytes[..half]
+        switch::write(&wa, &wa, LINEAR.switched_bits, 0..0)[..half] == bytes[..half]
     };
     let candidates = |bytes: &[u8]| (-255..=255).filter(|&w| explains(w, bytes)).collect::<Vec<i128>>();
     assert_eq!(candidates(&unprotected), [-173]);
@@ -141,11 +146,11 @@ fn the_noise_tells_no_weights() {
     for _ in 0..128 {
         // r = 0 is the client's choice here: the product is zero and there is no rounding of encodings.
         let r = alloc::vec![0; packing.inputs()];
-        let request = encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap();
+        let request = bound_request(&key, &packing, &r, 0, &mut prg).unwrap();
         let errors = request_errors(&key, &packing, &request, 0, &r);
         let mut s = alloc::vec![0; packing.outputs()];
         let absorbed = || {
-            let mut responder = LinearResponder::new(&weights);
+            let mut responder = LinearResponder::new(&weights, &[]);
             responder.absorb(0, &request).unwrap();
             responder
         };
@@ -217,10 +222,10 @@ fn every_answer_of_every_packing_is_hidden_whole() {
         // r = 0: what decrypts is s.
         let r = alloc::vec![0; packing.inputs()];
         let requests: Vec<_> = (0..packing.request_ciphertexts())
-            .map(|i| encrypt_request(&key, &packing, &r, i, &mut prg).unwrap())
+            .map(|i| bound_request(&key, &packing, &r, i, &mut prg).unwrap())
             .collect();
         let absorbed = || {
-            let mut responder = LinearResponder::new(&weights);
+            let mut responder = LinearResponder::new(&weights, &[]);
             requests.iter().enumerate().for_each(|(i, request)| responder.absorb(i, request).unwrap());
             responder
         };

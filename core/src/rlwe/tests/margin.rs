@@ -9,9 +9,9 @@ use crate::rlwe::switch::{self, Switched};
 
 fn sum_of(weights: &LinearWeights, key: &SecretKey, r: &[u32], prg: &mut Prg) -> Ciphertext<crate::rlwe::poly::Values> {
     let packing = weights.packing();
-    let mut responder = LinearResponder::new(weights);
+    let mut responder = LinearResponder::new(weights, &[]);
     for i in 0..packing.request_ciphertexts() {
-        responder.absorb(i, &encrypt_request(key, packing, r, i, prg).unwrap()).unwrap();
+        responder.absorb(i, &bound_request(key, packing, r, i, prg).unwrap()).unwrap();
     }
     responder.take_sum(0).unwrap()
 }
@@ -64,8 +64,8 @@ fn noise_of_hidden_answers_is_flooding_and_little_else() {
     let mut prg = prg(2);
     let (key, public) = keys(&LINEAR, &mut prg);
     let r: Vec<u32> = (0..4096).map(|_| prg.next_u32()).collect();
-    let mut responder = LinearResponder::new(&weights);
-    responder.absorb(0, &encrypt_request(&key, &packing, &r, 0, &mut prg).unwrap()).unwrap();
+    let mut responder = LinearResponder::new(&weights, &[]);
+    responder.absorb(0, &bound_request(&key, &packing, &r, 0, &mut prg).unwrap()).unwrap();
     let mut s = alloc::vec![0; 4096];
     let answer = responder.hidden(0, &public, &mut prg, &mut s).unwrap();
     let m: Vec<u32> = r.iter().zip(&s).map(|(r, s)| r.wrapping_mul(255).wrapping_add(*s)).collect();
@@ -102,8 +102,8 @@ fn at_the_edge(
         let error = if prg.next_u32() & 1 == 0 { noise } else { -noise };
         c0.add_at(i, |prime, q| q.add(residue(error, q), encoded(i, prime, q)));
     }
-    let bytes = switch::write(&c0, &c1, 0..params.degree);
-    let read = Switched::read(params, params.degree, &bytes).unwrap();
+    let bytes = switch::write(&c0, &c1, params.switched_bits, 0..params.degree);
+    let read = Switched::read(params, params.switched_bits, params.degree, &bytes).unwrap();
     read.decrypt(&key.s, 0..params.degree).to_vec()
 }
 
@@ -124,7 +124,7 @@ fn a_million_coefficients_decrypt_with_the_whole_budget_used() {
             })
             .collect();
         let v = at_the_edge(&key, noise, |i, prime, q| Word::new(m[i]).residue(prime, q), &mut prg);
-        assert!(v.iter().zip(&m).all(|(&v, &m)| decode_word(v) == m));
+        assert!(v.iter().zip(&m).all(|(&v, &m)| decode_word(v, 32) == m));
     }
 }
 
@@ -149,5 +149,5 @@ fn twice_the_tolerated_noise_is_noticed() {
     let (key, _) = keys(&LINEAR, &mut prg);
     let noise = (modulus(&LINEAR) >> 32) as i128;
     let v = at_the_edge(&key, noise, |_, _, _| 0, &mut prg);
-    assert!(v.iter().all(|&v| decode_word(v) != 0));
+    assert!(v.iter().all(|&v| decode_word(v, 32) != 0));
 }

@@ -5,6 +5,7 @@ mod margin;
 
 use super::encode::Word;
 use super::encrypt::Ciphertext;
+use super::linear::read_request;
 use super::params::RingParams;
 use super::poly::{Coefficients, Poly};
 use super::*;
@@ -76,16 +77,26 @@ fn layer(channels: usize, size: usize, out: usize, kernel: usize) -> ConvShape {
         pad_left: 0,
         pad_bottom: 0,
         pad_right: 0,
+        word_bits: 32,
     }
 }
 
 /// A request's errors, as the client knows them: what its own ciphertext decrypts to beyond the encoding of r.
 fn request_errors(key: &SecretKey, packing: &LinearPacking, request: &[u8], index: usize, r: &[u32]) -> Vec<i128> {
-    let ciphertext = Ciphertext::read(&LINEAR, request).unwrap().into_coefficients();
+    let ciphertext = read_request(packing, index, &[], request).unwrap().into_coefficients();
     let mut message = alloc::vec![0; LINEAR.degree];
-    for (place, input) in packing.input_places(index) {
-        message[place] = r[input];
-    }
+    packing.input_places(index).for_each(|p| message[p.place] = r[p.input]);
     let places: Vec<usize> = (0..LINEAR.degree).collect();
     noise_at(phase(key, ciphertext), &places, &message)
+}
+
+/// A request of a layer without fresh channels.
+fn bound_request(
+    key: &SecretKey,
+    packing: &LinearPacking,
+    r: &[u32],
+    index: usize,
+    prg: &mut Prg,
+) -> crate::Result<Vec<u8>> {
+    encrypt_request(key, packing, &[], &mut r.to_vec(), index, prg)
 }

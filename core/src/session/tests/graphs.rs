@@ -97,8 +97,8 @@ fn check_graph(file: &ModelFile, prg: &mut Prg) -> Vec<(Vec<i32>, Vec<i64>)> {
         pipe.run().unwrap();
         let input: Vec<i32> = (0..client.inputs()).map(|_| prg.below(129) as i32 - 64).collect();
         let answer = pipe.infer(&input).unwrap();
-        let mut tensors = pipe.tensors();
-        check_tensors(file, &tensors);
+        let mut tensors = pipe.tensors(&client);
+        check_tensors(file, &tensors, client.word_bits());
         answers.push((answer, tensors.pop().unwrap()));
     }
     answers

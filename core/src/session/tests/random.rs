@@ -308,10 +308,8 @@ fn random_graphs_are_right_and_masked() {
         for masks in masks {
             let input: Vec<i32> = (0..client.inputs()).map(|_| prg.below(33) as i32 - 16).collect();
             let answer = pipe.infer(&input).unwrap();
-            let plain = |(x, r): (&u32, &u32)| i64::from(x.wrapping_sub(*r) as i32);
-            let values = pipe.server.masked().into_iter().zip(&masks);
-            let tensors: Vec<Vec<i64>> = values.map(|(x, r)| x.iter().zip(r).map(plain).collect()).collect();
-            check_tensors(&file, &tensors);
+            let tensors = client.unmask(&masks, &pipe.server.masked());
+            check_tensors(&file, &tensors, client.word_bits());
             let told = |v: i64| match file.architecture.output {
                 Output::Scores => v,
                 Output::Class { index_bits } => v & ((1 << index_bits) - 1),

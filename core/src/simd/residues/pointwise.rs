@@ -70,14 +70,17 @@ multiversion! {
         }
     }
 
-    /// sum + x·2^-64, x = y·high + floor(y·low/2^32) with y = x·cofactor mod q: x/q as a fraction, see the change of modulus.
-    pub(crate) fn add_fractions(q: Modulus, sum: &mut [u64], x: &[u32], cofactor: Factor, high: u64, low: u32) {
-        // Products of words: high < 2^34 in two of them.
-        let (top, middle) = ((high >> 32) as u32, high as u32);
+    /// sum + x, |x| <= 2^61.
+    pub(crate) fn add_wide(q: Modulus, sum: &mut [u32], x: &[i64]) {
         for (sum, &x) in sum.iter_mut().zip(x) {
-            let y = u64::from(q.mul(x, cofactor));
-            let product = (y * u64::from(top) << 32).wrapping_add(y * u64::from(middle));
-            *sum = sum.wrapping_add(product.wrapping_add((y * u64::from(low)) >> 32));
+            *sum = q.add(*sum, q.residue_wide(x));
+        }
+    }
+
+    /// x·w mod q.
+    pub(crate) fn scale(q: Modulus, x: &mut [u32], w: Factor) {
+        for x in x {
+            *x = q.mul(*x, w);
         }
     }
 

@@ -2,9 +2,11 @@ mod known;
 mod responder;
 
 use super::*;
+use crate::prg::Prg;
 use crate::prg::Seed;
 use crate::rlwe::keys::PublicKey;
 use alloc::vec;
+use alloc::vec::Vec;
 use proptest::prelude::*;
 
 fn prg(seed: u64) -> Prg {
@@ -30,6 +32,7 @@ fn square(channels: usize, size: usize, out: usize, kernel: usize, stride: usize
         pad_left: pad,
         pad_bottom: pad,
         pad_right: pad,
+        word_bits: 32,
     }
 }
 
@@ -92,7 +95,8 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
         let mut product = vec![0u32; n];
         for input_part in packing.input_parts(part) {
             let mut taken = vec![false; n];
-            let inputs: Vec<_> = packing.input_places(input_part * packing.tiles() + tile).collect();
+            let inputs: Vec<_> =
+                packing.input_places(input_part * packing.tiles() + tile).map(|p| (p.place, p.input)).collect();
             for &(place, _) in &inputs {
                 assert!(!core::mem::replace(&mut taken[place], true));
             }
@@ -122,16 +126,24 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
     out.into_iter().map(|y| y.unwrap()).collect()
 }
 
-/// A layer through encryption: the server's s and the client's m.
-fn run(packing: &LinearPacking, weights: &[i16], x: &[u32], prg: &mut Prg) -> (Vec<u32>, Vec<u32>) {
+/// A request of a layer without fresh channels.
+fn bound_request(key: &SecretKey, packing: &LinearPacking, x: &[u32], index: usize, prg: &mut Prg) -> Result<Vec<u8>> {
+    encrypt_request(key, packing, &[], &mut x.to_vec(), index, prg)
+}
+
+/// A layer through encryption, with some channels of x fresh: the server's s and the client's m.
+fn run(packing: &LinearPacking, weights: &[i16], x: &mut [u32], prg: &mut Prg) -> (Vec<u32>, Vec<u32>) {
+    let fresh: Vec<bool> = (0..packing.shape().in_channels).map(|_| prg.below(3) > 0).collect();
     let key = SecretKey::generate(&LINEAR, prg);
     let public = PublicKey::from_bytes(&LINEAR, &key.public_key(prg)).unwrap();
     let weights = LinearWeights::new(packing, weights, Keep::Transformed).unwrap();
-    let mut responder = LinearResponder::new(&weights);
-    for i in (0..packing.request_ciphertexts()).rev() {
-        let request = encrypt_request(&key, packing, x, i, prg).unwrap();
-        assert_eq!(request.len(), packing.request_bytes());
-        responder.absorb(i, &request).unwrap();
+    let requests =
+        (0..packing.request_ciphertexts()).map(|i| encrypt_request(&key, packing, &fresh, x, i, prg).unwrap());
+    let requests: Vec<_> = requests.collect();
+    let mut responder = LinearResponder::new(&weights, &fresh);
+    for (i, request) in requests.iter().enumerate().rev() {
+        assert_eq!(request.len(), packing.request_bytes(i, &fresh));
+        responder.absorb(i, request).unwrap();
     }
     let (mut s, mut m) = (vec![0; packing.outputs()], vec![0; packing.outputs()]);
     for j in 0..packing.response_ciphertexts() {
@@ -162,8 +174,8 @@ fn shapes() -> impl Strategy<Value = (ConvShape, Layout)> {
         },
     );
     let apart = prop::array::uniform2(any::<bool>());
-    (prop_oneof![channels, depthwise, dense], axis.clone(), axis, apart, 1usize..16, 1usize..16).prop_map(
-        |((groups, in_channels, out_channels), rows, columns, apart, inputs, outputs)| {
+    (prop_oneof![channels, depthwise, dense], axis.clone(), axis, apart, 1usize..16, 1usize..16, MIN_WORD_BITS..=32)
+        .prop_map(|((groups, in_channels, out_channels), rows, columns, apart, inputs, outputs, word_bits)| {
             let shape = ConvShape {
                 in_channels,
                 in_height: rows.0,
@@ -180,14 +192,14 @@ fn shapes() -> impl Strategy<Value = (ConvShape, Layout)> {
                 pad_left: columns.4,
                 pad_bottom: rows.5,
                 pad_right: columns.5,
+                word_bits,
             };
             let planes = |stride: usize, apart, kernel: usize| if apart { stride.min(kernel) } else { 1 };
             // At least as many as there are, fewer where dilations share a divisor with strides.
             let most = in_channels * planes(rows.3, apart[0], rows.1) * planes(columns.3, apart[1], columns.1);
             let (inputs, outputs) = (inputs.min(most), outputs.min(out_channels));
             (shape, Layout { tile: [rows.6, columns.6], apart, inputs, outputs })
-        },
-    )
+        })
 }
 
 proptest! {
@@ -217,9 +229,10 @@ proptest! {
         let given = LinearPacking::new(&shape, layout);
         let packing = given.or_else(|_| LinearPacking::choose(&shape)).unwrap();
         let weights = random_weights(packing.weights(), 100, &mut prg);
-        let x = random_words(packing.inputs(), &mut prg);
-        let (s, m) = run(&packing, &weights, &x, &mut prg);
-        let sum: Vec<u32> = convolve(&shape, &weights, &x).iter().zip(&s).map(|(y, s)| y.wrapping_add(*s)).collect();
+        let mut x = random_words(packing.inputs(), &mut prg);
+        let (s, m) = run(&packing, &weights, &mut x, &mut prg);
+        let keep = u32::MAX >> (32 - shape.word_bits);
+        let sum = convolve(&shape, &weights, &x).iter().zip(&s).map(|(y, s)| y.wrapping_add(*s) & keep).collect::<Vec<_>>();
         prop_assert_eq!(m, sum);
     }
 }
@@ -227,7 +240,7 @@ proptest! {
 #[test]
 fn the_chosen_packing_is_the_cheapest() {
     let total = |p: &LinearPacking| {
-        let requests = p.request_ciphertexts() * p.request_bytes();
+        let requests = p.request_ciphertexts() * p.request_bytes(0, &[]);
         (
             requests + (0..p.response_ciphertexts()).map(|j| p.response_bytes(j)).sum::<usize>(),
             p.weight_polynomials() * p.tiles() as u64,
@@ -285,6 +298,9 @@ fn shapes_that_are_none_or_do_not_fit_are_refused() {
     assert_eq!(kind(wide), ErrorKind::InvalidArgument);
     for groups in [0, 2, 3, 4, usize::MAX] {
         assert_eq!(kind(ConvShape { groups, ..good }), ErrorKind::InvalidArgument, "{groups}");
+    }
+    for word_bits in [0, 15, 33, u32::MAX] {
+        assert_eq!(kind(ConvShape { word_bits, ..good }), ErrorKind::InvalidArgument);
     }
     let error = LinearPacking::choose(&square(3, 65, 4, 65, 1, 0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedModel);

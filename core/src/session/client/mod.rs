@@ -1,25 +1,25 @@
 //! The client: owns the input, learns the output.
 
+mod infer;
+mod prepare;
+
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Script};
-use super::meter::{Meter, Phase, Place};
-use super::schedule::{Forecast, LinearStep, Schedule, Step};
-use super::{
-    BUNDLE_BYTES, BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, PREPARE_BYTES, SessionId, bind, check_room,
-    invalid_state, nonce, spent,
-};
-use crate::activation::{ClientLayer, ClientSecrets, product_word};
+use super::meter::{Meter, Observer, Phase, Place};
+use super::schedule::{Forecast, Schedule};
+use super::{BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, SessionId, bind, invalid_state, nonce, spent};
+use crate::activation::ClientLayer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer;
-use crate::model::{Architecture, ModelFile, ModelId, Op};
+use crate::model::{Architecture, ModelFile, ModelId};
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
-use crate::prg::{Prg, SecretVec, Seed, collect};
-use crate::rlwe::{self, SecretKey, linear, slots};
+use crate::prg::{Prg, Seed, collect};
+use crate::rlwe::{self, SecretKey};
 use crate::share::Mask;
-use crate::wire::bits::{BitReader, BitWriter};
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
+use infer::infer;
+use prepare::prepare;
 use zeroize::Zeroizing;
 
 /// A model's public part, checked and scheduled. Immutable; any number of clients may share it.
@@ -93,6 +93,20 @@ impl ClientModel {
     pub fn decode(&self, outputs: &[i32]) -> Vec<f32> {
         let bits: i32 = self.0.architecture.output_fraction_bits().into();
         outputs.iter().map(|&v| libm::ldexp(v.into(), -bits) as f32).collect()
+    }
+
+    /// For every tensor, how many low bits of its words are the same at every run: the others are not needed.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn word_bits(&self) -> &[u32] {
+        &self.0.schedule.word_bits
+    }
+
+    /// Every tensor of an inference, from what [`Client::masks`] and [`super::Server::masked`] show.
+    #[cfg(any(test, feature = "trace"))]
+    pub fn unmask(&self, masks: &[Vec<u32>], masked: &[Vec<u32>]) -> Vec<Vec<i64>> {
+        let tensors = masked.iter().zip(masks).zip(self.word_bits());
+        let value = |x: u32, r: u32, bits: u32| i64::from((x.wrapping_sub(r) << (32 - bits)) as i32 >> (32 - bits));
+        tensors.map(|((x, r), &bits)| x.iter().zip(r).map(|(&x, &r)| value(x, r, bits)).collect()).collect()
     }
 
     fn check_input(&self, input: &[i32]) -> Result<()> {
@@ -262,6 +276,11 @@ impl Client {
         self.driver.words()
     }
 
+    /// Tells an observer of every place in the protocol that the session enters from here on, for those who measure time.
+    pub fn observe(&mut self, observer: Observer) {
+        self.driver.observe(observer);
+    }
+
     /// What the session has cost so far.
     pub fn meter(&self) -> Meter {
         self.driver.meter()
@@ -352,246 +371,4 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
         bundles: BTreeMap::new(),
         prepared: 0,
     }))
-}
-
-/// Prepares inferences one after another.
-async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
-    party.check_room(count)?;
-    if count > 0 {
-        link.enter(Place { phase: Phase::Prepare, node: None });
-        let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
-        link.send(FrameKind::Prepare, request.to_vec()).await?;
-    }
-    for _ in 0..count {
-        let bundle = party.prepare_bundle(link).await?;
-        party.bundles.insert(BundleId::new(&party.session, party.prepared), bundle);
-        party.prepared += 1;
-    }
-    Ok(Done { party: Some(party), output: None })
-}
-
-/// The masks of a bundle's tensors as they become known. Those of activation outputs are free and known from the start;
-/// those of linear outputs come from the server's responses.
-struct Masks<'a> {
-    public: &'a Public,
-    tensors: Vec<Option<Mask>>,
-}
-
-impl Masks<'_> {
-    /// Fills in what follows locally from masks that are known.
-    fn extend(&mut self, nodes: core::ops::Range<usize>) {
-        let shapes = &self.public.schedule.shapes;
-        for index in nodes {
-            if self.tensors[index + 1].is_some() {
-                continue;
-            }
-            let node = &self.public.architecture.nodes[index];
-            let known =
-                node.inputs.iter().map(|&t| Some((shapes[t as usize], &self.tensors[t as usize].as_ref()?[..])));
-            let inputs: Option<Vec<_>> = known.collect();
-            self.tensors[index + 1] = inputs.and_then(|inputs| layer::local(&node.op, &inputs, shapes[index + 1]));
-        }
-    }
-
-    /// Erases the masks of tensors that no node after this one reads.
-    fn forget(&mut self, index: usize) {
-        for tensor in self.public.schedule.last_read_by(index) {
-            self.tensors[tensor] = None;
-        }
-    }
-
-    /// The masks around an activation layer: of the values that it is applied to, and of its results.
-    fn around(&self, index: usize, secrets: &ClientSecrets) -> Result<(Mask, Mask)> {
-        let node = &self.public.architecture.nodes[index];
-        let of = |i: usize| self.of(node.inputs[i] as usize);
-        match node.op {
-            // max(a, b) = b + ReLU(a - b): the mask of b is taken off again.
-            Op::Max(_) => Ok((subtract(of(0)?, of(1)?), subtract(&secrets.outputs, of(1)?))),
-            _ => Ok((of(0)?.to_vec().into(), secrets.outputs.clone())),
-        }
-    }
-
-    fn of(&self, tensor: usize) -> Result<&[u32]> {
-        match self.tensors.get(tensor) {
-            Some(Some(mask)) => Ok(mask),
-            _ => {
-                Err(Error::new(ErrorKind::MalformedModel, format!("tensor {tensor}: expected a mask by now, got none")))
-            }
-        }
-    }
-}
-
-fn subtract(a: &[u32], b: &[u32]) -> SecretVec<u32> {
-    collect(a.len(), a.iter().zip(b).map(|(&a, &b)| a.wrapping_sub(b)))
-}
-
-impl Party {
-    /// Whether the server holds `count` more bundles.
-    fn check_room(&self, count: u32) -> Result<()> {
-        check_room(ErrorKind::InvalidArgument, count, self.bundles.len(), self.max_bundles)
-    }
-
-    /// Prepares one inference: everything that does not depend on its input.
-    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
-        let public = self.public.clone();
-        let schedule = &public.schedule;
-        let nodes = public.architecture.nodes.len();
-        let mut masks = Masks { public: &public, tensors: vec![None; nodes + 1] };
-        let inputs = schedule.shapes[0].elements();
-        let input_mask = collect(inputs, (0..inputs).map(|_| self.prg.next_u32()));
-        masks.tensors[0] = Some(input_mask.clone());
-        let mut secrets = BTreeMap::new();
-        for (index, step) in schedule.activations(&(0..nodes)) {
-            let drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
-            masks.tensors[index + 1] = Some(drawn.outputs.clone());
-            secrets.insert(index, drawn);
-        }
-        masks.extend(0..nodes);
-
-        let mut layers = vec![];
-        for batch in &schedule.batches {
-            let signs = self.send_requests(link, batch, &masks, &secrets).await?;
-            let products = self.receive_products(link, batch).await?;
-            let (mut signs, mut products) = ((&signs.0[..], &signs.1[..]), &products[..]);
-            for index in batch.clone() {
-                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-                match &schedule.steps[index] {
-                    Step::Linear(step) => {
-                        let mask = self.receive_linear(link, step, schedule.shapes[index + 1]).await?;
-                        masks.tensors[index + 1] = Some(mask);
-                    }
-                    Step::Local => masks.extend(index..index + 1),
-                    Step::Activation(step) => {
-                        let mine = (&signs.0[..step.client_rots()], &signs.1[..step.client_rots()]);
-                        signs = (&signs.0[step.client_rots()..], &signs.1[step.client_rots()..]);
-                        let (own_products, rest) = products.split_at(step.products());
-                        products = rest;
-                        let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
-                        let (input, output) = masks.around(index, &own)?;
-                        let mut layer =
-                            ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
-                        for chunk in step.chunks() {
-                            let bytes = softspoken::extension_bytes(self.depth, chunk.ots);
-                            let message = link.receive(FrameKind::OtExtension, bytes).await?;
-                            let keys = self.rot_sender.extend(chunk.ots, &message)?;
-                            layer.absorb(chunk.group, chunk.elements, &keys);
-                        }
-                        layers.push((index, layer));
-                    }
-                }
-                if !link.is_traced() {
-                    masks.forget(index);
-                }
-            }
-        }
-        link.show(masks.tensors.iter().flatten().map(|mask| &mask[..]));
-        Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
-    }
-
-    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose choices and words it
-    /// returns.
-    async fn send_requests(
-        &mut self,
-        link: &Link,
-        batch: &core::ops::Range<usize>,
-        masks: &Masks<'_>,
-        secrets: &BTreeMap<usize, ClientSecrets>,
-    ) -> Result<(SecretVec<u8>, SecretVec<u32>)> {
-        let schedule = &masks.public.schedule;
-        for index in batch.clone() {
-            if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
-                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-                let source = masks.public.architecture.nodes[index].inputs[0] as usize;
-                let mask = step.gather_inputs(schedule.shapes[source], masks.of(source)?);
-                for i in 0..packing.request_ciphertexts() {
-                    let request = linear::encrypt_request(&self.linear_key, packing, &mask, i, &mut self.prg)?;
-                    link.send(FrameKind::LinearRequest, request).await?;
-                }
-            }
-        }
-        link.enter(Place { phase: Phase::Prepare, node: None });
-        let factors = schedule.activations(batch).flat_map(|(index, step)| secrets[&index].factors(&step.groups));
-        let factors = collect(schedule.products(batch), factors);
-        if let Some(key) = &self.slot_key {
-            for values in factors.chunks(slots::SLOT_COUNT) {
-                link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
-            }
-        }
-        let runs = schedule.client_rots(batch);
-        let total = runs.iter().sum();
-        let mut choices = SecretVec::new(Vec::with_capacity(total));
-        let mut words = SecretVec::new(Vec::with_capacity(total));
-        for count in runs {
-            let (message, received) = self.rot_receiver.extend(count)?;
-            link.send(FrameKind::OtExtension, message).await?;
-            choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
-            words.extend(received.keys.iter().map(|&key| product_word(key)));
-        }
-        Ok((choices, words))
-    }
-
-    /// The client's shares of a batch's products.
-    async fn receive_products(&self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<u64>> {
-        let mut shares: SecretVec<u64> = vec![0; self.public.schedule.products(batch)].into();
-        if let Some(key) = &self.slot_key {
-            for values in shares.chunks_mut(slots::SLOT_COUNT) {
-                let response = link.receive(FrameKind::SlotResponse, slots::slot_response_bytes()).await?;
-                slots::decrypt_slots(key, &response, values)?;
-            }
-        }
-        Ok(shares)
-    }
-
-    /// The mask m = W · r + s of a linear layer's output.
-    async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: crate::model::Shape) -> Result<Mask> {
-        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
-        if let Some(packing) = &step.packing {
-            for j in 0..packing.response_ciphertexts() {
-                let response = link.receive(FrameKind::LinearResponse, packing.response_bytes(j)).await?;
-                linear::decrypt_response(&self.linear_key, packing, j, &response, &mut live)?;
-            }
-        }
-        Ok(step.scatter_outputs(shape, &live).into())
-    }
-}
-
-/// One inference: the masked input goes out, the layers' rounds are answered, the masked output comes back.
-async fn infer(
-    link: &Link,
-    public: &Public,
-    id: BundleId,
-    bundle: Bundle,
-    input: &[i32],
-) -> Result<Zeroizing<Vec<i32>>> {
-    link.enter(Place { phase: Phase::Infer, node: None });
-    let mut message = Vec::with_capacity(BUNDLE_BYTES + 4 * input.len());
-    message.extend_from_slice(&id.to_bytes());
-    for (&x, &r) in input.iter().zip(bundle.input_mask.iter()) {
-        message.extend_from_slice(&(x as u32).wrapping_add(r).to_le_bytes());
-    }
-    link.send(FrameKind::Infer, message).await?;
-    for (index, mut layer) in bundle.layers {
-        let Step::Activation(step) = &public.schedule.steps[index] else { continue };
-        link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
-        for round in 0..step.rounds() {
-            let (down, up) = step.round_bytes(round);
-            let request = link.receive(FrameKind::Request, down).await?;
-            let (mut reader, mut writer) = (BitReader::new(&request), BitWriter::with_capacity(up));
-            layer.round(&step.groups, round, &mut reader, &mut writer);
-            reader.finish()?;
-            link.send(FrameKind::Reply, writer.finish()).await?;
-        }
-    }
-    link.enter(Place { phase: Phase::Infer, node: None });
-    let answer = link.receive(FrameKind::Output, public.schedule.answer_bytes()).await?;
-    let output = public.schedule.output;
-    let mut reader = BitReader::new(&answer);
-    let unmasked = bundle.output_mask.iter().map(|&r| {
-        let word = (reader.take(output.bits().into()) as u32).wrapping_sub(r);
-        // Of a class index, the bits above were never sent.
-        (word & (u32::MAX >> (32 - output.bits()))) as i32
-    });
-    let output = collect(bundle.output_mask.len(), unmasked);
-    reader.finish()?;
-    Ok(output)
 }

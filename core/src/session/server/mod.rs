@@ -1,25 +1,23 @@
 //! The server: owns the weights, learns nothing.
 
+mod infer;
+mod prepare;
+
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
-use super::meter::{Meter, Phase, Place};
-use super::schedule::{ActivationStep, LinearStep, Schedule, Step};
-use super::{
-    BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, check_room, nonce, spent,
-};
-use crate::activation::{ServerLayer, product_word};
+use super::meter::{Meter, Observer, Phase, Place};
+use super::schedule::{LinearStep, Schedule, Step};
+use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, nonce};
+use crate::activation::ServerLayer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer;
 use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId, NodeSecret, Op, Parameters};
 use crate::ot::softspoken::{self, Depth, RotReceiver, RotSender};
 use crate::ot::{BASE_OTS, Context, Direction, base};
-use crate::prg::{Prg, SecretVec, Seed, collect};
-use crate::rlwe::linear::{self, Keep, LinearResponder, LinearWeights};
-use crate::rlwe::{self, PublicKey, slots};
-use crate::share::Masked;
-use crate::wire::bits::{BitReader, BitWriter};
+use crate::prg::{Prg, SecretVec, Seed};
+use crate::rlwe::linear::{self, Keep, LinearWeights};
+use crate::rlwe::{self, PublicKey};
 use crate::wire::frame::FrameKind;
-use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec::Vec};
 use zeroize::Zeroizing;
 
 /// Bytes of transformed weights that a server keeps unless told otherwise.
@@ -198,6 +196,11 @@ impl Server {
         self.driver.words()
     }
 
+    /// Tells an observer of every place in the protocol that the session enters from here on, for those who measure time.
+    pub fn observe(&mut self, observer: Observer) {
+        self.driver.observe(observer);
+    }
+
     /// What the session has cost so far.
     pub fn meter(&self) -> Meter {
         self.driver.meter()
@@ -313,232 +316,6 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
         bundles: BTreeMap::new(),
         prepared: 0,
     })
-}
-
-/// Receives a batch's encrypted masks.
-async fn receive_linear<'a>(
-    link: &Link,
-    private: &'a Private,
-    batch: &core::ops::Range<usize>,
-) -> Result<BTreeMap<usize, LinearResponder<'a>>> {
-    let mut responders = BTreeMap::new();
-    for index in batch.clone() {
-        if let (Step::Linear(LinearStep { packing: Some(packing), .. }), Some(weights)) =
-            (&private.schedule.steps[index], &private.weights[index])
-        {
-            link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-            let mut responder = LinearResponder::new(weights);
-            for i in 0..packing.request_ciphertexts() {
-                responder.absorb(i, &link.receive(FrameKind::LinearRequest, packing.request_bytes()).await?)?;
-            }
-            responders.insert(index, responder);
-        }
-    }
-    Ok(responders)
-}
-
-impl Party {
-    async fn prepare(&mut self, link: &Link, message: &[u8], max_bundles: u32) -> Result<()> {
-        let count = <[u8; PREPARE_BYTES]>::try_from(message).map_or(0, u32::from_le_bytes);
-        check_room(ErrorKind::MalformedMessage, count, self.bundles.len(), max_bundles)?;
-        for _ in 0..count {
-            let bundle = self.prepare_bundle(link).await?;
-            self.bundles.insert(BundleId::new(&self.session, self.prepared), bundle);
-            self.prepared += 1;
-        }
-        Ok(())
-    }
-
-    /// Prepares one inference: everything that does not depend on its input.
-    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
-        let private = self.private.clone();
-        let schedule = &private.schedule;
-        let mut masks = vec![SecretVec::default(); schedule.steps.len()];
-        let mut layers = Vec::new();
-        layers.resize_with(schedule.steps.len(), || None);
-        for batch in &schedule.batches {
-            let mut responders = receive_linear(link, &private, batch).await?;
-            link.enter(Place { phase: Phase::Prepare, node: None });
-            let (products, responses) = self.multiply(link, batch).await?;
-            let signs = self.receive_signs(link, batch).await?;
-            // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
-            for response in responses {
-                link.send(FrameKind::SlotResponse, response).await?;
-            }
-            let (mut signs, mut products) = (&signs[..], &products[..]);
-            for index in batch.clone() {
-                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
-                match &schedule.steps[index] {
-                    Step::Linear(step) => {
-                        masks[index] =
-                            self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
-                    }
-                    Step::Local => {}
-                    Step::Activation(step) => {
-                        let (own_signs, rest) = signs.split_at(step.client_rots());
-                        signs = rest;
-                        let (own_products, rest) = products.split_at(step.products());
-                        products = rest;
-                        let secrets = private.activation_secrets(index)?;
-                        let mut layer = ServerLayer::new(&step.groups, secrets, own_signs, own_products);
-                        for chunk in step.chunks() {
-                            let (message, received) = self.rot_receiver.extend(chunk.ots)?;
-                            link.send(FrameKind::OtExtension, message).await?;
-                            layer.absorb(chunk.group, chunk.elements, &received);
-                        }
-                        layers[index] = Some(layer);
-                    }
-                }
-            }
-        }
-        Ok(Bundle { masks, layers })
-    }
-
-    /// Receives a batch's encrypted factors, multiplies each with a fresh uniform u, and returns (u, wS) and the responses.
-    async fn multiply(
-        &mut self,
-        link: &Link,
-        batch: &core::ops::Range<usize>,
-    ) -> Result<(SecretVec<[u64; 2]>, Vec<Vec<u8>>)> {
-        let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
-        let mut responses = vec![];
-        if let Some(key) = &self.slot_key {
-            for run in products.chunks_mut(slots::SLOT_COUNT) {
-                let request = link.receive(FrameKind::SlotRequest, slots::slot_request_bytes()).await?;
-                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
-                multipliers.iter_mut().for_each(|u| *u = self.prg.below(crate::field::P));
-                let mut shares: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
-                responses.push(slots::multiply_slots(key, &request, &multipliers, &mut self.prg, &mut shares)?);
-                for (slot, (&u, &w)) in run.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
-                    *slot = [u, w];
-                }
-            }
-        }
-        Ok((products, responses))
-    }
-
-    /// The words of a batch's random OTs with the client as receiver.
-    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[u32; 2]>> {
-        let private = self.private.clone();
-        let runs = private.schedule.client_rots(batch);
-        let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
-        for count in runs {
-            let bytes = softspoken::extension_bytes(self.depth, count);
-            let message = link.receive(FrameKind::OtExtension, bytes).await?;
-            words.extend(self.rot_sender.extend(count, &message)?.iter().map(|keys| keys.map(product_word)));
-        }
-        Ok(words)
-    }
-
-    /// Sends the responses of a linear layer; returns s, in the shape of the layer's output.
-    async fn respond(
-        &mut self,
-        link: &Link,
-        step: &LinearStep,
-        responder: Option<LinearResponder<'_>>,
-        shape: crate::model::Shape,
-    ) -> Result<SecretVec<u32>> {
-        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
-        if let (Some(packing), Some(mut responder)) = (&step.packing, responder) {
-            for j in 0..packing.response_ciphertexts() {
-                let response = responder.respond(j, &self.linear_key, &mut self.prg, &mut live)?;
-                link.send(FrameKind::LinearResponse, response).await?;
-            }
-        }
-        Ok(step.scatter_outputs(shape, &live).into())
-    }
-
-    /// One inference. The bundle is spent before its first word is looked at.
-    async fn infer(&mut self, link: &Link, message: &[u8]) -> Result<()> {
-        let (id, words) = message.split_at(BUNDLE_BYTES);
-        let id = BundleId::from_bytes(<[u8; BUNDLE_BYTES]>::try_from(id).unwrap_or([0; BUNDLE_BYTES]));
-        let Bundle { mut masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
-        let private = self.private.clone();
-        let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
-        // What no later node reads is erased.
-        let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
-        let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-        tensors.push(collect(schedule.shapes[0].elements(), input));
-        for (index, node) in nodes.iter().enumerate() {
-            link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
-            let input = |i: usize| &tensors[node.inputs[i] as usize][..];
-            let (shape, output) = (schedule.shapes[node.inputs[0] as usize], schedule.shapes[index + 1]);
-            let computed = match (&node.op, &private.parameters.nodes[index], &schedule.steps[index]) {
-                (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, Step::Linear(step)) => {
-                    // y + m = W · (x + r) + s + bias.
-                    let mut out = core::mem::take(&mut masks[index]);
-                    let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
-                    planes.filter(|(_, unread)| !**unread).for_each(|((plane, &bias), _)| add(plane, bias));
-                    layer::convolve(conv, (shape, input(0)), weights, &step.unread, (output, &mut out));
-                    out
-                }
-                (Op::Activation(_), _, Step::Activation(step)) => {
-                    let secrets = private.activation_secrets(index)?;
-                    activate(link, step, take(&mut layers[index])?, secrets, input(0)).await?
-                }
-                (Op::Max(_), _, Step::Activation(step)) => {
-                    let (a, b) = (input(0), input(1));
-                    let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
-                    let mut out = activate(link, step, take(&mut layers[index])?, &[], &difference).await?;
-                    out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
-                    out
-                }
-                (op, secret, _) => {
-                    let inputs = node.inputs.iter().map(|&t| (schedule.shapes[t as usize], &tensors[t as usize][..]));
-                    let mut out = layer::local(op, &inputs.collect::<Vec<_>>(), output)
-                        .ok_or_else(|| super::invalid_state("node: expected its own parameters"))?;
-                    if let NodeSecret::Sum(constants) = secret {
-                        let planes = out.chunks_exact_mut(output.plane());
-                        planes.zip(constants).for_each(|(plane, &constant)| add(plane, constant));
-                    }
-                    out
-                }
-            };
-            tensors.push(computed);
-            if !link.is_traced() {
-                schedule.last_read_by(index).for_each(|tensor| tensors[tensor] = Masked::default());
-            }
-        }
-        link.show(tensors.iter().map(|words| &words[..]));
-        link.enter(Place { phase: Phase::Infer, node: None });
-        let bits = u32::from(schedule.output.bits());
-        let mut answer = BitWriter::with_capacity(schedule.answer_bytes());
-        for &word in tensors.last().iter().flat_map(|words| words.iter()) {
-            answer.put((word & (u32::MAX >> (32 - bits))).into(), bits);
-        }
-        link.send(FrameKind::Output, answer.finish()).await
-    }
-}
-
-fn add(words: &mut [u32], constant: i32) {
-    words.iter_mut().for_each(|word| *word = word.wrapping_add(constant as u32));
-}
-
-/// The prepared side of a layer, once.
-fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
-    layer.take().ok_or_else(|| super::invalid_state("layer: expected it prepared"))
-}
-
-/// The rounds of an activation layer, or of a maximum.
-async fn activate(
-    link: &Link,
-    step: &ActivationStep,
-    mut layer: ServerLayer,
-    secrets: &[ChannelSecret],
-    masked: &[u32],
-) -> Result<Masked> {
-    layer.start(&step.groups, secrets, masked);
-    for round in 0..step.rounds() {
-        let (down, up) = step.round_bytes(round);
-        let mut request = BitWriter::with_capacity(down);
-        layer.request(&step.groups, round, &mut request);
-        link.send(FrameKind::Request, request.finish()).await?;
-        let reply = link.receive(FrameKind::Reply, up).await?;
-        let mut reader = BitReader::new(&reply);
-        layer.reply(&step.groups, round, &mut reader);
-        reader.finish()?;
-    }
-    Ok(layer.finish())
 }
 
 impl Private {

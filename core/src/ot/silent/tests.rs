@@ -1,0 +1,219 @@
+use super::super::base::{BaseSender, base_receive};
+use super::super::softspoken::{Depth, RotReceiver, RotSender};
+use super::super::{BASE_OTS, Direction, test_context};
+use super::*;
+use crate::prg::{Prg, SecretVec, Seed};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use zeroize::Zeroizing;
+
+fn prg(n: u8) -> Prg {
+    Prg::new(&Seed::from_bytes([n; 32]))
+}
+
+fn delta(seed: u8) -> [u8; BASE_OTS / 8] {
+    let mut delta: [u8; BASE_OTS / 8] = prg(seed).array();
+    delta[0] |= 1;
+    delta
+}
+
+/// Ideal correlated OTs: rows q and t.
+fn deal(set: Set, seed: u8) -> (SecretVec<Block>, SecretVec<Block>) {
+    let (mut random, delta) = (prg(seed + 1), Block::from_le_bytes(delta(seed)));
+    let rows: Vec<[Block; 2]> = (0..set.seed_rows())
+        .map(|_| {
+            let (q, b) = (Block::from_le_bytes(random.array()) & !1, random.next_u32() & 1);
+            [q, q ^ (delta & super::super::mask(b))]
+        })
+        .collect();
+    (Zeroizing::new(rows.iter().map(|row| row[0]).collect()), Zeroizing::new(rows.iter().map(|row| row[1]).collect()))
+}
+
+fn pair(set: Set, seed: u8) -> (Sender, Receiver) {
+    let context = test_context(Direction::ServerReceives);
+    let (q, t) = deal(set, seed);
+    let sender = Sender::new(&context, set, Box::new(Zeroizing::new(delta(seed))), q).unwrap();
+    (sender, Receiver::new(&context, set, t).unwrap())
+}
+
+fn refill(sender: &mut Sender, receiver: &mut Receiver, set: Set) {
+    let message = sender.refill();
+    assert_eq!(message.len(), set.refill_bytes());
+    receiver.refill(&message).unwrap();
+    assert_eq!((sender.available(), receiver.available()), (set.outputs(), set.outputs()));
+}
+
+/// The number of ones among the choices, after a look at each OT.
+fn check(sender: &mut Sender, receiver: &mut Receiver, count: usize) -> usize {
+    let (keys, got) = (sender.extend(count).unwrap(), receiver.extend(count).unwrap());
+    assert_eq!((keys.len(), got.keys.len(), got.choices.len()), (count, count, count / 8));
+    assert_eq!(sender.available(), receiver.available());
+    keys.iter().zip(got.keys.iter()).enumerate().fold(0, |ones, (j, (pair, key))| {
+        let c = got.choice_bits(j, 1) as usize;
+        assert_eq!(*key, pair[c], "{count} {j}");
+        assert_ne!(*key, pair[1 - c], "{count} {j}");
+        ones + c
+    })
+}
+
+fn assert_balanced(ones: usize, total: usize) {
+    let deviation = (ones as f64 - total as f64 / 2.0).abs() / (total as f64 / 4.0).sqrt();
+    assert!(deviation < 6.0, "{ones} of {total}");
+}
+
+#[test]
+fn keys_match_choices_in_two_whole_iterations_of_each_set() {
+    for set in [Set::Small, Set::Large] {
+        let (mut sender, mut receiver) = pair(set, 1);
+        assert_eq!((sender.available(), receiver.available()), (0, 0));
+        let iterations = if set == Set::Small { 2 } else { 1 };
+        for _ in 0..iterations {
+            refill(&mut sender, &mut receiver, set);
+            let (mut ones, mut sizes) = (0, [128, 0, 3968, 128, 50_048, 128 * 999].into_iter().cycle());
+            while sender.available() > 0 {
+                let count = sizes.next().unwrap().min(sender.available());
+                ones += check(&mut sender, &mut receiver, count);
+            }
+            assert_balanced(ones, set.outputs());
+        }
+        refill(&mut sender, &mut receiver, set);
+        check(&mut sender, &mut receiver, 8192);
+    }
+}
+
+#[test]
+fn rows_are_correlated_by_delta() {
+    let (mut sender, mut receiver) = pair(Set::Small, 5);
+    let delta = Block::from_le_bytes(delta(5));
+    for _ in 0..2 {
+        refill(&mut sender, &mut receiver, Set::Small);
+        let count = 128 * 700;
+        let (q, t) = (sender.extend_correlated(count).unwrap(), receiver.extend_correlated(count).unwrap());
+        let mut ones = 0;
+        for (j, (q, t)) in q.iter().zip(t.iter()).enumerate() {
+            assert_eq!(q & 1, 0);
+            assert_eq!(*t, q ^ (delta & super::super::mask(choice(*t).into())), "{j}");
+            ones += usize::from(choice(*t));
+        }
+        assert_balanced(ones, count);
+    }
+}
+
+#[test]
+fn how_ots_are_divided_among_calls_changes_nothing() {
+    let (mut whole, _) = pair(Set::Small, 1);
+    let (mut parts, _) = pair(Set::Small, 1);
+    assert_eq!(whole.refill(), parts.refill());
+    let expected = whole.extend(128 * 40).unwrap();
+    let mut got = Vec::new();
+    for groups in [1, 7, 0, 8, 24] {
+        got.extend_from_slice(&parts.extend(128 * groups).unwrap());
+    }
+    assert_eq!(got, *expected);
+    // Nor does what was left when the next iteration began.
+    whole.extend(whole.available()).unwrap();
+    assert_eq!(whole.refill(), parts.refill());
+}
+
+#[test]
+fn it_starts_from_real_correlated_ots_and_a_large_set_from_a_small_one() {
+    let context = test_context(Direction::ServerReceives);
+    let delta = Zeroizing::new(delta(7));
+    let (base, message) = BaseSender::new(&context, &mut prg(8));
+    let (reply, chosen) = base_receive(&context, &delta, &message, &mut prg(9)).unwrap();
+    let (mut receiver, corrections) = RotReceiver::setup(&context, Depth::Eight, base.finish(&reply).unwrap());
+    let mut sender = RotSender::setup(&context, Depth::Eight, Box::new(delta.clone()), chosen, &corrections).unwrap();
+
+    // Random OTs before and after the correlated ones have tweaks of their own.
+    for count in [256, 128] {
+        let (message, got) = receiver.extend(count).unwrap();
+        let keys = sender.extend(count, &message).unwrap();
+        assert!(keys.iter().enumerate().all(|(j, keys)| keys[got.choice_bits(j, 1) as usize] == got.keys[j]));
+        if count == 128 {
+            break;
+        }
+        let (message, t) = receiver.extend_correlated(Set::Small.seed_rows()).unwrap();
+        let q = sender.extend_correlated(Set::Small.seed_rows(), &message).unwrap();
+        let mut small = (
+            Sender::new(&context, Set::Small, Box::new(delta.clone()), q).unwrap(),
+            Receiver::new(&context, Set::Small, t).unwrap(),
+        );
+        refill(&mut small.0, &mut small.1, Set::Small);
+        check(&mut small.0, &mut small.1, 1280);
+        let rows = Set::Large.seed_rows();
+        let (q, t) = (small.0.extend_correlated(rows).unwrap(), small.1.extend_correlated(rows).unwrap());
+        let mut large = (
+            Sender::new(&context, Set::Large, Box::new(delta.clone()), q).unwrap(),
+            Receiver::new(&context, Set::Large, t).unwrap(),
+        );
+        refill(&mut large.0, &mut large.1, Set::Large);
+        check(&mut large.0, &mut large.1, 12_800);
+        check(&mut small.0, &mut small.1, 1280);
+    }
+}
+
+#[test]
+fn counts_seeds_and_messages_of_wrong_size_are_refused_and_change_nothing() {
+    let context = test_context(Direction::ServerReceives);
+    let set = Set::Small;
+    for rows in [0, set.seed_rows() - 1, set.seed_rows() + 1] {
+        let rows = || Zeroizing::new(alloc::vec![2; rows]);
+        let sender = Sender::new(&context, set, Box::new(Zeroizing::new([1; 16])), rows());
+        assert_eq!(sender.err().unwrap().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(Receiver::new(&context, set, rows()).err().unwrap().kind(), ErrorKind::InvalidArgument);
+    }
+    let even = Sender::new(&context, set, Box::new(Zeroizing::new([2; 16])), deal(set, 1).0);
+    assert_eq!(even.err().unwrap().kind(), ErrorKind::InvalidArgument);
+
+    let (mut sender, mut receiver) = pair(set, 1);
+    assert!(sender.extend(128).is_err() && receiver.extend(128).is_err());
+    assert_eq!(sender.extend(0).unwrap().len(), 0);
+    let message = sender.refill();
+    for length in [0, message.len() - 1, message.len() + 1, message.len() + 16] {
+        let mut message = message.clone();
+        message.resize(length, 0);
+        assert_eq!(receiver.refill(&message).err().unwrap().kind(), ErrorKind::MalformedMessage);
+        assert_eq!(receiver.available(), 0);
+    }
+    receiver.refill(&message).unwrap();
+    for count in [100, set.outputs() + 128, usize::MAX] {
+        assert_eq!(sender.extend(count).err().unwrap().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(receiver.extend(count).err().unwrap().kind(), ErrorKind::InvalidArgument);
+        assert_eq!(receiver.extend_correlated(count).err().unwrap().kind(), ErrorKind::InvalidArgument);
+    }
+    check(&mut sender, &mut receiver, 1280);
+    assert_eq!(receiver.refill(&message[1..]).err().unwrap().kind(), ErrorKind::MalformedMessage);
+    check(&mut sender, &mut receiver, 1280);
+}
+
+#[test]
+fn a_changed_message_gives_wrong_keys_in_its_tree_alone() {
+    let set = Set::Small;
+    let (mut sender, mut receiver) = pair(set, 1);
+    let mut message = sender.refill();
+    // The last level of the second tree.
+    message[16 * (2 * (set.depth() - 1) - 1)] ^= 0x10;
+    receiver.refill(&message).unwrap();
+    let keys = sender.extend(3 << set.depth()).unwrap();
+    let got = receiver.extend(3 << set.depth()).unwrap();
+    let wrong = |tree: usize| {
+        let places = tree << set.depth()..(tree + 1) << set.depth();
+        places.filter(|&j| keys[j][got.choice_bits(j, 1) as usize] != got.keys[j]).count()
+    };
+    assert_eq!((wrong(0), wrong(1), wrong(2)), (0, 2, 0));
+    // Nor does any content panic, in this iteration or the next.
+    receiver.refill(&alloc::vec![0xff; set.refill_bytes()]).unwrap();
+    receiver.extend(1 << set.depth()).unwrap();
+    receiver.refill(&message).unwrap();
+}
+
+#[test]
+fn sizes_are_what_they_are_said_to_be() {
+    for set in [Set::Small, Set::Large] {
+        assert!(set.vector().is_power_of_two() && set.depth() <= 16);
+        assert_eq!(set.seed_rows() % GROUP, 0);
+        assert_eq!(set.outputs() % GROUP, 0);
+        assert!(set.outputs() > 2 * set.seed_rows());
+    }
+    assert!(Set::Small.outputs() >= Set::Large.seed_rows());
+}

@@ -1,0 +1,132 @@
+//! A request: a symmetric encryption of inputs under the client's key, and what of it is sent.
+//!
+//! A ciphertext is (c0, a), a uniform and expanded from a seed that is sent, with c0 + a·s = e(r) + error, e the encoding of words.
+//! With z = a·s - error = e(rho) + delta ([`crate::rlwe::split`]), rho a word and delta of 61 bits, coefficient by coefficient:
+//!
+//! - where the mask r is still to be chosen (a *fresh* place), it is chosen to be rho; c0 = -delta, and delta is all that is sent. To the
+//!   server (a, z) is a sample of RLWE and so as good as uniform, and rho, its upper digit, uniform whatever the lower one is;
+//! - elsewhere, where r is known already or zero, h = r - rho modulo 2^32 is sent too: c0 = e(r) - e(rho) - delta, and e(h) differs from
+//!   e(r) - e(rho) modulo q by at most 1, which is added to delta before it is sent.
+//!
+//! On the wire: the seed; for every coefficient delta + 1 and what was added; then h for each place that is not fresh.
+
+use super::check_index;
+use super::packing::LinearPacking;
+use crate::error::{Error, ErrorKind, Result};
+use crate::prg::{Prg, SEED_BYTES};
+use crate::rlwe::encrypt::Ciphertext;
+use crate::rlwe::keys::SecretKey;
+use crate::rlwe::params::LINEAR;
+use crate::rlwe::poly::{Coefficients, Poly, Values, check_length};
+use crate::rlwe::sample;
+use crate::rlwe::split::{REST_BITS, encoding, split};
+use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
+use alloc::vec;
+use alloc::vec::Vec;
+use zeroize::Zeroizing;
+
+/// Bits of h.
+const WORD_BITS: u32 = 32;
+
+/// Bytes of a request with so many fresh places.
+pub(super) const fn bytes(fresh: usize) -> usize {
+    let n = LINEAR.degree;
+    SEED_BYTES + packed_bytes(n, REST_BITS) + packed_bytes(n - fresh, WORD_BITS)
+}
+
+/// Client: request `index` of a layer, an encryption of M planes of a tile of the mask r of the layer's input.
+///
+/// `mask` is the whole of r, channel by channel. Of the channels that `fresh` tells of (one flag per input channel, or an empty slice for
+/// none), r is chosen here: the words of those inputs that no request of lower index holds are written. All requests of a layer
+/// must be made in order, each once, before r is used. [`LinearPacking::request_bytes`] long.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] if there is no such request, the mask has not the input's length or the key is of another ring.
+pub fn encrypt_request(
+    key: &SecretKey,
+    packing: &LinearPacking,
+    fresh: &[bool],
+    mask: &mut [u32],
+    index: usize,
+    prg: &mut Prg,
+) -> Result<Vec<u8>> {
+    key.expect(&LINEAR)?;
+    check_index("request", index, packing.request_ciphertexts())?;
+    if mask.len() != packing.inputs() {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            alloc::format!("input mask: expected {} values, got {}", packing.inputs(), mask.len()),
+        ));
+    }
+    let seed = prg.array::<SEED_BYTES>();
+    let mut z = Poly::<Values>::zero(&LINEAR);
+    z.add_product(&Poly::uniform(&LINEAR, &seed), &key.s);
+    let mut z = z.into_coefficients();
+    // Errors are as likely as their negatives.
+    z.add_small(&sample::errors(LINEAR.degree, prg));
+    let digits = split(&z);
+
+    let mut words = Zeroizing::new(vec![0u32; LINEAR.degree]);
+    packing.input_places(index).for_each(|p| words[p.place] = mask[p.input]);
+    let mut brought = vec![false; LINEAR.degree];
+    for p in packing.fresh_places(index, fresh) {
+        brought[p.place] = true;
+        words[p.place] = digits.words[p.place];
+        mask[p.input] = words[p.place];
+    }
+    let count = brought.iter().filter(|&&brought| brought).count();
+    let mut out = BitWriter::with_capacity(bytes(count));
+    for chunk in seed.as_chunks::<8>().0 {
+        out.put(u64::from_le_bytes(*chunk), 64);
+    }
+    let sent = words.iter().zip(digits.words.iter()).zip(digits.rests.iter());
+    let rests = sent.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
+    out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
+    let apart = words.iter().zip(digits.words.iter()).map(|(r, rho)| r.wrapping_sub(*rho));
+    let apart = apart.zip(&brought).filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
+    out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
+    Ok(out.finish())
+}
+
+/// e(h) - (e(r) - e(rho)) modulo q for h = r - rho: -1, 0 or 1, modulo 2^64.
+fn rounding(r: u32, rho: u32) -> u64 {
+    let wrapped = u64::from(r < rho).wrapping_neg() & encoding(1 << 32);
+    let apart = encoding(r.into()).wrapping_sub(encoding(rho.into())).wrapping_add(wrapped);
+    encoding(r.wrapping_sub(rho).into()).wrapping_sub(apart)
+}
+
+/// Server: reads what [`encrypt_request`] wrote.
+///
+/// # Errors
+/// [`ErrorKind::MalformedMessage`] if it is not as long as it should be, or bits that fill it up are not zero.
+pub(in crate::rlwe) fn read(
+    packing: &LinearPacking,
+    index: usize,
+    fresh: &[bool],
+    message: &[u8],
+) -> Result<Ciphertext<Values>> {
+    let mut brought = vec![false; LINEAR.degree];
+    let mut count = 0;
+    for p in packing.fresh_places(index, fresh) {
+        brought[p.place] = true;
+        count += 1;
+    }
+    check_length("request", bytes(count), message)?;
+    let (seed, rest) = message.split_at(SEED_BYTES);
+    let mut expand = [0; SEED_BYTES];
+    expand.copy_from_slice(seed);
+    let (rests, words) = rest.split_at(packed_bytes(LINEAR.degree, REST_BITS));
+    let (mut rests, mut words) = (BitReader::new(rests), BitReader::new(words));
+    let (mut first, mut second) = (vec![0; LINEAR.degree], vec![0; LINEAR.degree]);
+    // Below 2^61.
+    rests.take_all(REST_BITS, &mut second, |rest| 1 - rest as i64);
+    for (first, _) in first.iter_mut().zip(brought).filter(|(_, brought)| !brought) {
+        *first = words.take(WORD_BITS) as u32;
+    }
+    rests.finish()?;
+    words.finish()?;
+    let mut c0 = Poly::<Coefficients>::zero(&LINEAR);
+    c0.add_words(&first);
+    c0.add_wide(&second);
+    Ok(Ciphertext { c0: c0.into_values(), c1: Poly::uniform(&LINEAR, &expand) })
+}

@@ -1,0 +1,55 @@
+//! One inference, the client's side.
+
+use super::{Bundle, Public};
+use crate::error::Result;
+use crate::prg::collect;
+use crate::session::link::Link;
+use crate::session::meter::{Phase, Place};
+use crate::session::schedule::Step;
+use crate::session::{BUNDLE_BYTES, BundleId};
+use crate::wire::bits::BitReader;
+use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
+use alloc::vec::Vec;
+use zeroize::Zeroizing;
+
+/// One inference: the masked input goes out, the layers' rounds are answered, the masked output comes back.
+pub(super) async fn infer(
+    link: &Link,
+    public: &Public,
+    id: BundleId,
+    bundle: Bundle,
+    input: &[i32],
+) -> Result<Zeroizing<Vec<i32>>> {
+    link.enter(Place { phase: Phase::Infer, node: None });
+    let mut message = Vec::with_capacity(BUNDLE_BYTES + 4 * input.len());
+    message.extend_from_slice(&id.to_bytes());
+    for (&x, &r) in input.iter().zip(bundle.input_mask.iter()) {
+        message.extend_from_slice(&(x as u32).wrapping_add(r).to_le_bytes());
+    }
+    link.send(FrameKind::Infer, message).await?;
+    for (index, mut layer) in bundle.layers {
+        let Step::Activation(step) = &public.schedule.steps[index] else { continue };
+        link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
+        for round in 0..step.rounds() {
+            let (down, up) = step.round_bytes(round);
+            let request = link.receive(FrameKind::Request, down).await?;
+            let (mut reader, mut writer) = (FieldReader::new(&request), FieldWriter::with_capacity(up));
+            layer.round(&step.groups, round, &mut reader, &mut writer);
+            reader.finish()?;
+            link.send(FrameKind::Reply, writer.finish()).await?;
+        }
+    }
+    link.enter(Place { phase: Phase::Infer, node: None });
+    let answer = link.receive(FrameKind::Output, public.schedule.answer_bytes()).await?;
+    let output = public.schedule.output;
+    let mut reader = BitReader::new(&answer);
+    let unmasked = bundle.output_mask.iter().map(|&r| {
+        let word = (reader.take(output.bits().into()) as u32).wrapping_sub(r);
+        // Of a class index, the bits above were never sent.
+        (word & (u32::MAX >> (32 - output.bits()))) as i32
+    });
+    let output = collect(bundle.output_mask.len(), unmasked);
+    reader.finish()?;
+    Ok(output)
+}

@@ -1,0 +1,250 @@
+//! Preparing inferences, the client's side: masks are drawn and encrypted, answers decrypted, tables filled with random OTs.
+
+use super::{Bundle, Done, Party, Public};
+use crate::activation::{ClientLayer, ClientSecrets, product_word};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layer;
+use crate::model::{Op, Shape};
+use crate::ot::softspoken;
+use crate::prg::{SecretVec, collect};
+use crate::rlwe::{linear, slots};
+use crate::session::link::Link;
+use crate::session::meter::{Phase, Place};
+use crate::session::schedule::{LinearStep, Origin, Step};
+use crate::session::{BundleId, PREPARE_BYTES, check_room, invalid_state};
+use crate::share::Mask;
+use crate::wire::frame::FrameKind;
+use alloc::boxed::Box;
+use alloc::{collections::BTreeMap, format, vec, vec::Vec};
+
+/// Prepares inferences one after another.
+pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
+    party.check_room(count)?;
+    if count > 0 {
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
+        link.send(FrameKind::Prepare, request.to_vec()).await?;
+    }
+    for _ in 0..count {
+        let bundle = party.prepare_bundle(link).await?;
+        party.bundles.insert(BundleId::new(&party.session, party.prepared), bundle);
+        party.prepared += 1;
+    }
+    Ok(Done { party: Some(party), output: None })
+}
+
+/// The masks of a bundle's tensors as they become known. Those of the input and of activation outputs are free: they are drawn at the
+/// start, and where a linear layer's requests bring others ([`crate::session::fresh`]), replaced by these. Those of linear outputs come
+/// from the server's responses.
+struct Masks<'a> {
+    public: &'a Public,
+    tensors: Vec<Option<Mask>>,
+}
+
+impl Masks<'_> {
+    /// Computes the mask of a local operator's output, if those of its inputs are known.
+    fn compute(&mut self, index: usize) {
+        let shapes = &self.public.schedule.shapes;
+        let node = &self.public.architecture.nodes[index];
+        let known = node.inputs.iter().map(|&t| Some((shapes[t as usize], &self.tensors[t as usize].as_ref()?[..])));
+        let inputs: Option<Vec<_>> = known.collect();
+        if let Some(mask) = inputs.and_then(|inputs| layer::local(&node.op, &inputs, shapes[index + 1])) {
+            self.tensors[index + 1] = Some(mask);
+        }
+    }
+
+    /// The mask of a linear layer's live input channels, and where its channels are.
+    fn gather(&self, index: usize, step: &LinearStep) -> Result<Mask> {
+        let source = self.public.architecture.nodes[index].inputs[0] as usize;
+        let plane = self.public.schedule.shapes[source].plane();
+        let mut out = SecretVec::new(Vec::with_capacity(step.inputs.len() * plane));
+        for (&channel, origin) in step.inputs.iter().zip(&step.origins) {
+            let Origin { tensor, start } = origin.unwrap_or(Origin { tensor: source, start: channel * plane });
+            out.extend_from_slice(&self.of(tensor)?[start..start + plane]);
+        }
+        Ok(out)
+    }
+
+    /// Puts the fresh channels of what [`Self::gather`] gave back.
+    fn scatter(&mut self, step: &LinearStep, mask: &[u32]) {
+        let plane = mask.len() / step.inputs.len().max(1);
+        for ((origin, fresh), words) in step.origins.iter().zip(&step.fresh).zip(mask.chunks_exact(plane.max(1))) {
+            if let (Some(Origin { tensor, start }), true) = (*origin, *fresh)
+                && let Some(chosen) = &mut self.tensors[tensor]
+            {
+                chosen[start..start + plane].copy_from_slice(words);
+            }
+        }
+    }
+
+    /// Erases the masks of tensors that no node after this one reads.
+    fn forget(&mut self, index: usize) {
+        for tensor in self.public.schedule.last_read_by(index) {
+            self.tensors[tensor] = None;
+        }
+    }
+
+    /// The masks around an activation layer: of the values that it is applied to, and of its results.
+    fn around(&self, index: usize) -> Result<(Mask, Mask)> {
+        let node = &self.public.architecture.nodes[index];
+        let output = self.of(index + 1)?;
+        let of = |i: usize| self.of(node.inputs[i] as usize);
+        match node.op {
+            // max(a, b) = b + ReLU(a - b): the mask of b is taken off again.
+            Op::Max(_) => Ok((subtract(of(0)?, of(1)?), subtract(output, of(1)?))),
+            _ => Ok((of(0)?.to_vec().into(), output.to_vec().into())),
+        }
+    }
+
+    fn of(&self, tensor: usize) -> Result<&[u32]> {
+        match self.tensors.get(tensor) {
+            Some(Some(mask)) => Ok(mask),
+            _ => {
+                Err(Error::new(ErrorKind::MalformedModel, format!("tensor {tensor}: expected a mask by now, got none")))
+            }
+        }
+    }
+}
+
+fn subtract(a: &[u32], b: &[u32]) -> SecretVec<u32> {
+    collect(a.len(), a.iter().zip(b).map(|(&a, &b)| a.wrapping_sub(b)))
+}
+
+impl Party {
+    /// Whether the server holds `count` more bundles.
+    pub(super) fn check_room(&self, count: u32) -> Result<()> {
+        check_room(ErrorKind::InvalidArgument, count, self.bundles.len(), self.max_bundles)
+    }
+
+    /// Prepares one inference: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+        let public = self.public.clone();
+        let schedule = &public.schedule;
+        let nodes = public.architecture.nodes.len();
+        let mut masks = Masks { public: &public, tensors: vec![None; nodes + 1] };
+        let inputs = schedule.shapes[0].elements();
+        masks.tensors[0] = Some(collect(inputs, (0..inputs).map(|_| self.prg.next_u32())));
+        let mut input_mask = Mask::default();
+        let mut secrets = BTreeMap::new();
+        for (index, step) in schedule.activations(&(0..nodes)) {
+            let mut drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
+            masks.tensors[index + 1] = Some(core::mem::take(&mut drawn.outputs));
+            secrets.insert(index, drawn);
+        }
+
+        let mut layers = vec![];
+        for batch in &schedule.batches {
+            let signs = self.send_requests(link, batch, &mut masks, &secrets).await?;
+            if batch.start == 0 {
+                input_mask = masks.of(0)?.to_vec().into();
+            }
+            let products = self.receive_products(link, batch).await?;
+            let (mut signs, mut products) = ((&signs.0[..], &signs.1[..]), &products[..]);
+            for index in batch.clone() {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                match &schedule.steps[index] {
+                    Step::Linear(step) => {
+                        let mask = self.receive_linear(link, step, schedule.shapes[index + 1]).await?;
+                        masks.tensors[index + 1] = Some(mask);
+                    }
+                    Step::Local => masks.compute(index),
+                    Step::Activation(step) => {
+                        let mine = (&signs.0[..step.client_rots()], &signs.1[..step.client_rots()]);
+                        signs = (&signs.0[step.client_rots()..], &signs.1[step.client_rots()..]);
+                        let (own_products, rest) = products.split_at(step.products());
+                        products = rest;
+                        let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
+                        let (mut input, output) = masks.around(index)?;
+                        step.align(&mut input);
+                        let mut layer =
+                            ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
+                        for chunk in step.chunks() {
+                            let bytes = softspoken::extension_bytes(self.depth, chunk.ots);
+                            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+                            let keys = self.rot_sender.extend(chunk.ots, &message)?;
+                            layer.absorb(chunk.group, chunk.elements, &keys);
+                        }
+                        layers.push((index, layer));
+                    }
+                }
+                if !link.is_traced() {
+                    masks.forget(index);
+                }
+            }
+        }
+        link.show(masks.tensors.iter().flatten().map(|mask| &mask[..]));
+        Ok(Bundle { input_mask, layers, output_mask: masks.of(nodes)?.to_vec().into() })
+    }
+
+    /// Sends a batch's ciphertexts and the extension of the OTs in which the client receives, whose choices and words it
+    /// returns.
+    async fn send_requests(
+        &mut self,
+        link: &Link,
+        batch: &core::ops::Range<usize>,
+        masks: &mut Masks<'_>,
+        secrets: &BTreeMap<usize, ClientSecrets>,
+    ) -> Result<(SecretVec<u8>, SecretVec<u32>)> {
+        let public = self.public.clone();
+        let schedule = &public.schedule;
+        for index in batch.clone() {
+            if let Step::Local = &schedule.steps[index] {
+                // Of masks that are fresh this is computed again below, before anyone looks at it.
+                masks.compute(index);
+            }
+            if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                let mut mask = masks.gather(index, step)?;
+                for i in 0..packing.request_ciphertexts() {
+                    let request =
+                        linear::encrypt_request(&self.linear_key, packing, &step.fresh, &mut mask, i, &mut self.prg)?;
+                    link.send(FrameKind::LinearRequest, request).await?;
+                }
+                masks.scatter(step, &mask);
+            }
+        }
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let factors = schedule.activations(batch).flat_map(|(index, step)| secrets[&index].factors(&step.groups));
+        let factors = collect(schedule.products(batch), factors);
+        if let Some(key) = &self.slot_key {
+            for values in factors.chunks(slots::SLOT_COUNT) {
+                link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
+            }
+        }
+        let runs = schedule.client_rots(batch);
+        let total = runs.iter().sum();
+        let mut choices = SecretVec::new(Vec::with_capacity(total));
+        let mut words = SecretVec::new(Vec::with_capacity(total));
+        for count in runs {
+            let (message, received) = self.rot_receiver.extend(count)?;
+            link.send(FrameKind::OtExtension, message).await?;
+            choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
+            words.extend(received.keys.iter().map(|&key| product_word(key)));
+        }
+        Ok((choices, words))
+    }
+
+    /// The client's shares of a batch's products.
+    async fn receive_products(&self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<u64>> {
+        let mut shares: SecretVec<u64> = vec![0; self.public.schedule.products(batch)].into();
+        if let Some(key) = &self.slot_key {
+            for values in shares.chunks_mut(slots::SLOT_COUNT) {
+                let response = link.receive(FrameKind::SlotResponse, slots::slot_response_bytes()).await?;
+                slots::decrypt_slots(key, &response, values)?;
+            }
+        }
+        Ok(shares)
+    }
+
+    /// The mask m = W · r + s of a linear layer's output.
+    async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: Shape) -> Result<Mask> {
+        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
+        if let Some(packing) = &step.packing {
+            for j in 0..packing.response_ciphertexts() {
+                let response = link.receive(FrameKind::LinearResponse, packing.response_bytes(j)).await?;
+                linear::decrypt_response(&self.linear_key, packing, j, &response, &mut live)?;
+            }
+        }
+        Ok(step.scatter_outputs(shape, &live).into())
+    }
+}

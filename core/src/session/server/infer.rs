@@ -1,0 +1,112 @@
+//! One inference, the server's side.
+
+use super::{Bundle, Party};
+use crate::activation::ServerLayer;
+use crate::error::Result;
+use crate::layer;
+use crate::model::{ChannelSecret, NodeSecret, Op};
+use crate::prg::collect;
+use crate::session::link::Link;
+use crate::session::meter::{Phase, Place};
+use crate::session::schedule::{ActivationStep, Step};
+use crate::session::{BUNDLE_BYTES, BundleId, invalid_state, spent};
+use crate::share::Masked;
+use crate::wire::bits::BitWriter;
+use crate::wire::frame::FrameKind;
+use crate::wire::words::{FieldReader, FieldWriter};
+use alloc::vec::Vec;
+
+impl Party {
+    /// One inference. The bundle is spent before its first word is looked at.
+    pub(super) async fn infer(&mut self, link: &Link, message: &[u8]) -> Result<()> {
+        let (id, words) = message.split_at(BUNDLE_BYTES);
+        let id = BundleId::from_bytes(<[u8; BUNDLE_BYTES]>::try_from(id).unwrap_or([0; BUNDLE_BYTES]));
+        let Bundle { mut masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
+        let private = self.private.clone();
+        let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
+        // What no later node reads is erased.
+        let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
+        let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        tensors.push(collect(schedule.shapes[0].elements(), input));
+        for (index, node) in nodes.iter().enumerate() {
+            link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
+            let input = |i: usize| &tensors[node.inputs[i] as usize][..];
+            let (shape, output) = (schedule.shapes[node.inputs[0] as usize], schedule.shapes[index + 1]);
+            let computed = match (&node.op, &private.parameters.nodes[index], &schedule.steps[index]) {
+                (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }, Step::Linear(step)) => {
+                    // y + m = W · (x + r) + s + bias.
+                    let mut out = core::mem::take(&mut masks[index]);
+                    let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
+                    planes.filter(|(_, unread)| !**unread).for_each(|((plane, &bias), _)| add(plane, bias));
+                    layer::convolve(conv, (shape, input(0)), weights, &step.unread, (output, &mut out));
+                    out
+                }
+                (Op::Activation(_), _, Step::Activation(step)) => {
+                    let secrets = private.activation_secrets(index)?;
+                    activate(link, step, take(&mut layers[index])?, secrets, input(0).to_vec().into()).await?
+                }
+                (Op::Max(_), _, Step::Activation(step)) => {
+                    let (a, b) = (input(0), input(1));
+                    let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
+                    let mut out = activate(link, step, take(&mut layers[index])?, &[], difference).await?;
+                    out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
+                    out
+                }
+                (op, secret, _) => {
+                    let inputs = node.inputs.iter().map(|&t| (schedule.shapes[t as usize], &tensors[t as usize][..]));
+                    let mut out = layer::local(op, &inputs.collect::<Vec<_>>(), output)
+                        .ok_or_else(|| invalid_state("node: expected its own parameters"))?;
+                    if let NodeSecret::Sum(constants) = secret {
+                        let planes = out.chunks_exact_mut(output.plane());
+                        planes.zip(constants).for_each(|(plane, &constant)| add(plane, constant));
+                    }
+                    out
+                }
+            };
+            tensors.push(computed);
+            if !link.is_traced() {
+                schedule.last_read_by(index).for_each(|tensor| tensors[tensor] = Masked::default());
+            }
+        }
+        link.show(tensors.iter().map(|words| &words[..]));
+        link.enter(Place { phase: Phase::Infer, node: None });
+        let bits = u32::from(schedule.output.bits());
+        let mut answer = BitWriter::with_capacity(schedule.answer_bytes());
+        for &word in tensors.last().iter().flat_map(|words| words.iter()) {
+            answer.put((word & (u32::MAX >> (32 - bits))).into(), bits);
+        }
+        link.send(FrameKind::Output, answer.finish()).await
+    }
+}
+
+fn add(words: &mut [u32], constant: i32) {
+    words.iter_mut().for_each(|word| *word = word.wrapping_add(constant as u32));
+}
+
+/// The prepared side of a layer, once.
+fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
+    layer.take().ok_or_else(|| invalid_state("layer: expected it prepared"))
+}
+
+/// The rounds of an activation layer, or of a maximum.
+async fn activate(
+    link: &Link,
+    step: &ActivationStep,
+    mut layer: ServerLayer,
+    secrets: &[ChannelSecret],
+    mut masked: Masked,
+) -> Result<Masked> {
+    step.align(&mut masked);
+    layer.start(&step.groups, secrets, &masked);
+    for round in 0..step.rounds() {
+        let (down, up) = step.round_bytes(round);
+        let mut request = FieldWriter::with_capacity(down);
+        layer.request(&step.groups, round, &mut request);
+        link.send(FrameKind::Request, request.finish()).await?;
+        let reply = link.receive(FrameKind::Reply, up).await?;
+        let mut reader = FieldReader::new(&reply);
+        layer.reply(&step.groups, round, &mut reader);
+        reader.finish()?;
+    }
+    Ok(layer.finish())
+}

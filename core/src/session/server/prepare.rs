@@ -1,0 +1,152 @@
+//! Preparing inferences, the server's side: answers to encrypted masks, and random OTs.
+
+use super::{Bundle, Party, Private};
+use crate::activation::{ServerLayer, product_word};
+use crate::error::{ErrorKind, Result};
+use crate::ot::softspoken;
+use crate::prg::SecretVec;
+use crate::rlwe::linear::LinearResponder;
+use crate::rlwe::slots;
+use crate::session::link::Link;
+use crate::session::meter::{Phase, Place};
+use crate::session::schedule::{LinearStep, Step};
+use crate::session::{BundleId, PREPARE_BYTES, check_room};
+use crate::wire::frame::FrameKind;
+use alloc::collections::BTreeMap;
+use alloc::{vec, vec::Vec};
+
+/// Receives a batch's encrypted masks.
+async fn receive_linear<'a>(
+    link: &Link,
+    private: &'a Private,
+    batch: &core::ops::Range<usize>,
+) -> Result<BTreeMap<usize, LinearResponder<'a>>> {
+    let mut responders = BTreeMap::new();
+    for index in batch.clone() {
+        if let (Step::Linear(LinearStep { packing: Some(packing), fresh, .. }), Some(weights)) =
+            (&private.schedule.steps[index], &private.weights[index])
+        {
+            link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+            let mut responder = LinearResponder::new(weights, fresh);
+            for i in 0..packing.request_ciphertexts() {
+                let bytes = packing.request_bytes(i, fresh);
+                responder.absorb(i, &link.receive(FrameKind::LinearRequest, bytes).await?)?;
+            }
+            responders.insert(index, responder);
+        }
+    }
+    Ok(responders)
+}
+
+impl Party {
+    /// Prepares as many inferences as the message asks for.
+    pub(super) async fn prepare(&mut self, link: &Link, message: &[u8], max_bundles: u32) -> Result<()> {
+        let count = <[u8; PREPARE_BYTES]>::try_from(message).map_or(0, u32::from_le_bytes);
+        check_room(ErrorKind::MalformedMessage, count, self.bundles.len(), max_bundles)?;
+        for _ in 0..count {
+            let bundle = self.prepare_bundle(link).await?;
+            self.bundles.insert(BundleId::new(&self.session, self.prepared), bundle);
+            self.prepared += 1;
+        }
+        Ok(())
+    }
+
+    /// Prepares one inference: everything that does not depend on its input.
+    async fn prepare_bundle(&mut self, link: &Link) -> Result<Bundle> {
+        let private = self.private.clone();
+        let schedule = &private.schedule;
+        let mut masks = vec![SecretVec::default(); schedule.steps.len()];
+        let mut layers = Vec::new();
+        layers.resize_with(schedule.steps.len(), || None);
+        for batch in &schedule.batches {
+            let mut responders = receive_linear(link, &private, batch).await?;
+            link.enter(Place { phase: Phase::Prepare, node: None });
+            let (products, responses) = self.multiply(link, batch).await?;
+            let signs = self.receive_signs(link, batch).await?;
+            // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
+            for response in responses {
+                link.send(FrameKind::SlotResponse, response).await?;
+            }
+            let (mut signs, mut products) = (&signs[..], &products[..]);
+            for index in batch.clone() {
+                link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
+                match &schedule.steps[index] {
+                    Step::Linear(step) => {
+                        masks[index] =
+                            self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
+                    }
+                    Step::Local => {}
+                    Step::Activation(step) => {
+                        let (own_signs, rest) = signs.split_at(step.client_rots());
+                        signs = rest;
+                        let (own_products, rest) = products.split_at(step.products());
+                        products = rest;
+                        let secrets = private.activation_secrets(index)?;
+                        let mut layer = ServerLayer::new(&step.groups, secrets, own_signs, own_products);
+                        for chunk in step.chunks() {
+                            let (message, received) = self.rot_receiver.extend(chunk.ots)?;
+                            link.send(FrameKind::OtExtension, message).await?;
+                            layer.absorb(chunk.group, chunk.elements, &received);
+                        }
+                        layers[index] = Some(layer);
+                    }
+                }
+            }
+        }
+        Ok(Bundle { masks, layers })
+    }
+
+    /// Receives a batch's encrypted factors, multiplies each with a fresh uniform u, and returns (u, wS) and the responses.
+    async fn multiply(
+        &mut self,
+        link: &Link,
+        batch: &core::ops::Range<usize>,
+    ) -> Result<(SecretVec<[u64; 2]>, Vec<Vec<u8>>)> {
+        let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
+        let mut responses = vec![];
+        if let Some(key) = &self.slot_key {
+            for run in products.chunks_mut(slots::SLOT_COUNT) {
+                let request = link.receive(FrameKind::SlotRequest, slots::slot_request_bytes()).await?;
+                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
+                multipliers.iter_mut().for_each(|u| *u = self.prg.below(crate::field::P));
+                let mut shares: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
+                responses.push(slots::multiply_slots(key, &request, &multipliers, &mut self.prg, &mut shares)?);
+                for (slot, (&u, &w)) in run.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
+                    *slot = [u, w];
+                }
+            }
+        }
+        Ok((products, responses))
+    }
+
+    /// The words of a batch's random OTs with the client as receiver.
+    async fn receive_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<[u32; 2]>> {
+        let private = self.private.clone();
+        let runs = private.schedule.client_rots(batch);
+        let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
+        for count in runs {
+            let bytes = softspoken::extension_bytes(self.depth, count);
+            let message = link.receive(FrameKind::OtExtension, bytes).await?;
+            words.extend(self.rot_sender.extend(count, &message)?.iter().map(|keys| keys.map(product_word)));
+        }
+        Ok(words)
+    }
+
+    /// Sends the responses of a linear layer; returns s, in the shape of the layer's output.
+    async fn respond(
+        &mut self,
+        link: &Link,
+        step: &LinearStep,
+        responder: Option<LinearResponder<'_>>,
+        shape: crate::model::Shape,
+    ) -> Result<SecretVec<u32>> {
+        let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
+        if let (Some(packing), Some(mut responder)) = (&step.packing, responder) {
+            for j in 0..packing.response_ciphertexts() {
+                let response = responder.respond(j, &self.linear_key, &mut self.prg, &mut live)?;
+                link.send(FrameKind::LinearResponse, response).await?;
+            }
+        }
+        Ok(step.scatter_outputs(shape, &live).into())
+    }
+}
