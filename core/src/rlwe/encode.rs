@@ -6,9 +6,11 @@
 use super::modulus::{Factor, Modulus};
 use super::params::{LINEAR, PRIMES, SLOT_PRIME, SLOTS, product_mod};
 use super::slots::field;
+#[cfg(test)]
+use crate::simd::residues::pointwise::encoded_word;
 
 /// q modulo 2^32 in the ring of linear layers.
-const WORD_SCALE: u32 = product_mod(3, 1 << 32) as u32;
+pub(super) const WORD_SCALE: u32 = product_mod(3, 1 << 32) as u32;
 
 /// q modulo p in the ring of slots.
 const FIELD_SCALE: field::Factor = field::factor(product_mod(4, SLOT_PRIME));
@@ -22,19 +24,19 @@ const fn field_inverse(index: usize) -> Factor {
 }
 
 /// An encoded word of Z_2^32: its residue modulo any prime of [`LINEAR`].
+#[cfg(test)]
 #[derive(Clone, Copy)]
-pub(super) struct Word(i64);
+pub(super) struct Word(u32);
 
+#[cfg(test)]
 impl Word {
-    #[inline]
     pub(super) fn new(m: u32) -> Self {
-        Self(i64::from(WORD_SCALE.wrapping_mul(m) as i32))
+        Self(m)
     }
 
-    #[inline]
     pub(super) fn residue(self, _prime: usize, q: Modulus) -> u32 {
-        // -v is at least -2^31 and 2q above 2^31, so the argument is in [0, 2^33); a Montgomery reduction divides by 2^32 = t.
-        q.montgomery((2 * i64::from(q.value()) - self.0) as u64)
+        // A Montgomery reduction divides by 2^32 = t.
+        encoded_word(q, self.0, WORD_SCALE)
     }
 }
 

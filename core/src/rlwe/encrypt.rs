@@ -82,34 +82,25 @@ impl Ciphertext<Values> {
 }
 
 impl Ciphertext<Coefficients> {
-    /// Adds noise uniform in [-2^bits, 2^bits) to the coefficients of c0 that will be sent.
-    pub(super) fn add_flooding(&mut self, bits: u32, sent: impl Iterator<Item = usize>, prg: &mut Prg) {
-        let params = self.c0.params;
-        let mut half = [0; 4];
-        for (half, prime) in half.iter_mut().zip(params.primes) {
-            *half = prime.modulus.reduce_wide(1 << bits);
-        }
-        for position in sent {
-            let noise = sample::uniform_bits(bits + 1, prg);
-            self.c0.add_at(position, |i, q| q.sub(q.reduce_wide(noise), half[i]));
-        }
+    /// Adds noise uniform in [-2^bits, 2^bits) to the coefficients of c0, also to those that will not be sent.
+    pub(super) fn add_flooding(&mut self, bits: u32, prg: &mut Prg) {
+        let (low, high) = sample::flooding(self.c0.params.degree, bits, prg);
+        self.c0.add_halves(&low, &high);
     }
 }
 
 /// Makes a sum of products fit to be switched and sent: adds an encryption of zero, the server's mask and flooding, modulo q.
 ///
-/// `add_mask` adds the encoded mask to c0; `sent` are the coefficients of c0 that will be sent, each with its mask. Flooding is uniform
-/// in [-2^flooding_bits, 2^flooding_bits).
+/// `add_mask` adds the encoded mask to each coefficient of c0 that will be sent. Flooding is uniform in [-2^flooding_bits, 2^flooding_bits).
 pub(super) fn hide(
     sum: Ciphertext<Values>,
     key: &PublicKey,
     flooding_bits: u32,
-    sent: impl Iterator<Item = usize>,
     add_mask: impl FnOnce(&mut Poly<Coefficients>, &mut Prg),
     prg: &mut Prg,
 ) -> Ciphertext<Coefficients> {
     let mut out = sum.add_zero_encryption(key, prg);
     add_mask(&mut out.c0, prg);
-    out.add_flooding(flooding_bits, sent, prg);
+    out.add_flooding(flooding_bits, prg);
     out
 }

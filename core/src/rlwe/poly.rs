@@ -1,5 +1,6 @@
 //! Elements of R_q as residues: structure of arrays, one array of N residues per prime, wiped when dropped.
 
+use super::encode::WORD_SCALE;
 use super::modulus::Modulus;
 use super::ntt::RnsPrime;
 use super::params::RingParams;
@@ -75,17 +76,31 @@ impl Poly<Coefficients> {
         out
     }
 
-    /// Becomes the polynomial of N small signed coefficients.
-    pub(super) fn set(&mut self, small: &[i16]) {
-        for (prime, part) in self.parts_mut() {
-            pointwise::residues(prime.modulus, part, small);
-        }
-    }
-
     /// Adds N small signed coefficients.
     pub(super) fn add_small(&mut self, small: &[i8]) {
         for (prime, part) in self.parts_mut() {
             pointwise::add_small(prime.modulus, part, small);
+        }
+    }
+
+    /// Adds the encodings of words to the first coefficients. Zero is encoded as zero.
+    pub(super) fn add_words(&mut self, words: &[u32]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_words(prime.modulus, part, words, WORD_SCALE);
+        }
+    }
+
+    /// Adds N signed coefficients, of magnitude at most 2^61.
+    pub(super) fn add_wide(&mut self, x: &[i64]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_wide(prime.modulus, part, x);
+        }
+    }
+
+    /// Adds low + high·2^32, |high| < 2^54, to each coefficient.
+    pub(super) fn add_halves(&mut self, low: &[u32], high: &[i64]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::add_halves(prime.modulus, part, low, high);
         }
     }
 
@@ -102,6 +117,14 @@ impl Poly<Coefficients> {
 }
 
 impl Poly<Values> {
+    /// Becomes the polynomial of N small signed coefficients.
+    pub(super) fn set(&mut self, small: &[i16]) {
+        for (prime, part) in self.parts_mut() {
+            pointwise::residues(prime.modulus, part, small);
+            prime.forward(part);
+        }
+    }
+
     pub(super) fn into_coefficients(self) -> Poly<Coefficients> {
         self.map(|prime, part| prime.inverse(part)).into_form()
     }
@@ -123,8 +146,7 @@ impl Poly<Values> {
             return self;
         }
         self.map(|prime, part| {
-            let factor = prime.modulus.factor(w);
-            part.iter_mut().for_each(|x| *x = prime.modulus.mul(*x, factor));
+            pointwise::scale(prime.modulus, part, prime.modulus.factor(w));
         })
     }
 
@@ -152,9 +174,7 @@ impl Poly<Values> {
 
     /// Writes the values of all primes, 31 bits each.
     pub(super) fn write(&self, out: &mut BitWriter) {
-        for &x in self.residues.iter() {
-            out.put(u64::from(x), RESIDUE_BITS);
-        }
+        out.put_all(&self.residues[..], RESIDUE_BITS);
     }
 
     /// Reads what [`Self::write`] wrote and nothing else.
@@ -163,12 +183,8 @@ impl Poly<Values> {
         let mut reader = BitReader::new(bytes);
         let mut out = Self::zero(params);
         for (prime, part) in out.parts_mut() {
-            let mut all_below = true;
-            for x in part {
-                *x = reader.take(RESIDUE_BITS) as u32;
-                all_below &= *x < prime.value();
-            }
-            if !all_below {
+            reader.take_all(RESIDUE_BITS, part, |x| x as u32);
+            if !part.iter().fold(true, |below, &x| below & (x < prime.value())) {
                 return Err(Error::new(
                     ErrorKind::MalformedMessage,
                     alloc::format!("ring element: expected residues below {}, got others", prime.value()),

@@ -1,60 +1,91 @@
 //! Random polynomials: secrets, errors and flooding in constant time; the public uniform halves from seeds.
 
 use crate::prg::{Prg, SecretVec, Seed};
+use crate::simd::samples;
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
-/// Bytes of randomness of one error coefficient: 42 of 48 bits are used.
-const ERROR_BYTES: usize = 6;
-
-/// Coefficients uniform in {-1, 0, 1}, each within 3·2^-64 of uniform.
+/// Coefficients uniform in {-1, 0, 1}, each within 2^-72 of uniform: 32 of them are the digits of a uniform fraction of 124 bits.
 pub(super) fn ternary(count: usize, prg: &mut Prg) -> SecretVec<i8> {
-    let bytes = secret_bytes(8 * count, prg);
-    let digit = |c: &[u8; 8]| ((u128::from(u64::from_le_bytes(*c)) * 3) >> 64) as i8 - 1;
-    Zeroizing::new(bytes.as_chunks().0.iter().map(digit).collect())
+    draw(count, prg, samples::ternary)
 }
 
 /// Coefficients of the centred binomial distribution with eta = 21: in [-21, 21], variance 21/2.
+///
+/// The number of ones in 42 uniform bits, less 21: ones in the second half may be counted as its zeros, which have the same distribution.
 pub(super) fn errors(count: usize, prg: &mut Prg) -> SecretVec<i8> {
-    let bytes = secret_bytes(ERROR_BYTES * count, prg);
-    let error = |c: &[u8; ERROR_BYTES]| {
-        let bits = c.iter().rev().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
-        let ones = |word: u64| (word & 0x1f_ffff).count_ones() as i8;
-        ones(bits) - ones(bits >> 21)
-    };
-    Zeroizing::new(bytes.as_chunks().0.iter().map(error).collect())
+    draw(count, prg, samples::binomial)
 }
 
-/// A value uniform in [0, 2^bits), bits at most 96.
-pub(super) fn uniform_bits(bits: u32, prg: &mut Prg) -> u128 {
-    debug_assert!(bits <= 96);
-    let wide = u128::from(prg.next_u64()) | u128::from(prg.next_u64()) << 64;
-    wide & ((1 << bits) - 1)
+/// Makes coefficients in batches from batches of uniform words.
+fn draw<const WORDS: usize, const BATCH: usize>(
+    count: usize,
+    prg: &mut Prg,
+    make: impl Fn(&mut [u64; WORDS], &mut [i8; BATCH]),
+) -> SecretVec<i8> {
+    let batches = count.div_ceil(BATCH);
+    let random = words_64(batches * WORDS, prg);
+    let mut out = Zeroizing::new(vec![0; batches * BATCH]);
+    let mut batch = Zeroizing::new([0; WORDS]);
+    for (out, words) in out.as_chunks_mut().0.iter_mut().zip(random.as_chunks::<WORDS>().0) {
+        *batch = *words;
+        make(&mut batch, out);
+    }
+    out.truncate(count);
+    out
+}
+
+/// Values uniform in [-2^bits, 2^bits), bits from 32 to 85, in two halves: low + high·2^32.
+pub(super) fn flooding(count: usize, bits: u32, prg: &mut Prg) -> (SecretVec<u32>, SecretVec<i64>) {
+    debug_assert!((32..=85).contains(&bits));
+    let centred = |word: u64| (word >> (63 - (bits - 32))) as i64 - (1 << (bits - 32));
+    let low = words(count, prg);
+    let high = match bits - 32 {
+        // The upper half of a word of 64 bits suffices.
+        0..32 => words(count, prg).iter().map(|&word| centred(u64::from(word) << 32)).collect::<Vec<_>>(),
+        _ => words_64(count, prg).iter().map(|&word| centred(word)).collect(),
+    };
+    (low, Zeroizing::new(high))
+}
+
+/// Uniform words.
+pub(super) fn words(count: usize, prg: &mut Prg) -> SecretVec<u32> {
+    let bytes = secret_bytes(4 * count, prg);
+    Zeroizing::new(bytes.as_chunks().0.iter().map(|c| u32::from_le_bytes(*c)).collect())
+}
+
+fn words_64(count: usize, prg: &mut Prg) -> SecretVec<u64> {
+    let bytes = secret_bytes(8 * count, prg);
+    Zeroizing::new(bytes.as_chunks().0.iter().map(|c| u64::from_le_bytes(*c)).collect())
 }
 
 /// Fills `out` with residues uniform in [0, q), from a stream that both parties know.
 ///
-/// 31 bits of every four bytes, refused if not below q: variable time, the values are public.
+/// 31 bits of every four bytes, refused if not below q: variable time, the values are public. As many bytes as the residues take, then 1024
+/// at a time while some are missing.
 pub(super) fn uniform_residues_vartime(q: u32, out: &mut [u32], prg: &mut Prg) {
-    let mut bytes = [0u8; 1024];
-    let mut words = [0u32; 256];
-    let mut next = words.len();
-    for x in out {
-        *x = loop {
-            if next == words.len() {
-                prg.fill(&mut bytes);
-                for (word, c) in words.iter_mut().zip(bytes.as_chunks().0) {
-                    *word = u32::from_le_bytes(*c) >> 1;
+    let mut bytes = vec![0u8; (4 * out.len()).next_multiple_of(1024)];
+    let mut filled = 0;
+    while filled < out.len() {
+        prg.fill(&mut bytes);
+        for group in bytes.as_chunks::<4>().0.as_chunks::<32>().0 {
+            let candidates = group.map(|c| u32::from_le_bytes(c) >> 1);
+            match out[filled..].first_chunk_mut() {
+                // Almost always all are good.
+                Some(chunk) if candidates.iter().fold(true, |good, &x| good & (x < q)) => {
+                    *chunk = candidates;
+                    filled += chunk.len();
                 }
-                next = 0;
+                _ => {
+                    for (x, candidate) in out[filled..].iter_mut().zip(candidates.into_iter().filter(|&x| x < q)) {
+                        *x = candidate;
+                        filled += 1;
+                    }
+                }
             }
-            let candidate = words[next];
-            next += 1;
-            if candidate < q {
-                break candidate;
-            }
-        };
+        }
+        bytes.truncate(1024);
     }
 }
 

@@ -8,10 +8,10 @@
 //! y_i/q_i less k. The latter are computed as multiples of 2^-64, too small by less than 6 of them, and so rho is at first right
 //! or one too small, and delta below 2^61 + 2^32. That makes its low 64 bits all of it.
 
-use super::modulus::Modulus;
 use super::params::{LINEAR, PRIMES, product_mod};
 use super::poly::{Coefficients, Poly};
 use crate::prg::SecretVec;
+use crate::simd::residues::fractions;
 use alloc::vec;
 
 /// Bits of delta: q/2^32 is 2^61 less about 2^48.
@@ -45,8 +45,7 @@ const fn product_wide() -> u128 {
 /// e(r) modulo 2^64, for r up to 2^32 (which gives q).
 #[inline(always)]
 pub(super) fn encoding(r: u64) -> u64 {
-    // Q_LOW·r < 2^64 - 2^32.
-    Q_HIGH.wrapping_mul(r).wrapping_add((Q_LOW * r + (1 << 31)) >> 32)
+    fractions::encoding(r, [Q_HIGH, Q_LOW])
 }
 
 /// rho and delta of every coefficient.
@@ -62,33 +61,19 @@ pub(super) fn split(z: &Poly<Coefficients>) -> Split {
     let (mut fractions, mut rests) = (SecretVec::new(vec![0u64; n]), SecretVec::new(vec![0u64; n]));
     for (((prime, part), crt), cofactor) in z.parts().zip(LINEAR.crt).zip(COFACTORS) {
         let (high, low) = crt.fraction;
-        for ((fraction, rest), &x) in fractions.iter_mut().zip(rests.iter_mut()).zip(part) {
-            let y = u64::from(prime.modulus.mul(x, crt.cofactor));
-            // y < 2^31 and high < 2^34: the term is below 2^64.
-            let sum = fraction.wrapping_add(y * high + ((y * u64::from(low)) >> 32));
-            let carry = u64::from(sum < *fraction);
-            *rest = rest.wrapping_add(y.wrapping_mul(cofactor)).wrapping_sub(Q & carry.wrapping_neg());
-            *fraction = sum;
-        }
+        fractions::add_with_rests(
+            prime.modulus,
+            [&mut fractions, &mut rests],
+            part,
+            crt.cofactor,
+            high,
+            low,
+            [cofactor, Q],
+        );
     }
     let mut words = SecretVec::new(vec![0u32; n]);
-    for ((word, rest), &fraction) in words.iter_mut().zip(rests.iter_mut()).zip(fractions.iter()) {
-        let low = fraction >> 32;
-        let start = encoding(low);
-        let length = encoding(low + 1).wrapping_sub(start);
-        let behind = rest.wrapping_sub(start);
-        // Both are below 2^62: the difference's sign is its top bit.
-        let next = (behind.wrapping_sub(length) >> 63) ^ 1;
-        *word = (low + next) as u32;
-        *rest = behind.wrapping_sub(length & next.wrapping_neg());
-    }
+    fractions::digits(&mut words, &mut rests, &fractions, [Q_HIGH, Q_LOW]);
     Split { words, rests }
-}
-
-/// e(r) less an integer below 2^62, modulo a prime.
-#[inline(always)]
-pub(super) fn residue(encoded: super::encode::Word, less: u64, q: Modulus) -> u32 {
-    q.sub(encoded.residue(0, q), q.reduce(less))
 }
 
 #[cfg(test)]

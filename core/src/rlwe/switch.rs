@@ -4,7 +4,8 @@ use super::modulus::{Factor, Modulus};
 use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, check_length};
 use crate::error::Result;
-use crate::prg::SecretVec;
+use crate::prg::{self, SecretVec};
+use crate::simd::residues::{fractions, pointwise};
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -36,11 +37,8 @@ pub(super) fn round_to_switched(x: &Poly<Coefficients>, bits: u32) -> SecretVec<
     let mut fractions = Zeroizing::new(vec![0u64; params.degree]);
     for ((prime, part), crt) in x.parts().zip(params.crt) {
         let (high, low) = crt.fraction;
-        for (fraction, &x) in fractions.iter_mut().zip(part) {
-            let y = u64::from(prime.modulus.mul(x, crt.cofactor));
-            // y < 2^31 and high < 2^34: each term is below 2^64; the sum wraps at 1, as it should.
-            *fraction = fraction.wrapping_add(y * high + ((y * u64::from(low)) >> 32));
-        }
+        // The sum wraps at 1, as it should.
+        fractions::add(prime.modulus, &mut fractions, part, crt.cofactor, high, low);
     }
     let drop = 64 - bits;
     for fraction in fractions.iter_mut() {
@@ -58,14 +56,10 @@ pub(super) fn write(
 ) -> Vec<u8> {
     let params = c1.params;
     let mut out = BitWriter::with_capacity(switched_bytes(params, bits, params.degree));
-    for &x in round_to_switched(c1, bits).iter() {
-        out.put(x, bits);
-    }
+    out.put_all(&round_to_switched(c1, bits), bits);
     let width = bits - params.dropped_bits;
     let c0 = round_to_switched(c0, width);
-    for position in sent {
-        out.put(c0[position], width);
-    }
+    out.put_all(&sent.map(|position| c0[position]).collect::<Vec<_>>(), width);
     out.finish()
 }
 
@@ -74,11 +68,11 @@ impl Switched {
     pub(super) fn read(params: &RingParams, bits: u32, sent: usize, bytes: &[u8]) -> Result<Self> {
         check_length("answer", switched_bytes(params, bits, sent), bytes)?;
         let mut reader = BitReader::new(bytes);
-        let c1 = (0..params.degree).map(|_| reader.take(bits)).collect();
-        let width = bits - params.dropped_bits;
-        let c0 = (0..sent).map(|_| reader.take(width) << params.dropped_bits).collect();
+        let (mut c1, mut c0) = (Zeroizing::new(vec![0; params.degree]), Zeroizing::new(vec![0; sent]));
+        reader.take_all(bits, &mut c1, |x| x);
+        reader.take_all(bits - params.dropped_bits, &mut c0, |x| x << params.dropped_bits);
         reader.finish()?;
-        Ok(Self { bits, c1: Zeroizing::new(c1), c0: Zeroizing::new(c0) })
+        Ok(Self { bits, c1, c0 })
     }
 
     /// c0 + c1·s mod q' at the positions that were sent, in their order.
@@ -87,14 +81,14 @@ impl Switched {
     /// of the slots, which the first two primes, with product above 2^61.9, represent.
     pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
         let width = self.bits;
+        let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
+        let centred = prg::collect(self.c1.len(), centred);
         let mut residues: [SecretVec<u32>; 2] = [Zeroizing::default(), Zeroizing::default()];
         for ((prime, s), product) in s.parts().zip(&mut residues) {
-            let centred = |x: u64| ((x << (64 - width)) as i64) >> (64 - width);
-            *product = Zeroizing::new(self.c1.iter().map(|&x| prime.modulus.residue_wide(centred(x))).collect());
+            *product = Zeroizing::new(vec![0; s.len()]);
+            pointwise::residues_wide(prime.modulus, product, &centred);
             prime.forward(product);
-            for (x, &s) in product.iter_mut().zip(s) {
-                *x = prime.modulus.montgomery_mul(*x, s);
-            }
+            pointwise::multiply(prime.modulus, product, s);
             prime.inverse(product);
         }
         let [low, high] = &residues;

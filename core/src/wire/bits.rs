@@ -39,6 +39,28 @@ impl BitWriter {
         self.filled &= 7;
     }
 
+    /// Appends the low `width` (at most 64) bits of each value; higher bits must be zero.
+    pub fn put_all<T: Copy + Into<u64>>(&mut self, values: &[T], width: u32) {
+        // From here on in words of 64 bits.
+        let (mut word, mut filled) = (self.pending as u64, self.filled);
+        self.bytes.reserve(packed_bytes(values.len(), width) + 8);
+        for &value in values {
+            let value = value.into();
+            debug_assert!(width == 64 || value >> width == 0);
+            word |= value << filled;
+            filled += width;
+            if filled >= 64 {
+                self.bytes.extend_from_slice(&word.to_le_bytes());
+                filled -= 64;
+                // What did not fit; all of it if nothing did.
+                word = value.checked_shr(width - filled).unwrap_or(0);
+            }
+        }
+        let whole = (filled / 8) as usize;
+        self.bytes.extend_from_slice(&word.to_le_bytes()[..whole]);
+        (self.pending, self.filled) = (u128::from(word >> (8 * whole)), filled % 8);
+    }
+
     /// Fills the last byte up with zero bits and returns the buffer.
     pub fn finish(mut self) -> Vec<u8> {
         if self.filled > 0 {
@@ -73,6 +95,28 @@ impl<'a> BitReader<'a> {
         if width == 64 { bits } else { bits & ((1 << width) - 1) }
     }
 
+    /// Takes the next values of `width` (at most 64) bits each; past the end of the buffer as [`Self::take`].
+    pub fn take_all<T>(&mut self, width: u32, values: &mut [T], from: impl Fn(u64) -> T) {
+        let mask = u64::MAX.checked_shr(64 - width).unwrap_or(0);
+        // A value begins in some byte and ends within the nine from there on.
+        let reach = |position: usize| position.div_ceil(8).saturating_add(9) <= self.bytes.len();
+        let mut whole = values.len();
+        while whole > 0 && !reach(self.position + (whole - 1) * width as usize) {
+            whole -= 1;
+        }
+        let (sure, rest) = values.split_at_mut(whole);
+        let start = self.position;
+        for (i, value) in sure.iter_mut().enumerate() {
+            let at = start + i * width as usize;
+            let window = &self.bytes[at / 8..at / 8 + 9];
+            let (low, high) = (window.first_chunk().copied().map_or(0, u64::from_le_bytes), u64::from(window[8]));
+            let shift = at % 8;
+            *value = from((low >> shift | high << 1 << (63 - shift)) & mask);
+        }
+        self.position += whole * width as usize;
+        rest.iter_mut().for_each(|value| *value = from(self.take(width)));
+    }
+
     /// Checks that exactly the whole buffer was taken and that the filling bits are zero.
     ///
     /// # Errors
@@ -99,6 +143,7 @@ impl<'a> BitReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use proptest::prelude::*;
 
     proptest! {
@@ -116,6 +161,30 @@ mod tests {
             for &(v, w) in &values {
                 prop_assert_eq!(reader.take(w), cut(v, w));
             }
+            reader.finish().unwrap();
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn many_values_are_packed_as_one_by_one(
+            values in prop::collection::vec(any::<u64>(), 0..200), width in 0u32..=64, before in 0u32..20,
+        ) {
+            let values: Vec<u64> = values.iter().map(|&v| v & u64::MAX.checked_shr(64 - width).unwrap_or(0)).collect();
+            let (mut one_by_one, mut all) = (BitWriter::default(), BitWriter::default());
+            one_by_one.put(0, before);
+            all.put(0, before);
+            values.iter().for_each(|&v| one_by_one.put(v, width));
+            all.put_all(&values, width);
+            one_by_one.put(5, 3);
+            all.put(5, 3);
+            let bytes = one_by_one.finish();
+            prop_assert_eq!(&all.finish(), &bytes);
+            let (mut reader, mut taken) = (BitReader::new(&bytes), vec![7; values.len()]);
+            reader.take(before);
+            reader.take_all(width, &mut taken, |value| value);
+            prop_assert_eq!(taken, values);
+            prop_assert_eq!(reader.take(3), 5);
             reader.finish().unwrap();
         }
     }

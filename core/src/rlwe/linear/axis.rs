@@ -139,16 +139,16 @@ impl Axis {
         tile > 0 && i + self.step() < self.span()
     }
 
-    /// The pixel of the image at place `i` of a plane in a tile, or none where there is a zero.
-    pub(super) fn pixel(&self, tile: usize, plane: usize, i: usize) -> Option<usize> {
-        let (windows, place) = (self.windows_of(tile), i + self.lead());
+    /// The places of a plane in a tile that hold pixels of the image, each with its pixel. All others hold zero.
+    pub(super) fn pixels(&self, tile: usize, plane: usize) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
+        let (windows, lead, sampling, pad) = (self.windows_of(tile), self.lead(), self.sampling, self.pad);
         // A place behind the last window holds a zero, whether or not the image goes on.
-        if windows.is_empty() || place >= self.touched(windows.len()) {
-            return None;
-        }
-        let class = plane * self.dilation % self.sampling;
-        let padded = windows.start * self.stride + place * self.sampling + class;
-        padded.checked_sub(self.pad).filter(|&x| x < self.length)
+        let touched = if windows.is_empty() { 0 } else { self.touched(windows.len()).saturating_sub(lead) };
+        // What place 0 holds, counted from the start of the padding.
+        let start = windows.start * self.stride + lead * sampling + plane * self.dilation % sampling;
+        let before = |end: usize| end.saturating_sub(start).div_ceil(sampling);
+        let places = before(pad)..before(pad + self.length).min(touched).min(self.places());
+        places.map(move |i| (i, start + i * sampling - pad))
     }
 }
 

@@ -497,15 +497,16 @@ impl LinearPacking {
         let packing = *self;
         let Self { rows, columns, .. } = packing;
         let (planes, row_tile, column_tile) = self.split(index);
+        let (width, size) = (columns.places(), self.plane_size());
         part(self.in_planes(), self.inputs, planes).enumerate().flat_map(move |(m, plane)| {
             let (channel, row_plane, column_plane) = packing.split_plane(plane);
-            let of_row = move |i| rows.pixel(row_tile, row_plane, i).map(|y| (i, y));
-            let of_column = move |j| columns.pixel(column_tile, column_plane, j).map(|x| (j, x));
-            (0..rows.places()).filter_map(of_row).flat_map(move |(i, y)| {
+            let of_row = columns.pixels(column_tile, column_plane);
+            rows.pixels(row_tile, row_plane).flat_map(move |(i, y)| {
+                let (place, input) = (m * size + i * width, (channel * rows.length + y) * columns.length);
                 let row_repeated = rows.is_repeated(row_tile, i);
-                (0..columns.places()).filter_map(of_column).map(move |(j, x)| InputPlace {
-                    place: packing.place(m, i, j),
-                    input: (channel * rows.length + y) * columns.length + x,
+                of_row.clone().map(move |(j, x)| InputPlace {
+                    place: place + j,
+                    input: input + x,
                     channel,
                     repeated: row_repeated || columns.is_repeated(column_tile, j),
                 })
@@ -513,8 +514,9 @@ impl LinearPacking {
         })
     }
 
-    /// Where the polynomial of parts of the input planes and the output channels holds weights: pairs of a coefficient and the number of the weight
+    /// The definition of [`Self::fill_weights`]: where the polynomial of parts of the input planes and the output channels holds weights: pairs of a coefficient and the number of the weight
     /// there.
+    #[cfg(test)]
     pub(in crate::rlwe) fn weight_places(
         &self,
         input_part: usize,
@@ -541,17 +543,68 @@ impl LinearPacking {
         })
     }
 
+    /// Of each plane of a channel, in their order, its weights: how far before the coefficient of the plane's first place, and the number
+    /// in the kernel.
+    pub(super) fn taps(&self) -> Vec<Vec<(usize, usize)>> {
+        let width = self.columns.places();
+        let planes = (0..self.channel_planes()).map(|plane| {
+            let (_, row_plane, column_plane) = self.split_plane(plane);
+            let row = |(kh, y)| {
+                self.columns.taps(column_plane).map(move |(kw, x)| (y * width + x, kh * self.columns.kernel + kw))
+            };
+            self.rows.taps(row_plane).flat_map(row).collect()
+        });
+        planes.collect()
+    }
+
+    /// Writes the coefficients of the polynomial of parts of the input planes and the output channels, zero where it holds no weight.
+    ///
+    /// `taps` is what [`Self::taps`] gives, for all polynomials of the packing.
+    pub(super) fn fill_weights(
+        &self,
+        taps: &[Vec<(usize, usize)>],
+        [input_part, output_part]: [usize; 2],
+        weights: &[i16],
+        out: &mut [i16],
+    ) {
+        out.fill(0);
+        let inputs = part(self.in_planes(), self.inputs, input_part);
+        let (size, kernel) = (self.plane_size(), self.rows.kernel * self.columns.kernel);
+        let (group, planes) = (self.group_inputs(), self.group_inputs() * taps.len());
+        for (l, out_channel) in self.output_channels(output_part).enumerate() {
+            // Planes of the channel's group that are in this part.
+            let first = self.group_of(out_channel) * planes;
+            let range = inputs.start.max(first)..inputs.end.min(first + planes);
+            if range.is_empty() {
+                continue;
+            }
+            let mut of_channel = (range.start - first) % taps.len();
+            let mut number = (out_channel * group + (range.start - first) / taps.len()) * kernel;
+            let top = l * self.inputs * size + self.base() - (range.start - inputs.start) * size;
+            for (i, _) in range.enumerate() {
+                for (before, tap) in &taps[of_channel] {
+                    out[top - i * size - before] = weights[number + tap];
+                }
+                of_channel += 1;
+                if of_channel == taps.len() {
+                    (of_channel, number) = (0, number + kernel);
+                }
+            }
+        }
+    }
+
     /// The coefficients of answer `index` that are its outputs, in their order.
     pub(in crate::rlwe) fn output_places(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
         let packing = *self;
         let (channels, rows, columns) = self.response_part(index);
+        // The base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's spans.
+        let base = packing.base() - packing.place(0, packing.rows.lead(), packing.columns.lead());
+        let (channel, row) = (packing.inputs * packing.plane_size(), packing.place(0, packing.rows.step(), 0));
+        let (rows, columns, column) = (rows.len(), columns.len(), packing.columns.step());
         (0..channels.len()).flat_map(move |l| {
-            // The base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's spans.
-            let lead = packing.place(0, packing.rows.lead(), packing.columns.lead());
-            let base = l * packing.inputs * packing.plane_size() + packing.base() - lead;
-            let columns = columns.len();
-            (0..rows.len()).flat_map(move |i| {
-                (0..columns).map(move |j| base + packing.place(0, i * packing.rows.step(), j * packing.columns.step()))
+            (0..rows).flat_map(move |i| {
+                let place = base + l * channel + i * row;
+                (0..columns).map(move |j| place + j * column)
             })
         })
     }

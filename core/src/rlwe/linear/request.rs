@@ -14,13 +14,12 @@ use super::check_index;
 use super::packing::LinearPacking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SEED_BYTES};
-use crate::rlwe::encode::Word;
 use crate::rlwe::encrypt::Ciphertext;
 use crate::rlwe::keys::SecretKey;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values, check_length};
 use crate::rlwe::sample;
-use crate::rlwe::split::{self, REST_BITS, encoding, split};
+use crate::rlwe::split::{REST_BITS, encoding, split};
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -80,12 +79,12 @@ pub fn encrypt_request(
     for chunk in seed.as_chunks::<8>().0 {
         out.put(u64::from_le_bytes(*chunk), 64);
     }
-    for (i, &rest) in digits.rests.iter().enumerate() {
-        out.put(rest.wrapping_add(1).wrapping_add(rounding(words[i], digits.words[i])), REST_BITS);
-    }
-    for (i, _) in brought.iter().enumerate().filter(|(_, brought)| !**brought) {
-        out.put(words[i].wrapping_sub(digits.words[i]).into(), WORD_BITS);
-    }
+    let sent = words.iter().zip(digits.words.iter()).zip(digits.rests.iter());
+    let rests = sent.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
+    out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
+    let apart = words.iter().zip(digits.words.iter()).map(|(r, rho)| r.wrapping_sub(*rho));
+    let apart = apart.zip(&brought).filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
+    out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
     Ok(out.finish())
 }
 
@@ -118,13 +117,16 @@ pub(in crate::rlwe) fn read(
     expand.copy_from_slice(seed);
     let (rests, words) = rest.split_at(packed_bytes(LINEAR.degree, REST_BITS));
     let (mut rests, mut words) = (BitReader::new(rests), BitReader::new(words));
-    let mut c0 = Poly::<Coefficients>::zero(&LINEAR);
-    for (i, &brought) in brought.iter().enumerate() {
-        let word = Word::new(if brought { 0 } else { words.take(WORD_BITS) as u32 });
-        let rest = rests.take(REST_BITS);
-        c0.add_at(i, |_, q| q.add(split::residue(word, rest, q), 1));
+    let (mut first, mut second) = (vec![0; LINEAR.degree], vec![0; LINEAR.degree]);
+    // Below 2^61.
+    rests.take_all(REST_BITS, &mut second, |rest| 1 - rest as i64);
+    for (first, _) in first.iter_mut().zip(brought).filter(|(_, brought)| !brought) {
+        *first = words.take(WORD_BITS) as u32;
     }
     rests.finish()?;
     words.finish()?;
+    let mut c0 = Poly::<Coefficients>::zero(&LINEAR);
+    c0.add_words(&first);
+    c0.add_wide(&second);
     Ok(Ciphertext { c0: c0.into_values(), c1: Poly::uniform(&LINEAR, &expand) })
 }

@@ -4,12 +4,12 @@ use super::packing::{ConvShape, LinearPacking};
 use super::request;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
-use crate::rlwe::encode::Word;
 use crate::rlwe::encrypt::{Ciphertext, hide};
 use crate::rlwe::keys::PublicKey;
 use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values};
+use crate::rlwe::sample;
 use crate::rlwe::switch;
 use alloc::vec::Vec;
 use core::mem;
@@ -123,9 +123,14 @@ impl LinearWeights {
             _ if packing.is_scalar() => Kept::Scalar(weights.to_vec().into()),
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
-                let parts = |j| packing.input_parts(j).map(move |i| (i, j));
-                let pairs = (0..packing.output_parts()).flat_map(parts);
-                Kept::Transformed(pairs.map(|(i, j)| polynomial(packing, weights, i, j)).collect())
+                let mut maker = Maker::new(packing);
+                let parts = |j| packing.input_parts(j).map(move |i| [i, j]);
+                let mut polynomial = |pair| {
+                    let mut polynomial = Poly::zero(&LINEAR);
+                    maker.make(weights, pair, &mut polynomial);
+                    polynomial
+                };
+                Kept::Transformed((0..packing.output_parts()).flat_map(parts).map(&mut polynomial).collect())
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -147,15 +152,23 @@ impl LinearWeights {
     }
 }
 
-/// The transformed polynomial of parts of the input planes and the output channels.
-fn polynomial(packing: &LinearPacking, weights: &[i16], input_part: usize, output_part: usize) -> Poly<Values> {
-    let mut small = Zeroizing::new([0i16; LINEAR.degree]);
-    for (place, number) in packing.weight_places(input_part, output_part) {
-        small[place] = weights[number];
+/// Makes polynomials of a packing.
+struct Maker<'a> {
+    packing: &'a LinearPacking,
+    taps: Vec<Vec<(usize, usize)>>,
+    small: Zeroizing<[i16; LINEAR.degree]>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(packing: &'a LinearPacking) -> Self {
+        Self { packing, taps: packing.taps(), small: Zeroizing::new([0; LINEAR.degree]) }
     }
-    let mut poly = Poly::<Coefficients>::zero(&LINEAR);
-    poly.set(&small[..]);
-    poly.into_values()
+
+    /// The transformed polynomial of parts of the input planes and the output channels.
+    fn make(&mut self, weights: &[i16], parts: [usize; 2], out: &mut Poly<Values>) {
+        self.packing.fill_weights(&self.taps, parts, weights, &mut self.small[..]);
+        out.set(&self.small[..]);
+    }
 }
 
 /// Answers the requests of one inference of one layer. The server's.
@@ -173,6 +186,8 @@ pub struct LinearResponder<'a> {
     answers: Vec<Answer>,
     /// How many answers are [`Answer::Waiting`].
     waiting: usize,
+    /// Room for polynomials of weights that are kept plain: up to 16, 768 KiB.
+    made: Vec<Poly<Values>>,
 }
 
 /// How far an answer is.
@@ -189,7 +204,7 @@ impl<'a> LinearResponder<'a> {
         let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
         let requests = (0..missing).map(|_| None).collect();
         let answers = (0..waiting).map(|_| Answer::Waiting).collect();
-        Self { weights, fresh, requests, missing, answers, waiting }
+        Self { weights, fresh, requests, missing, answers, waiting, made: Vec::new() }
     }
 
     /// Takes request `index` in, in any order, each once.
@@ -240,13 +255,15 @@ impl<'a> LinearResponder<'a> {
         let unused = packing.unused_bits();
         let sum = self.take_sum(index)?.scaled(1 << unused);
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
-            for (place, output) in packing.output_places(index).zip(packing.response_outputs(index)) {
-                s[output] = prg.next_u32();
-                let encoded = Word::new(s[output] << unused);
-                c0.add_at(place, |prime, q| encoded.residue(prime, q));
+            let mut words = Zeroizing::new([0; LINEAR.degree]);
+            let fresh = sample::words(packing.response_outputs_count(index), prg);
+            let outputs = packing.output_places(index).zip(packing.response_outputs(index));
+            for ((place, output), &word) in outputs.zip(fresh.iter()) {
+                (s[output], words[place]) = (word, word << unused);
             }
+            c0.add_words(&words[..]);
         };
-        Ok(hide(sum, key, LINEAR.flooding_bits + unused, packing.output_places(index), mask, prg))
+        Ok(hide(sum, key, LINEAR.flooding_bits + unused, mask, prg))
     }
 
     /// The bare sum of products of an answer, taken out.
@@ -279,6 +296,7 @@ impl<'a> LinearResponder<'a> {
     fn compute(&mut self, output_part: usize) {
         let LinearWeights { packing, kept, .. } = self.weights;
         let tiles = packing.tiles();
+        let mut maker = Maker::new(packing);
         let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
         // Where this part's polynomials begin among all.
         let first = match kept {
@@ -292,8 +310,8 @@ impl<'a> LinearResponder<'a> {
             let inputs = start..parts.end.min(start + TERMS);
             let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
             // Of each tile in turn the requests of these parts.
-            let requests =
-                (0..tiles).map(|tile| self.requests[inputs.start * tiles + tile..].iter().step_by(tiles).flatten());
+            let of_parts = &self.requests[inputs.start * tiles..inputs.end * tiles];
+            let requests = (0..tiles).map(|tile| of_parts[tile..].iter().step_by(tiles).flatten());
             match kept {
                 Kept::Scalar(weights) => {
                     for (sum, requests) in sums.iter_mut().zip(requests) {
@@ -302,8 +320,11 @@ impl<'a> LinearResponder<'a> {
                 }
                 Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
                 Kept::Plain(weights) => {
-                    let made = inputs.clone().map(|input_part| polynomial(packing, weights, input_part, output_part));
-                    add_products(&mut sums, requests, &made.collect::<Vec<_>>());
+                    self.made.resize_with(self.made.len().max(inputs.len()), || Poly::zero(&LINEAR));
+                    for (input_part, made) in inputs.clone().zip(&mut self.made) {
+                        maker.make(weights, [input_part, output_part], made);
+                    }
+                    add_products(&mut sums, requests, &self.made);
                 }
             }
         }

@@ -16,7 +16,8 @@ use super::params::{SLOT_PRIME, SLOTS};
 use super::poly::{Coefficients, Poly, Values};
 use super::switch::{self, Switched};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{Prg, SecretVec};
+use crate::prg::{self, Prg, SecretVec};
+use crate::simd::residues::pointwise;
 use alloc::vec;
 use alloc::vec::Vec;
 pub use field::SLOT_COUNT;
@@ -93,7 +94,7 @@ pub(super) fn hidden_products(
         }
         add_encoded(c0, negated);
     };
-    Ok(hide(sum, key, SLOTS.flooding_bits, 0..SLOT_COUNT, mask, prg))
+    Ok(hide(sum, key, SLOTS.flooding_bits, mask, prg))
 }
 
 /// The request times the multipliers, not yet hidden.
@@ -107,10 +108,9 @@ pub(super) fn products(request: &[u8], multipliers: &[u64], prg: &mut Prg) -> Re
     }
     field::to_coefficients(&mut slots);
     let mut w = Poly::<Coefficients>::zero(&SLOTS);
+    let centred = prg::collect(SLOT_COUNT, slots.iter().map(|&slot| field::centred(slot)));
     for (prime, part) in w.parts_mut() {
-        for (x, &slot) in part.iter_mut().zip(slots.iter()) {
-            *x = prime.modulus.residue_wide(field::centred(slot));
-        }
+        pointwise::residues_wide(prime.modulus, part, &centred);
     }
     let mut sum = Ciphertext::zero(&SLOTS);
     sum.add_product(&request, &w.into_values().into_factors());

@@ -82,7 +82,7 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
     let mut responder = LinearResponder::new(&weights, &[]);
     responder.absorb(0, &request).unwrap();
     let mut bare = responder.take_sum(0).unwrap().into_coefficients();
-    bare.add_flooding(LINEAR.flooding_bits, packing.output_places(0), &mut prg);
+    bare.add_flooding(LINEAR.flooding_bits, &mut prg);
     let unprotected = switch::write(&bare.c0, &bare.c1, LINEAR.switched_bits, packing.output_places(0));
 
     // N·41 bits of the uniform half come first.

@@ -1,5 +1,6 @@
 //! Vectors of residues modulo 31-bit primes: transforms and sums of products.
 
+pub(crate) mod fractions;
 pub(crate) mod modulus;
 pub(crate) mod pointwise;
 mod products;

@@ -10,8 +10,6 @@ pub(crate) struct Modulus {
     q: u32,
     /// q^-1 mod 2^32.
     inverse: u32,
-    /// floor(2^64 / q).
-    barrett: u64,
     /// 2^32, 2^64 and 2^96 modulo q.
     limbs: [u32; 3],
 }
@@ -37,7 +35,7 @@ impl Modulus {
         let two_32 = ((1u64 << 32) % q as u64) as u32;
         let two_64 = ((two_32 as u64 * two_32 as u64) % q as u64) as u32;
         let two_96 = ((two_64 as u64 * two_32 as u64) % q as u64) as u32;
-        Self { q, inverse, barrett: u64::MAX / q as u64, limbs: [two_32, two_64, two_96] }
+        Self { q, inverse, limbs: [two_32, two_64, two_96] }
     }
 
     pub(crate) const fn value(self) -> u32 {
@@ -117,15 +115,7 @@ impl Modulus {
         self.reduce_once(self.mul_lazy(y, w))
     }
 
-    /// x mod q for any x (Barrett).
-    #[inline(always)]
-    pub(crate) fn reduce(self, x: u64) -> u32 {
-        let high = ((u128::from(x) * u128::from(self.barrett)) >> 64) as u64;
-        // The quotient is right or one too small: the remainder is in [0, 2q).
-        self.reduce_once(x.wrapping_sub(high.wrapping_mul(u64::from(self.q))) as u32)
-    }
-
-    /// x mod q for x in [0, q·2^32), with 32-bit multiplications alone.
+    /// x mod q for x in [0, q·2^32): two Montgomery reductions.
     #[inline(always)]
     pub(crate) fn reduce_narrow(self, x: u64) -> u32 {
         self.montgomery_mul(self.montgomery(x), self.limbs[1])
@@ -138,17 +128,6 @@ impl Modulus {
         self.montgomery_mul(self.montgomery(high + u64::from(self.montgomery(low))), self.limbs[2])
     }
 
-    /// x mod q for x below 2^96.
-    #[inline(always)]
-    pub(crate) fn reduce_wide(self, x: u128) -> u32 {
-        debug_assert!(x >> 96 == 0);
-        let limb = |shift: u32| u64::from((x >> shift) as u32);
-        // First fold the top limb: it is below 2^32 and its weight below 2^31, so each of the two products is below 2^63,
-        // and 2^63 + 2^32 fits; reducing in between keeps the sum of both in range.
-        let top = u64::from(self.reduce(limb(64) * u64::from(self.limbs[1])));
-        self.reduce(limb(32) * u64::from(self.limbs[0]) + limb(0) + top)
-    }
-
     /// The residue of a small signed value, |x| < q.
     #[inline(always)]
     pub(crate) fn residue(self, x: i32) -> u32 {
@@ -156,12 +135,12 @@ impl Modulus {
         (x as u32).wrapping_add(self.q & mask(x as u32))
     }
 
-    /// The residue of a signed value with |x| <= 2^62.
+    /// The residue of a signed value with |x| <= 2^61.
     #[inline(always)]
     pub(crate) fn residue_wide(self, x: i64) -> u32 {
-        debug_assert!(x.unsigned_abs() <= 1 << 62);
-        // q·2^32 is at least 2^62, a multiple of q, and below 2^63: the sum is in [0, 2^64).
-        self.reduce((x as u64).wrapping_add(u64::from(self.q) << 32))
+        debug_assert!(x.unsigned_abs() <= 1 << 61);
+        // q·2^31 is above 2^61 and below 2^62: the sum is in [0, q·2^32).
+        self.reduce_narrow((x as u64).wrapping_add(u64::from(self.q) << 31))
     }
 
     /// Prepares the constant factor w of [0, q). Divides: for public constants only.
@@ -212,17 +191,14 @@ mod tests {
             let (a, b) = ((x % q) as u32, (y % q) as u32);
             prop_assert_eq!(u64::from(m.add(a, b)), (u64::from(a) + u64::from(b)) % q);
             prop_assert_eq!(u64::from(m.sub(a, b)), (u64::from(a) + q - u64::from(b)) % q);
-            prop_assert_eq!(u64::from(m.reduce(x)), x % q);
             prop_assert_eq!(u64::from(m.reduce_narrow(x >> 2)), (x >> 2) % q);
             let halves = u128::from(x >> 2) + (u128::from(y >> 2) << 32);
             prop_assert_eq!(u128::from(m.reduce_halves(x >> 2, y >> 2)), halves % u128::from(q));
-            let wide = (u128::from(x) << 64 | u128::from(y)) >> 32;
-            prop_assert_eq!(u128::from(m.reduce_wide(wide)), wide % u128::from(q));
             let product = u64::from(a) * u64::from(b) % q;
             prop_assert_eq!(u64::from(m.montgomery_mul(m.to_montgomery(a), b)), product);
             prop_assert_eq!(u64::from(m.mul(a, m.factor(b))), product);
             prop_assert_eq!(u64::from(m.mul(y as u32, m.factor(b))), u64::from(y as u32) * u64::from(b) % q);
-            let s = s >> 1;
+            let s = s >> 2;
             prop_assert_eq!(i64::from(m.residue_wide(s)), s.rem_euclid(q as i64));
             let small = (s % q as i64) as i32;
             prop_assert_eq!(i64::from(m.residue(small)), i64::from(small).rem_euclid(q as i64));
@@ -237,11 +213,9 @@ mod tests {
             assert_eq!(m.add(top, top), q - 2);
             assert_eq!(m.sub(0, top), 1);
             assert_eq!(m.reduce_once(2 * q - 1), top);
-            assert_eq!(u64::from(m.reduce(u64::MAX)), u64::MAX % u64::from(q));
-            assert_eq!(u128::from(m.reduce_wide((1 << 96) - 1)), ((1u128 << 96) - 1) % u128::from(q));
             assert_eq!(u64::from(m.mul(u32::MAX, m.factor(top))), u64::from(u32::MAX) * u64::from(top) % u64::from(q));
             assert_eq!(m.residue(-(top as i32)), 1);
-            for s in [-(1i64 << 62), 1 << 62, -1, 0] {
+            for s in [-(1i64 << 61), 1 << 61, -1, 0] {
                 assert_eq!(i64::from(m.residue_wide(s)), s.rem_euclid(i64::from(q)));
             }
             let extreme = (u64::from(q) << 32) - 1;

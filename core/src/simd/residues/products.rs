@@ -158,7 +158,7 @@ mod tests {
                 (0..2 * BLOCK).map(|_| if extreme { q - 1 } else { prg.below(u64::from(q)) as u32 }).collect()
             };
             let polynomials: Vec<[Vec<u32>; 3]> = (0..count).map(|_| [draw(), draw(), draw()]).collect();
-            let weights: Vec<i16> = (0..count as i32)
+            let weights: Vec<i16> = (0..count)
                 .map(|i| if extreme { [i16::MIN, i16::MAX][usize::from(count > 4)] } else { (i * 977 - 5000) as i16 })
                 .collect();
             let start = [vec![q - 1; 2 * BLOCK], draw()];

@@ -101,7 +101,10 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
                 assert!(!core::mem::replace(&mut taken[place], true));
             }
             taken.fill(false);
+            let mut filled = vec![7; n];
+            packing.fill_weights(&packing.taps(), [input_part, part], weights, &mut filled);
             for (place, number) in packing.weight_places(input_part, part) {
+                assert_eq!(core::mem::take(&mut filled[place]), weights[number]);
                 assert!(!core::mem::replace(&mut taken[place], true));
                 used[number] += usize::from(tile == 0);
                 for &(input_place, input) in &inputs {
@@ -111,6 +114,7 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
                     *sum = if at < n { sum.wrapping_add(term) } else { sum.wrapping_sub(term) };
                 }
             }
+            assert!(filled.iter().all(|&x| x == 0));
         }
         assert_eq!(packing.response_outputs(j).count(), packing.response_outputs_count(j));
         assert_eq!(packing.output_places(j).count(), packing.response_outputs_count(j));
@@ -129,7 +133,7 @@ fn bound_request(key: &SecretKey, packing: &LinearPacking, x: &[u32], index: usi
 
 /// A layer through encryption, with some channels of x fresh: the server's s and the client's m.
 fn run(packing: &LinearPacking, weights: &[i16], x: &mut [u32], prg: &mut Prg) -> (Vec<u32>, Vec<u32>) {
-    let fresh: Vec<bool> = (0..packing.shape().in_channels).map(|_| prg.next_u32() % 3 > 0).collect();
+    let fresh: Vec<bool> = (0..packing.shape().in_channels).map(|_| prg.below(3) > 0).collect();
     let key = SecretKey::generate(&LINEAR, prg);
     let public = PublicKey::from_bytes(&LINEAR, &key.public_key(prg)).unwrap();
     let weights = LinearWeights::new(packing, weights, Keep::Transformed).unwrap();
