@@ -8,15 +8,8 @@ pub(crate) const P: u64 = crate::rlwe::SLOT_PRIME;
 /// Bits of an element's encoding.
 pub(crate) const P_BITS: u32 = 36;
 
-/// p = 2^36 - 2^20 + 1, so that 2^36 = 2^20 - 1 modulo p.
-const _: () = assert!(P == (1 << P_BITS) - (1 << 20) + 1);
-
-/// A number below 2^20·(x / 2^36) + 2^36 that is x modulo p: its bits from 2^36 on moved down.
-#[inline]
-const fn fold(x: u64) -> u64 {
-    let high = x >> P_BITS;
-    (high << 20) - high + (x & ((1 << P_BITS) - 1))
-}
+/// floor(2^72 / p), for Barrett reduction.
+const MU: u128 = (1 << 72) / P as u128;
 
 /// x mod p for x < 2p.
 #[inline]
@@ -40,17 +33,15 @@ pub(crate) const fn sub(a: u64, b: u64) -> u64 {
     reduce_once(a + P - b)
 }
 
-/// a · b mod p, in halves of 18 bits: no product takes more than 64 bits, so that loops of it vectorise.
+/// a · b mod p, by Barrett reduction (Menezes, van Oorschot, Vanstone, Handbook of Applied Cryptography, algorithm 14.42).
 #[inline]
 pub(crate) const fn mul(a: u64, b: u64) -> u64 {
     debug_assert!(a < P && b < P);
-    const HALF: u64 = (1 << 18) - 1;
-    let (a_1, a_0, b_1, b_0) = (a >> 18 & HALF, a & HALF, b >> 18 & HALF, b & HALF);
-    let (high, middle, low) = (a_1 * b_1, a_1 * b_0 + a_0 * b_1, a_0 * b_0);
-    // high·2^36 + middle·2^18 + low, below 2^56 + 2^55 + 2^36.
-    let x = (high << 20) - high + (middle << 18) + low;
-    // Below 2^57, below 2^41 + 2^36, below 33·2^20 + 2^36 < 2p.
-    reduce_once(fold(fold(x)))
+    let x = a as u128 * b as u128;
+    // x < 2^72: with q = floor(floor(x / 2^35) · MU / 2^37), floor(x / p) - 2 <= q <= floor(x / p).
+    let q = (((x >> 35) * MU) >> 37) as u64;
+    // x - q·p < 3p < 2^38: its low 64 bits are all of it.
+    reduce_once(reduce_once((x as u64).wrapping_sub(q.wrapping_mul(P))))
 }
 
 /// The element of a signed integer, |v| < 2^61.
