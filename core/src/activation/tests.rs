@@ -35,7 +35,7 @@ fn run_recorded(
 ) -> (Vec<Vec<i64>>, Vec<u8>) {
     let plane = values[0].len();
     let shape = Shape { channels: values.len() as u32, height: 1, width: plane as u32 };
-    let groups = groups(&activation.channels, shape, trips);
+    let groups = groups(&activation.channels, shape, 32, trips);
     let elements = shape.elements();
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
     let mine = ClientSecrets::draw(&groups, elements, prg);
@@ -113,7 +113,7 @@ fn speed_of_activations() {
     ] {
         let activation = single(kind, b, f, g);
         let shape = Shape { channels: 1, height: 128, width: 128 };
-        let groups = groups(&activation.channels, shape, trips);
+        let groups = groups(&activation.channels, shape, 32, trips);
         let (group, elements) = (&groups[0], shape.elements());
         let mut prg = Prg::new(&Seed::from_bytes([1; 32]));
         let signs = elements * group.client_rots();
@@ -336,12 +336,23 @@ fn cost_of_a_relu() {
         let group = &groups(
             &single(Kind::Relu, w + 1, 1, 0).channels,
             Shape { channels: 1, height: 1, width: 512 },
+            32,
             RoundTrips::Three,
         )[0];
         assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
         let rounds: Vec<_> = rounds.iter().map(|&(down, up)| (512 * down, 512 * up)).collect();
         assert_eq!(group.round_bits(), rounds, "w = {w}");
     }
+}
+
+/// Words of 27 bits, and a truncation by 10 that stands 5 bits higher where the words before it have 27 bits, too.
+#[test]
+fn narrow_words_cost_what_they_have() {
+    let shape = Shape { channels: 1, height: 1, width: 512 };
+    let channel = |kind| single(kind, 31, 15, 0).channels;
+    let rounds = |kind| groups(&channel(kind), shape, 27, RoundTrips::Three)[0].round_bits();
+    assert_eq!(rounds(Kind::Relu), [(16, 20 + 160), (5, 32), (28, 54)].map(|(down, up)| (512 * down, 512 * up)));
+    assert_eq!(rounds(Kind::Linear), [(512, 512 * 54)]);
 }
 
 /// In two round trips: at most as many random OTs, and more bytes.
@@ -356,7 +367,7 @@ fn cost_of_a_relu_in_two_round_trips() {
     ];
     for (w, rots, rounds) in costs {
         let shape = Shape { channels: 1, height: 1, width: 512 };
-        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, shape, RoundTrips::Two)[0];
+        let group = &groups(&single(Kind::Relu, w + 1, 1, 0).channels, shape, 32, RoundTrips::Two)[0];
         assert_eq!((group.server_rots(), group.client_rots()), (rots, 1), "w = {w}");
         assert_eq!(group.round_bits(), rounds.map(|(down, up)| (512 * down, 512 * up)), "w = {w}");
     }

@@ -18,11 +18,24 @@ use crate::prg::{Prg, SecretVec, collect};
 pub(crate) struct Truncation {
     bound_bits: u32,
     shift: u32,
+    word_bits: u32,
 }
 
 impl Truncation {
-    pub(crate) fn new(channel: &Channel) -> Self {
-        Self { bound_bits: channel.bound_bits.into(), shift: channel.shift.into() }
+    /// Of what comes out of the channel, only the low `word_bits` bits matter.
+    pub(crate) fn new(channel: &Channel, word_bits: u32) -> Self {
+        Self { bound_bits: channel.bound_bits.into(), shift: channel.shift.into(), word_bits }
+    }
+
+    /// k: bits of a word of the channel's output.
+    pub(crate) fn word_bits(&self) -> u32 {
+        self.word_bits
+    }
+
+    /// Bits of the client's messages towards a ReLU. The wrap's weight is 2^(32-f), so f bits of it lie in a word of 32 bits and
+    /// f + k - 32 in one of k.
+    pub(crate) fn wrap_bits(&self) -> u32 {
+        self.shift.saturating_sub(32 - self.word_bits)
     }
 
     /// f.
@@ -64,8 +77,8 @@ impl Truncation {
         collect(masks.len(), shares)
     }
 
-    /// Towards a ReLU, with f > 0: the client's messages for either choice. They have f bits: only the wrap's low f bits
-    /// matter, and rho masks them. `flips` are the corrected choices.
+    /// Towards a ReLU, with f > 0: the client's messages for either choice, of which the low [`Self::wrap_bits`] bits are sent; rho
+    /// masks them. `flips` are the corrected choices.
     pub(crate) fn wraps(
         &self,
         (masks, shares): (&[u32], &[u32]),
@@ -87,7 +100,7 @@ impl Truncation {
         let messages = messages[0].iter().zip(messages[1]).zip(pads);
         for (word, ((&first, &second), &pad)) in words.iter_mut().zip(messages) {
             let chosen = select(self.choice(*word), [first, second]) ^ pad;
-            // 1 <= f <= 28; of the pad, the low f bits stay.
+            // 1 <= f <= 29. Of the pad more bits stay than were sent; they do not reach the word's low k bits.
             *word = (self.server_part(*word) as u32).wrapping_add(chosen << (32 - self.shift));
         }
     }
@@ -100,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn truncation(b: u8, f: u8) -> Truncation {
-        Truncation::new(&Channel { kind: Kind::Linear, bound_bits: b, shift: f, back_shift: 0 })
+        Truncation::new(&Channel { kind: Kind::Linear, bound_bits: b, shift: f, back_shift: 0 }, 32)
     }
 
     /// T is floor where the mask's low bits are at most those of Y', else floor + 1: both neighbours only, always.

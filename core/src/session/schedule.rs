@@ -39,7 +39,6 @@ pub(crate) struct Schedule {
     /// What the client learns.
     pub(crate) output: Output,
     /// For every tensor, how many low bits of its words matter.
-    #[cfg(any(test, feature = "trace"))]
     pub(crate) word_bits: Vec<u32>,
     /// For every tensor, the last node that reads it.
     pub(crate) last_readers: Vec<Option<usize>>,
@@ -108,28 +107,22 @@ impl Schedule {
                         step.map_err(|e| malformed(e).context(alloc::format!("node {index} ({})", node.name)))?,
                     )
                 }
-                Op::Activation(activation) => {
-                    Step::Activation(ActivationStep::new(&activation.channels, input, word_bits[first]))
-                }
+                Op::Activation(activation) => Step::Activation(ActivationStep::new(
+                    &activation.channels,
+                    input,
+                    [word_bits[first], word_bits[index + 1]],
+                )),
                 Op::Max(max) => {
                     // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
                     let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
                     let channels = vec![channel; input.channels as usize];
-                    Step::Activation(ActivationStep::new(&channels, input, word_bits[first]))
+                    Step::Activation(ActivationStep::new(&channels, input, [word_bits[first], word_bits[index + 1]]))
                 }
                 _ => Step::Local,
             });
         }
         let (output, last_readers) = (architecture.output, architecture.last_readers());
-        let mut schedule = Self {
-            shapes,
-            steps,
-            batches: vec![],
-            output,
-            #[cfg(any(test, feature = "trace"))]
-            word_bits,
-            last_readers,
-        };
+        let mut schedule = Self { shapes, steps, batches: vec![], output, word_bits, last_readers };
         for (index, packing) in schedule.packings() {
             let counts = [packing.request_ciphertexts(), packing.response_ciphertexts()];
             if counts[0] > LAYER_REQUESTS || counts[1] > LAYER_RESPONSES {
@@ -156,6 +149,11 @@ impl Schedule {
         schedule.batches = schedule.batches();
         schedule.choose_fresh(architecture);
         Ok(schedule)
+    }
+
+    /// Bytes of the masked input.
+    pub(crate) fn input_bytes(&self) -> usize {
+        packed_bytes(self.shapes[0].elements(), self.word_bits[0])
     }
 
     /// Bytes of the server's answer.
@@ -303,12 +301,7 @@ impl Schedule {
                 _ => {}
             }
         }
-        place(
-            Phase::Infer,
-            None,
-            frames(1, super::BUNDLE_BYTES + 4 * self.shapes[0].elements()),
-            frames(1, self.answer_bytes()),
-        );
+        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + self.input_bytes()), frames(1, self.answer_bytes()));
         Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds, memory: self.memory() }
     }
 
@@ -471,9 +464,9 @@ fn word_bits(architecture: &Architecture) -> Vec<u32> {
 }
 
 impl ActivationStep {
-    /// A layer applied to words of which `word_bits` bits matter.
-    fn new(channels: &[Channel], input: Shape, word_bits: u32) -> Self {
-        let unused = 32 - word_bits.min(32);
+    /// A layer of whose inputs and outputs so many bits matter.
+    fn new(channels: &[Channel], input: Shape, [input_bits, output_bits]: [u32; 2]) -> Self {
+        let unused = 32 - input_bits;
         // Without truncation only the low bits are looked at.
         let shift = |channel: &Channel| match channel.kind {
             Kind::Zero => 0,
@@ -486,7 +479,7 @@ impl ActivationStep {
             shift: channel.shift + up as u8,
             ..*channel
         });
-        Self { groups: groups(&aligned.collect::<Vec<_>>(), input, RoundTrips::Three), alignment }
+        Self { groups: groups(&aligned.collect::<Vec<_>>(), input, output_bits, RoundTrips::Three), alignment }
     }
 
     /// Shifts words y + m, or m, of which the low k bits matter up by 32 - k bits. Truncation, of as many more bits, then finds

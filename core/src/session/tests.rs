@@ -392,10 +392,10 @@ fn a_spent_bundle_is_refused_by_both_sides_before_any_online_byte() {
     pipe.infer(&input).unwrap();
 
     // A client that asks all the same is refused by the server: its only answer is the error, and the session is over.
-    let mut message =
-        crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + 4 * input.len()).unwrap().to_vec();
+    let bytes = (input.len() * client.word_bits()[0] as usize).div_ceil(8);
+    let mut message = crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + bytes).unwrap().to_vec();
     message.extend_from_slice(&first.to_bytes());
-    message.extend(vec![0; 4 * input.len()]);
+    message.extend(vec![0; bytes]);
     let mut answer = vec![0; 4096];
     let progress = pipe.server.advance(&message, &mut answer).unwrap();
     assert_eq!((progress.consumed, answer[0]), (message.len(), 0));

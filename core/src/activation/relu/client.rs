@@ -36,10 +36,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A group with masks m and fresh masks r of the outputs; `signs` are the choice bits and words
+    /// A group with masks m and fresh masks r of the outputs, of which the given number of bits matters; `signs` are the choice bits and words
     /// ([`super::product_word`]) of the client's random OTs as a receiver.
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, signs: (&[u8], &[u32]), prg: &mut Prg) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        masks: Mask,
+        outputs: Mask,
+        signs: (&[u8], &[u32]),
+        prg: &mut Prg,
+    ) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let comparison = Comparison::new(truncation.width());
         let count = masks.len();
         let shift = truncation.shift();
@@ -109,8 +115,8 @@ impl Client {
                     pads,
                     [first, second],
                 );
-                reply.put(first, shift);
-                reply.put(second, shift);
+                reply.put(first, self.truncation.wrap_bits());
+                reply.put(second, self.truncation.wrap_bits());
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -173,7 +179,7 @@ impl Client {
         let mut arrays = scratch::<3>(self.masks.len());
         for block in blocks(self.masks.len()) {
             let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            request.take(32, first);
+            request.take(self.truncation.word_bits(), first);
             request.take(1, flips);
             let own = self.bit_masks[block.clone()].iter().zip(&self.product_shares[block.clone()]);
             let own = own.zip(self.outputs[block.clone()].iter().zip(&self.shares[block.clone()]));
@@ -189,8 +195,8 @@ impl Client {
                 *first = base.wrapping_sub(mine & share) ^ pad_0;
                 *second = base.wrapping_sub(!mine & share) ^ pad_1;
             }
-            reply.put(first, 32);
-            reply.put(second, 32);
+            reply.put(first, self.truncation.word_bits());
+            reply.put(second, self.truncation.word_bits());
         }
     }
 }

@@ -42,10 +42,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A group of `products.len()` elements; `products` are the words ([`super::product_word`]) of both keys of the
+    /// A group of `products.len()` elements, of whose outputs the given number of bits matters; `products` are the words ([`super::product_word`]) of both keys of the
     /// server's random OTs as a sender.
-    pub(crate) fn new(channel: &Channel, products: &[[u32; 2]]) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new((channel, word_bits): (&Channel, u32), products: &[[u32; 2]]) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let count = products.len();
         let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
         Self {
@@ -144,8 +144,8 @@ impl Server {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << sign;
             }
             if shift > 0 {
-                reply.take(shift, first);
-                reply.take(shift, second);
+                reply.take(truncation.wrap_bits(), first);
+                reply.take(truncation.wrap_bits(), second);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -211,7 +211,7 @@ impl Server {
                 *value = (share ^ spread(sign)).wrapping_add(sign).wrapping_sub(multiplier);
                 *flip = sign ^ (choices >> OUTPUT_CHOICE);
             }
-            request.put(values, 32);
+            request.put(values, self.truncation.word_bits());
             request.put(flips, 1);
         }
     }
@@ -222,8 +222,8 @@ impl Server {
         let mut arrays = scratch::<2>(words.len());
         for block in blocks(words.len()) {
             let [first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            reply.take(32, first);
-            reply.take(32, second);
+            reply.take(self.truncation.word_bits(), first);
+            reply.take(self.truncation.word_bits(), second);
             let own = self.bits[block.clone()].iter().zip(&self.output_pads[block.clone()]);
             let elements = own.zip(&self.products[block.clone()]).zip(first.iter().zip(second.iter()));
             for (word, (((&bits, &pad), &[_, product_share]), (&first, &second))) in

@@ -14,7 +14,7 @@ use crate::share::Masked;
 use crate::wire::bits::BitWriter;
 use crate::wire::frame::FrameKind;
 use crate::wire::words::{FieldReader, FieldWriter};
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 impl Party {
     /// One inference. The bundle is spent before its first word is looked at.
@@ -26,8 +26,11 @@ impl Party {
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
         // What no later node reads is erased.
         let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
-        let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-        tensors.push(collect(schedule.shapes[0].elements(), input));
+        let mut input: Masked = vec![0; schedule.shapes[0].elements()].into();
+        let mut reader = FieldReader::new(words);
+        reader.take(schedule.word_bits[0], &mut input);
+        reader.finish()?;
+        tensors.push(input);
         for (index, node) in nodes.iter().enumerate() {
             link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
             let input = |i: usize| &tensors[node.inputs[i] as usize][..];

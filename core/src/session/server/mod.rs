@@ -244,8 +244,7 @@ struct Party {
 /// A session from its first byte to its last.
 async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed) -> Result<()> {
     let mut party = accept(link, private, options, seed).await?;
-    let words = party.private.schedule.shapes[0].elements();
-    let infer_bytes = BUNDLE_BYTES + 4 * words;
+    let infer_bytes = BUNDLE_BYTES + party.private.schedule.input_bytes();
     loop {
         let (kind, message) = link
             .receive_any(&[

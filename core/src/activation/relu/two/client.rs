@@ -41,8 +41,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// As of the protocol in three round trips.
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, signs: (&[u8], &[u32]), prg: &mut Prg) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        masks: Mask,
+        outputs: Mask,
+        signs: (&[u8], &[u32]),
+        prg: &mut Prg,
+    ) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let comparison = Comparison::in_two_digits(truncation.width());
         let (count, bits) = (masks.len(), comparison.sign);
         let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(bits) as u32) | u32::from(s & 1) << bits);
@@ -136,8 +142,8 @@ impl Client {
                     pads,
                     [first, second],
                 );
-                reply.put(first, shift);
-                reply.put(second, shift);
+                reply.put(first, self.truncation.wrap_bits());
+                reply.put(second, self.truncation.wrap_bits());
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -176,7 +182,7 @@ impl Client {
         for block in blocks(self.masks.len()) {
             let [flips, signs, table, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let bit_masks = &self.bit_masks[block.clone()];
-            request.take(32, first);
+            request.take(self.truncation.word_bits(), first);
             request.take(2 * bits, flips);
             // sS for each index: [a < c] ^ 1 ^ top(A) comes by the index, top(C) and sC are added.
             let elements = bit_masks.iter().zip(&self.masks[block.clone()]);
@@ -217,7 +223,7 @@ impl Client {
                 for (message, ((&first, &second), &signs)) in message.iter_mut().zip(words) {
                     *message ^= select(signs >> entry, [first, second]);
                 }
-                reply.put(message, 32);
+                reply.put(message, self.truncation.word_bits());
             }
         }
     }

@@ -39,8 +39,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// As of the protocol in three round trips.
-    pub(crate) fn new(channel: &Channel, products: &[[u32; 2]]) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new((channel, word_bits): (&Channel, u32), products: &[[u32; 2]]) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let count = products.len();
         let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
         Self {
@@ -160,8 +160,8 @@ impl Server {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << less;
             }
             if shift > 0 {
-                reply.take(shift, first);
-                reply.take(shift, second);
+                reply.take(truncation.wrap_bits(), first);
+                reply.take(truncation.wrap_bits(), second);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -198,7 +198,7 @@ impl Server {
                 let index = opened & ones(bits) as u32;
                 *flip = (index | index << bits) ^ choices;
             }
-            request.put(values, 32);
+            request.put(values, self.truncation.word_bits());
             request.put(flips, 2 * bits);
         }
     }
@@ -218,7 +218,7 @@ impl Server {
             chosen.copy_from_slice(&self.word_pads[block.clone()]);
             for entry in 0..1 << bits {
                 // All entries are read; the mask keeps the chosen one.
-                reply.take(32, message);
+                reply.take(self.truncation.word_bits(), message);
                 for (chosen, (&message, &opened)) in chosen.iter_mut().zip(message.iter().zip(opened.iter())) {
                     *chosen ^= message & spread(is_zero(index.of(opened) ^ entry));
                 }
