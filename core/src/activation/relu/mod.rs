@@ -35,7 +35,7 @@ pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, 
     let comparison = Comparison::new(channel.width().into());
     let (choices, tables) = comparison.digit_fields();
     let (shift, wrap_bits) = (channel.shift, Truncation::new(channel, word_bits).wrap_bits());
-    let truncation = if shift > 0 { &[wrap_bits; 2][..] } else { &[] };
+    let truncation = if shift > 0 { &[wrap_bits][..] } else { &[] };
     let digits = (vec![choices + u32::from(shift > 0)], [truncation, &tables].concat());
     let steps = comparison.step_fields().map(|(choices, tables)| (vec![choices], tables));
     core::iter::once(digits).chain(steps).chain([(vec![word_bits, 1], vec![word_bits; 2])]).collect()

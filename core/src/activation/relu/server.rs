@@ -136,16 +136,15 @@ impl Server {
     fn receive_digits(&mut self, reply: &mut FieldReader<'_>) {
         let (truncation, shift) = (self.truncation, self.truncation.shift());
         let (top, sign) = (shift + truncation.width() - 1, self.comparison.sign);
-        let mut arrays = scratch::<3>(self.words.len());
+        let mut arrays = scratch::<2>(self.words.len());
         for block in blocks(self.words.len()) {
-            let [first, second, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [wraps, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (words, bits) = (&mut self.words[block.clone()], &mut self.bits[block.clone()]);
             for ((bits, &tables), &word) in bits.iter_mut().zip(&self.tables[block.clone()]).zip(words.iter()) {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << sign;
             }
             if shift > 0 {
-                reply.take(truncation.wrap_bits(), first);
-                reply.take(truncation.wrap_bits(), second);
+                reply.take(truncation.wrap_bits(), wraps);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -158,7 +157,7 @@ impl Server {
                 words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
                 continue;
             }
-            truncation.take_shares(words, [first, second], &self.truncation_pads[block]);
+            truncation.take_shares(words, wraps, &self.truncation_pads[block]);
         }
     }
 

@@ -56,7 +56,7 @@ impl Client {
         let plane = |digit: &Lookup| (0..halves(digit)).map(|_| words(count)).collect::<Vec<_>>();
         let planes = comparison.digits.iter().flat_map(|digit| (0..digit.planes).map(move |_| plane(digit)));
         Self {
-            shares: truncation.draw_shares(&masks, prg),
+            shares: masks.clone(),
             truncation_pads: core::array::from_fn(|_| words(if truncation.shift() > 0 { count } else { 0 })),
             bit_masks,
             plane_pads: planes.collect(),
@@ -128,22 +128,17 @@ impl Client {
 
     fn compare(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let (shift, width) = (self.truncation.shift(), self.truncation.width());
-        let mut arrays = scratch::<3>(self.masks.len());
+        let mut arrays = scratch::<2>(self.masks.len());
         for block in blocks(self.masks.len()) {
-            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [flips, first] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (masks, bit_masks) = (&self.masks[block.clone()], &self.bit_masks[block.clone()]);
             request.take(width - 1 + u32::from(shift > 0), flips);
             if shift > 0 {
-                let shares = &self.shares[block.clone()];
+                let shares = &mut self.shares[block.clone()];
                 let pads = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
-                self.truncation.wraps(
-                    (masks, shares),
-                    flips.iter().map(|flip| flip >> (width - 1)),
-                    pads,
-                    [first, second],
-                );
+                let truncations = flips.iter().map(|flip| flip >> (width - 1));
+                self.truncation.wraps(masks, truncations, pads, [shares, first]);
                 reply.put(first, self.truncation.wrap_bits());
-                reply.put(second, self.truncation.wrap_bits());
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };

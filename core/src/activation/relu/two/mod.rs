@@ -65,7 +65,7 @@ pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, 
     let shift = u32::from(channel.shift);
     let choices = u32::from(channel.width()) - 1 + u32::from(shift > 0);
     let wrap_bits = Truncation::new(channel, word_bits).wrap_bits();
-    let mut tables = if shift > 0 { vec![wrap_bits; 2] } else { vec![] };
+    let mut tables = if shift > 0 { vec![wrap_bits] } else { vec![] };
     for digit in &digits {
         tables.extend(core::iter::repeat_n((1 << digit.bits).min(32), (digit.planes * halves(digit)) as usize));
     }

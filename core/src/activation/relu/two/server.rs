@@ -152,16 +152,15 @@ impl Server {
         let (truncation, shift) = (self.truncation, self.truncation.shift());
         let top = shift + truncation.width() - 1;
         let less = top_less(&self.comparison.digits);
-        let mut arrays = scratch::<4>(self.words.len());
+        let mut arrays = scratch::<3>(self.words.len());
         for block in blocks(self.words.len()) {
-            let [first, second, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [wraps, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (words, bits) = (&mut self.words[block.clone()], &mut self.bits[block.clone()]);
             for ((bits, &tables), &word) in bits.iter_mut().zip(&self.tables[block.clone()]).zip(words.iter()) {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << less;
             }
             if shift > 0 {
-                reply.take(truncation.wrap_bits(), first);
-                reply.take(truncation.wrap_bits(), second);
+                reply.take(truncation.wrap_bits(), wraps);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -178,7 +177,7 @@ impl Server {
             if shift == 0 {
                 words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
             } else {
-                truncation.take_shares(words, [first, second], &self.truncation_pads[block]);
+                truncation.take_shares(words, wraps, &self.truncation_pads[block]);
             }
         }
     }
