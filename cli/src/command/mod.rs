@@ -42,7 +42,7 @@ const EXTENSIONS: [(&str, Extension); 4] = [
 pub(crate) struct OtExtension {
     /// OT extension: silent (least traffic, 9 MB of memory for each party), or SoftSpokenOT with trees of depth 2, 4 or 8
     /// (more is less traffic and more work)
-    #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = extension_name(Options::default().extension))]
+    #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = "silent")]
     extension: Extension,
 }
 
