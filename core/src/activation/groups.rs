@@ -2,6 +2,7 @@
 
 use super::material::field_bits;
 use super::{linear, poly, relu};
+use crate::error::{Error, ErrorKind, Result};
 use crate::field::P;
 use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
@@ -10,14 +11,39 @@ use crate::share::{Mask, Masked};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 
-/// How many round trips ReLU channels take: a public choice for a session, between bytes and latency.
+/// How many round trips ReLU channels take: the client's choice for a session, between bytes and latency. Public.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RoundTrips {
+pub enum RoundTrips {
     /// Three, or four above 16 bits: the fewest bytes.
     #[default]
     Three,
-    /// Two where values have at most 13 bits.
+    /// Two where values have at most 13 bits: more than twice the bytes of these.
     Two,
+}
+
+impl RoundTrips {
+    /// The number: what stands for it on the wire and in other languages.
+    pub const fn count(self) -> u8 {
+        match self {
+            Self::Three => 3,
+            Self::Two => 2,
+        }
+    }
+
+    /// The choice of a number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] unless it is 2 or 3.
+    pub fn of_count(count: u32) -> Result<Self> {
+        match count {
+            2 => Ok(Self::Two),
+            3 => Ok(Self::Three),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                alloc::format!("round trips of a ReLU: expected 2 or 3, got {count}"),
+            )),
+        }
+    }
 }
 
 /// The channels of a layer that share their public numbers. Elements are ordered channel by channel.

@@ -3,10 +3,10 @@
 use super::{Bundle, Public};
 use crate::error::Result;
 use crate::prg::{SecretVec, collect};
-use crate::session::BundleId;
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::Step;
+use crate::session::{BundleId, RoundTrips};
 use crate::wire::bits::BitReader;
 use crate::wire::frame::FrameKind;
 use crate::wire::words::{FieldReader, FieldWriter};
@@ -15,6 +15,7 @@ use crate::wire::words::{FieldReader, FieldWriter};
 pub(super) async fn infer(
     link: &Link,
     public: &Public,
+    trips: RoundTrips,
     id: BundleId,
     bundle: Bundle,
     input: &[i32],
@@ -28,11 +29,11 @@ pub(super) async fn infer(
     for (index, mut layer) in bundle.layers {
         let Step::Activation(step) = &public.schedule.steps[index] else { continue };
         link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
-        for round in 0..step.rounds() {
-            let (down, up) = step.round_bytes(round);
+        for round in 0..step.rounds(trips) {
+            let (down, up) = step.round_bytes(trips, round);
             let request = link.receive(FrameKind::Request, down).await?;
             let (mut reader, mut writer) = (FieldReader::new(&request), FieldWriter::with_capacity(up));
-            layer.round(&step.groups, round, &mut reader, &mut writer);
+            layer.round(step.groups(trips), round, &mut reader, &mut writer);
             reader.finish()?;
             link.send(FrameKind::Reply, writer.finish()).await?;
         }

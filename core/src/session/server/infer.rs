@@ -9,7 +9,7 @@ use crate::prg::collect;
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::{ActivationStep, Step};
-use crate::session::{BUNDLE_BYTES, BundleId, invalid_state, spent};
+use crate::session::{BUNDLE_BYTES, BundleId, RoundTrips, invalid_state, spent};
 use crate::share::Masked;
 use crate::wire::bits::BitWriter;
 use crate::wire::frame::FrameKind;
@@ -46,12 +46,20 @@ impl Party {
                 }
                 (Op::Activation(_), _, Step::Activation(step)) => {
                     let secrets = private.activation_secrets(index)?;
-                    activate(link, step, take(&mut layers[index])?, secrets, input(0).to_vec().into()).await?
+                    activate(
+                        link,
+                        (step, self.round_trips),
+                        take(&mut layers[index])?,
+                        secrets,
+                        input(0).to_vec().into(),
+                    )
+                    .await?
                 }
                 (Op::Max(_), _, Step::Activation(step)) => {
                     let (a, b) = (input(0), input(1));
                     let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
-                    let mut out = activate(link, step, take(&mut layers[index])?, &[], difference).await?;
+                    let mut out =
+                        activate(link, (step, self.round_trips), take(&mut layers[index])?, &[], difference).await?;
                     out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
                     out
                 }
@@ -94,21 +102,21 @@ fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
 /// The rounds of an activation layer, or of a maximum.
 async fn activate(
     link: &Link,
-    step: &ActivationStep,
+    (step, trips): (&ActivationStep, RoundTrips),
     mut layer: ServerLayer,
     secrets: &[ChannelSecret],
     mut masked: Masked,
 ) -> Result<Masked> {
     step.align(&mut masked);
-    layer.start(&step.groups, secrets, &masked);
-    for round in 0..step.rounds() {
-        let (down, up) = step.round_bytes(round);
+    layer.start(step.groups(trips), secrets, &masked);
+    for round in 0..step.rounds(trips) {
+        let (down, up) = step.round_bytes(trips, round);
         let mut request = FieldWriter::with_capacity(down);
-        layer.request(&step.groups, round, &mut request);
+        layer.request(step.groups(trips), round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
         let reply = link.receive(FrameKind::Reply, up).await?;
         let mut reader = FieldReader::new(&reply);
-        layer.reply(&step.groups, round, &mut reader);
+        layer.reply(step.groups(trips), round, &mut reader);
         reader.finish()?;
     }
     Ok(layer.finish())
