@@ -47,6 +47,9 @@
 // first stable release.
 #define SAFENET_ABI_VERSION 0
 
+// For `ot_extension` of safenet_options.
+#define SAFENET_OT_SILENT 1
+
 // What a call came to: 0 is success, every error is negative. Values keep their meaning for ever.
 enum safenet_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -182,8 +185,12 @@ typedef int (*safenet_random)(void *context, uint8_t *out, size_t size);
 typedef struct safenet_options {
     // sizeof(safenet_options).
     size_t size;
-    // Client: 2, 4 or 8. A deeper oblivious-transfer extension sends less and computes more; 0 means 4.
-    uint32_t ot_depth;
+    // Client: the oblivious-transfer extension. SAFENET_OT_SILENT sends least and takes some 9 MB of memory at either party, if the
+    // server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
+    uint32_t ot_extension;
+    // Client: 2 or 3, the round trips of a ReLU of at most 13 bits. 2 sends more than twice the bytes; it pays on links on which a round
+    // trip takes longer than these. 0 means 3.
+    uint32_t relu_round_trips;
     // Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
     // refused. 0 means 64.
     uint32_t max_bundles;

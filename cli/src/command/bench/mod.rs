@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     choices: command::Choices,
     #[command(flatten)]
-    network: network::Args,
+    network: network::Simulated,
     /// Measure single operations instead of a model: all, or those whose names begin with one of NAMES
     #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',',
         conflicts_with_all = ["model", "images", "clients", "batch"])]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// What the command line says of the network.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Simulated {
     /// Simulate a network between the parties
     #[arg(long, value_enum)]
     network: Option<Preset>,
@@ -38,7 +38,7 @@ pub(super) struct Network {
     mbit: Option<f64>,
 }
 
-impl Args {
+impl Simulated {
     /// The network to simulate; none if none is asked for.
     pub(super) fn network(&self) -> Result<Option<Network>> {
         let (rtt_ms, mbit) = match self.network {
