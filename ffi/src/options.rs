@@ -7,7 +7,7 @@ use alloc::format;
 use core::ffi::{c_int, c_void};
 use safenet_core::ot::Extension;
 use safenet_core::prg::{SEED_BYTES, Seed};
-use safenet_core::session::Options;
+use safenet_core::session::{Options, RoundTrips};
 use zeroize::Zeroizing;
 
 /// A source of cryptographic randomness: fills `size` bytes at `out` with uniform secret bytes that it never gives twice,
@@ -27,6 +27,9 @@ pub struct safenet_options {
     /// Client: the oblivious-transfer extension. SAFENET_OT_SILENT sends least and takes some 9 MB of memory at either party, if the
     /// server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
     pub ot_extension: u32,
+    /// Client: 2 or 3, the round trips of a ReLU of at most 13 bits. 2 sends more than twice the bytes; it pays on links on which a round
+    /// trip takes longer than these. 0 means 3.
+    pub relu_round_trips: u32,
     /// Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
     /// refused. 0 means 64.
     pub max_bundles: u32,
@@ -58,6 +61,9 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     let given = unsafe { pointer::read_sized(pointer) }?;
     if given.ot_extension != 0 {
         options.extension = Extension::from_code(given.ot_extension)?;
+    }
+    if given.relu_round_trips != 0 {
+        options.round_trips = RoundTrips::of_count(given.relu_round_trips)?;
     }
     if given.max_bundles != 0 {
         options.max_bundles = given.max_bundles;

@@ -429,6 +429,7 @@ fn options_are_checked_and_the_random_callback_is_used() {
     let mut options = safenet_options {
         size: size_of::<safenet_options>(),
         ot_extension: 0,
+        relu_round_trips: 0,
         max_bundles: 0,
         random: Some(counting_random),
         random_context: (&raw mut calls).cast(),
@@ -455,6 +456,13 @@ fn options_are_checked_and_the_random_callback_is_used() {
     assert_eq!(status, SAFENET_ERROR_INVALID_ARGUMENT);
     assert!(text.contains("or 1 for the silent one, got 3"), "{text}");
     options.ot_extension = 0;
+    options.relu_round_trips = 2;
+    assert_eq!(new(&options).0, SAFENET_OK);
+    options.relu_round_trips = 4;
+    let (status, text) = new(&options);
+    assert_eq!(status, SAFENET_ERROR_INVALID_ARGUMENT);
+    assert!(text.contains("expected 2 or 3, got 4"), "{text}");
+    options.relu_round_trips = 0;
     options.size = 8;
     assert_eq!(new(&options).0, SAFENET_ERROR_INVALID_ARGUMENT);
     unsafe { safenet_client_model_free(model) };

@@ -122,7 +122,8 @@ def _rounded(value: object) -> object:
 
 def networks(bench: Bench) -> list[Json]:
     """Whole networks, all ReLU, over loopback."""
-    return [bench.network(name) for name in NETWORKS if bench.model(name).exists()]
+    there = [name for name in NETWORKS if bench.model(name).exists()]
+    return [bench.network(name, "--ot", extension) for name in there for extension in ("silent", 4)]
 
 
 def ladder(bench: Bench) -> list[Json]:
@@ -142,12 +143,17 @@ def links(bench: Bench) -> list[Json]:
 
 def operations(bench: Bench) -> list[Json]:
     """Single operations."""
-    return [bench.run("bench", "--operations", "--runs", 2 * bench.runs + 1)]
+    runs = 2 * bench.runs + 1
+    return [bench.run("bench", "--operations", "--runs", runs, "--ot", ot) for ot in ("silent", 4)]
 
 
-def depths(bench: Bench) -> list[Json]:
-    """One network at each depth of the OT extension."""
-    return [bench.network("minionn", "--ot-depth", depth) for depth in (2, 4, 8)]
+def extensions(bench: Bench) -> list[Json]:
+    """One network with each OT extension, for one inference and for eight at a time."""
+    rows = []
+    for extension in (2, 4, 8, "silent"):
+        for batch in (1, 8):
+            rows.append(bench.network("minionn", "--ot", extension, "--batch", batch))
+    return rows
 
 
 def levels(bench: Bench) -> list[Json]:
@@ -177,7 +183,7 @@ GROUPS: dict[str, Callable[[Bench], list[Json]]] = {
     "ladder": ladder,
     "links": links,
     "operations": operations,
-    "depths": depths,
+    "extensions": extensions,
     "levels": levels,
     "clients": clients,
 }

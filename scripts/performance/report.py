@@ -94,13 +94,14 @@ COSTS = ["prepare", "bytes", "round trips", "online", "bytes", "round trips"]
 
 def networks(rows: list[Json]) -> str:
     """Whole networks over loopback."""
-    titles = ["network", "activated", *COSTS, "client's heap", "server's heap", "ulp"]
+    titles = ["network", "activated", "OT", *COSTS, "client's heap", "server's heap", "ulp"]
     return table(
         titles,
         [
             [
                 row["model"],
                 f"{row['activations']:,}",
+                row["ot"],
                 *costs(row),
                 f"{row['client_peak_heap'] / 1e6:,.0f} MB",
                 f"{row['server_peak_heap'] / 1e6:,.0f} MB",
@@ -113,13 +114,13 @@ def networks(rows: list[Json]) -> str:
 
 def parts(rows: list[Json]) -> str:
     """Seconds that each party computes, by kind of layer."""
-    titles = ["network"]
+    titles = ["network", "OT"]
     for phase in ("prepare", "online"):
         for kind in ("linear", "activations"):
             titles.append(f"{phase}, {kind}: client + server")
     cells = []
     for row in rows:
-        line = [row["model"]]
+        line = [row["model"], row["ot"]]
         for phase in ("prepare", "online"):
             for kinds in (LINEAR, ACTIVATIONS):
                 client = of_kinds(row, kinds, f"client_{phase}_s")
@@ -158,7 +159,8 @@ def links(rows: list[Json]) -> str:
 def activations(rows: list[Json]) -> str:
     """Single activations, each value's part."""
     cells = []
-    for row in rows[0]["operations"]:
+    each = [(group["ot"], row) for group in rows for row in group["operations"]]
+    for extension, row in each:
         if (count := row["elements"]) is None:
             continue
         time, size = (
@@ -167,12 +169,12 @@ def activations(rows: list[Json]) -> str:
         )
         cpu = [row[f"{p}_prepare_s"] + row[f"{p}_online_s"] for p in ("client", "server")]
         cells.append(
-            [row["name"]]
+            [row["name"], extension]
             + [f"{value / count * 1e6:.2f} us" for value in [*time, sum(time), *cpu]]
             + [f"{value / count:.1f}" for value in [*size, sum(size)]]
             + [str(row["rounds_online"]), seconds(sum(time))]
         )
-    titles = ["each of 65,536", "prepare", "online", "together", "client computes"]
+    titles = ["each of 65,536", "OT", "prepare", "online", "together", "client computes"]
     titles += [
         "server computes",
         "bytes prepare",
@@ -199,11 +201,11 @@ def layers(rows: list[Json]) -> str:
     return table([*titles, "bytes"], cells)
 
 
-def depths(rows: list[Json]) -> str:
-    """Depths of the OT extension."""
+def extensions(rows: list[Json]) -> str:
+    """OT extensions."""
     return table(
-        ["depth", "set-up", *COSTS],
-        [[str(row["ot_depth"]), seconds(row["setup_s"]), *costs(row)] for row in rows],
+        ["OT", "inferences", "set-up", *COSTS],
+        [[row["ot"], str(row["batch"]), seconds(row["setup_s"]), *costs(row)] for row in rows],
     )
 
 
@@ -243,7 +245,7 @@ BLOCKS: dict[str, tuple[str, Callable[[list[Json]], str]]] = {
     "links": ("links", links),
     "activations": ("operations", activations),
     "layers": ("operations", layers),
-    "depths": ("depths", depths),
+    "extensions": ("extensions", extensions),
     "levels": ("levels", levels),
     "clients": ("clients", clients),
 }

@@ -90,9 +90,10 @@ def main():
         row = hashlib.sha256(b"row" + i.to_bytes(4, "little")).digest()
         q.append(int.from_bytes(row[:16], "little") & ~1)
         t.append(q[-1] ^ (DELTA if row[16] & 1 else 0))
-    made = 0
     for number in range(2):
         message, output = iteration(number, q, t)
+        # The outputs of the iteration before are all used up first.
+        made = number * (SAMPLES - SEED)
         sent, choices, received = b"", 0, b""
         for j in range(1280):
             a, b = output(j)

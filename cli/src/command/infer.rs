@@ -34,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     prepare: u32,
     #[command(flatten)]
-    ot: command::OtExtension,
+    choices: command::Choices,
     /// Print one JSON object per input
     #[arg(long)]
     json: bool,
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let inputs = samples.iter().map(encode).collect::<Result<Vec<_>>>()?;
 
     let mut connection = Connection::open(&args.server)?;
-    let mut client = Client::new(&model, args.ot.options(), net::seed()?);
+    let mut client = Client::new(&model, args.choices.options(), net::seed()?);
     let mut out = io::stdout().lock();
 
     let start = Instant::now();

@@ -17,7 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use safenet_core::model::{Op, Shape};
 use safenet_core::ot::Extension;
 use safenet_core::ot::softspoken::Depth;
-use safenet_core::session::{Options, ServerModel, WEIGHT_MEMORY};
+use safenet_core::session::{Options, RoundTrips, ServerModel, WEIGHT_MEMORY};
 use std::path::Path;
 
 /// A bar on stderr, which shows nothing where stderr is no terminal.
@@ -37,19 +37,28 @@ const EXTENSIONS: [(&str, Extension); 4] = [
     ("8", Extension::SoftSpoken(Depth::Eight)),
 ];
 
-/// Which OT extension a client uses.
+/// What a client chooses for a session.
 #[derive(clap::Args)]
-pub(crate) struct OtExtension {
+pub(crate) struct Choices {
     /// OT extension: silent (least traffic, 9 MB of memory for each party), or SoftSpokenOT with trees of depth 2, 4 or 8
     /// (more is less traffic and more work)
-    #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = extension_name(Options::default().extension))]
+    #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = "silent")]
     extension: Extension,
+    /// Round trips of a ReLU of at most 13 bits, 2 or 3: 2 sends more than twice the bytes, and pays on links on which a
+    /// round trip takes longer than these
+    #[arg(long, value_name = "N", value_parser = round_trips, default_value = "3")]
+    round_trips: RoundTrips,
 }
 
-impl OtExtension {
+impl Choices {
     fn options(&self) -> Options {
-        Options { extension: self.extension, ..Options::default() }
+        Options { extension: self.extension, round_trips: self.round_trips, ..Options::default() }
     }
+}
+
+fn round_trips(text: &str) -> std::result::Result<RoundTrips, String> {
+    let count = text.parse().map_err(|_| "expected 2 or 3".to_owned())?;
+    RoundTrips::of_count(count).map_err(|e| e.to_string())
 }
 
 fn extension(text: &str) -> std::result::Result<Extension, String> {

@@ -2,6 +2,7 @@
 
 use super::material::field_bits;
 use super::{linear, poly, relu};
+use crate::error::{Error, ErrorKind, Result};
 use crate::field::P;
 use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::ot::{Block, softspoken::RotBatchReceived};
@@ -10,14 +11,39 @@ use crate::share::{Mask, Masked};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
 
-/// How many round trips ReLU channels take: a public choice for a session, between bytes and latency.
+/// How many round trips ReLU channels take: the client's choice for a session, between bytes and latency. Public.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum RoundTrips {
+pub enum RoundTrips {
     /// Three, or four above 16 bits: the fewest bytes.
     #[default]
     Three,
-    /// Two where values have at most 13 bits.
+    /// Two where values have at most 13 bits: more than twice the bytes of these.
     Two,
+}
+
+impl RoundTrips {
+    /// The number: what stands for it on the wire and in other languages.
+    pub const fn count(self) -> u8 {
+        match self {
+            Self::Three => 3,
+            Self::Two => 2,
+        }
+    }
+
+    /// The choice of a number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] unless it is 2 or 3.
+    pub fn of_count(count: u32) -> Result<Self> {
+        match count {
+            2 => Ok(Self::Two),
+            3 => Ok(Self::Three),
+            _ => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                alloc::format!("round trips of a ReLU: expected 2 or 3, got {count}"),
+            )),
+        }
+    }
 }
 
 /// The channels of a layer that share their public numbers. Elements are ordered channel by channel.
@@ -26,18 +52,20 @@ pub(crate) struct Group {
     pub(crate) channel: Channel,
     members: Vec<u32>,
     plane: usize,
+    /// How many low bits of the outputs matter.
+    word_bits: u32,
     /// Whether it is a ReLU in two round trips.
     quick: bool,
 }
 
-/// The groups of a layer, in the order of their first channels.
-pub(crate) fn groups(channels: &[Channel], shape: Shape, trips: RoundTrips) -> Vec<Group> {
+/// The groups of a layer, in the order of their first channels; `word_bits` low bits of the layer's outputs matter.
+pub(crate) fn groups(channels: &[Channel], shape: Shape, word_bits: u32, trips: RoundTrips) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
     let mut places = alloc::collections::BTreeMap::new();
     for (index, channel) in channels.iter().enumerate() {
         let place = *places.entry(*channel).or_insert_with(|| {
             let quick = trips == RoundTrips::Two && channel.kind == Kind::Relu && relu::two::serves(channel);
-            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane(), quick });
+            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane(), word_bits, quick });
             out.len() - 1
         });
         out[place].members.push(index as u32);
@@ -46,6 +74,10 @@ pub(crate) fn groups(channels: &[Channel], shape: Shape, trips: RoundTrips) -> V
 }
 
 impl Group {
+    fn widths(&self) -> (&Channel, u32) {
+        (&self.channel, self.word_bits)
+    }
+
     /// Elements of the group.
     pub(crate) fn elements(&self) -> usize {
         self.members.len() * self.plane
@@ -91,10 +123,10 @@ impl Group {
     /// Bits of the group's messages in each round, whole bytes: (server -> client, client -> server).
     pub(crate) fn round_bits(&self) -> Vec<(u64, u64)> {
         let rounds = match self.channel.kind {
-            Kind::Relu if self.quick => relu::two::round_fields(&self.channel),
-            Kind::Relu => relu::round_fields(&self.channel),
-            Kind::Cubic | Kind::Square { .. } => poly::round_fields(&self.channel),
-            Kind::Linear => vec![linear::round_fields(&self.channel)],
+            Kind::Relu if self.quick => relu::two::round_fields(&self.channel, self.word_bits),
+            Kind::Relu => relu::round_fields(&self.channel, self.word_bits),
+            Kind::Cubic | Kind::Square { .. } => poly::round_fields(&self.channel, self.word_bits),
+            Kind::Linear => vec![linear::round_fields(&self.channel, self.word_bits)],
             Kind::Zero => vec![],
         };
         let all = |widths: &[u32]| field_bits(self.elements(), widths);
@@ -188,16 +220,16 @@ impl ClientLayer {
                     let mine = (&signs.0[..count], &signs.1[..count]);
                     signs = (&signs.0[count..], &signs.1[count..]);
                     if group.quick {
-                        return ClientGroup::QuickRelu(relu::two::Client::new(&group.channel, m, r, mine, prg));
+                        return ClientGroup::QuickRelu(relu::two::Client::new(group.widths(), m, r, mine, prg));
                     }
-                    ClientGroup::Relu(relu::Client::new(&group.channel, m, r, mine, prg))
+                    ClientGroup::Relu(relu::Client::new(group.widths(), m, r, mine, prg))
                 }
                 Kind::Cubic | Kind::Square { .. } => {
                     let (mine, rest) = products.split_at(group.products() * group.elements());
                     products = rest;
-                    ClientGroup::Poly(poly::Client::new(&group.channel, m, r, shares.clone(), mine))
+                    ClientGroup::Poly(poly::Client::new(group.widths(), m, r, shares.clone(), mine))
                 }
-                Kind::Linear => ClientGroup::Linear(linear::Client::new(&group.channel, m, r)),
+                Kind::Linear => ClientGroup::Linear(linear::Client::new(group.widths(), m, r)),
                 Kind::Zero => ClientGroup::Zero,
             }
         });
@@ -267,19 +299,19 @@ impl ServerLayer {
                 let (mine, rest) = signs.split_at(group.elements());
                 signs = rest;
                 if group.quick {
-                    return ServerGroup::QuickRelu(relu::two::Server::new(&group.channel, mine));
+                    return ServerGroup::QuickRelu(relu::two::Server::new(group.widths(), mine));
                 }
-                ServerGroup::Relu(relu::Server::new(&group.channel, mine))
+                ServerGroup::Relu(relu::Server::new(group.widths(), mine))
             }
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                ServerGroup::Poly(poly::Server::new(&group.channel, each(group), group.plane, mine))
+                ServerGroup::Poly(poly::Server::new(group.widths(), each(group), group.plane, mine))
             }
             Kind::Linear => {
                 let plane = group.plane;
                 let offsets = each(group).flat_map(|secret| core::iter::repeat_n(secret.offset, plane));
-                ServerGroup::Linear(linear::Server::new(&group.channel, group.elements(), offsets))
+                ServerGroup::Linear(linear::Server::new(group.widths(), group.elements(), offsets))
             }
             Kind::Zero => ServerGroup::Zero,
         });

@@ -1,6 +1,6 @@
 //! Degree 1: truncation from the mask m to the free mask r, and a constant that the server adds to its word.
 //!
-//! One 1-of-2 OT of 32-bit words whose messages are the client's part of the truncation, already masked with r. With
+//! One 1-of-2 OT of words whose messages are the client's part of the truncation, already masked with r. With
 //! f = 0 nothing wraps and the client sends r - m.
 
 use super::material::{ReceiverRots, SenderRots, blocks, exchange, scratch, select, words};
@@ -19,8 +19,8 @@ pub(crate) fn rots(channel: &Channel) -> usize {
 }
 
 /// Widths of the fields of the only round: (server -> client, client -> server).
-pub(crate) fn round_fields(channel: &Channel) -> (Vec<u32>, Vec<u32>) {
-    if channel.shift > 0 { (vec![1], vec![32, 32]) } else { (vec![], vec![32]) }
+pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> (Vec<u32>, Vec<u32>) {
+    if channel.shift > 0 { (vec![1], vec![word_bits; 2]) } else { (vec![], vec![word_bits]) }
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -41,9 +41,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask) -> Self {
+    pub(crate) fn new((channel, word_bits): (&Channel, u32), masks: Mask, outputs: Mask) -> Self {
         let pads = core::array::from_fn(|_| words(rots(channel) * masks.len()));
-        Self { truncation: Truncation::new(channel), masks, outputs, pads, absorbed: 0 }
+        Self { truncation: Truncation::new(channel, word_bits), masks, outputs, pads, absorbed: 0 }
     }
 
     /// Takes the random OTs of the next elements.
@@ -62,7 +62,7 @@ impl Client {
             let masks = self.masks[block.clone()].iter().zip(&self.outputs[block.clone()]);
             if truncation.shift() == 0 {
                 first.iter_mut().zip(masks).for_each(|(word, (mask, output))| *word = output.wrapping_sub(*mask));
-                reply.put(first, 32);
+                reply.put(first, truncation.word_bits());
                 continue;
             }
             request.take(1, flips);
@@ -75,8 +75,8 @@ impl Client {
                 *first = (truncation.client_part(mask, 0) as u32).wrapping_add(output) ^ pad_0;
                 *second = (truncation.client_part(mask, 1) as u32).wrapping_add(output) ^ pad_1;
             }
-            reply.put(first, 32);
-            reply.put(second, 32);
+            reply.put(first, truncation.word_bits());
+            reply.put(second, truncation.word_bits());
         }
     }
 }
@@ -95,10 +95,21 @@ pub(crate) struct Server {
 
 impl Server {
     /// A group of `elements` elements, each with its γ.
-    pub(crate) fn new(channel: &Channel, elements: usize, offsets: impl Iterator<Item = i32>) -> Self {
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        elements: usize,
+        offsets: impl Iterator<Item = i32>,
+    ) -> Self {
         let [choices, pads] = core::array::from_fn(|_| words(rots(channel) * elements));
         let offsets = collect(elements, offsets);
-        Self { truncation: Truncation::new(channel), choices, pads, absorbed: 0, offsets, masked: SecretVec::default() }
+        Self {
+            truncation: Truncation::new(channel, word_bits),
+            choices,
+            pads,
+            absorbed: 0,
+            offsets,
+            masked: SecretVec::default(),
+        }
     }
 
     /// Takes the random OTs of the next elements.
@@ -138,9 +149,9 @@ impl Server {
         let mut arrays = scratch::<2>(out.len());
         for block in blocks(out.len()) {
             let [first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            reply.take(32, first);
+            reply.take(truncation.word_bits(), first);
             if truncation.shift() > 0 {
-                reply.take(32, second);
+                reply.take(truncation.word_bits(), second);
                 let messages = first.iter_mut().zip(second.iter()).zip(&self.pads[block.clone()]);
                 for (&word, ((first, &second), &pad)) in out[block.clone()].iter().zip(messages) {
                     *first = select(truncation.choice(word), [*first, second]) ^ pad;

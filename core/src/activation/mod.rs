@@ -16,5 +16,6 @@ mod relu;
 mod tests;
 mod truncate;
 
-pub(crate) use groups::{ClientLayer, ClientSecrets, Group, RoundTrips, ServerLayer, groups};
+pub use groups::RoundTrips;
+pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
 pub(crate) use relu::product_word;

@@ -31,9 +31,9 @@ struct Form {
 }
 
 impl Form {
-    fn new(channel: &Channel) -> Self {
+    fn new(channel: &Channel, word_bits: u32) -> Self {
         Self {
-            truncation: Truncation::new(channel),
+            truncation: Truncation::new(channel, word_bits),
             cubic: channel.kind == Kind::Cubic,
             secret_sign: channel.kind == Kind::Square { secret_sign: true },
             back_shift: channel.back_shift.into(),
@@ -58,17 +58,17 @@ pub(crate) fn products(channel: &Channel) -> usize {
 
 /// Random OTs per element with the server as receiver: truncation and the way back.
 pub(crate) fn rots(channel: &Channel) -> usize {
-    1 + Form::new(channel).back_bits() as usize
+    1 + Form::new(channel, 32).back_bits() as usize
 }
 
 /// Widths of the fields of an element of F_p: its low and its high bits.
 const ELEMENT: [u32; 2] = [32, P_BITS - 32];
 
-/// Widths of the fields of both rounds: (server -> client, client -> server).
-pub(crate) fn round_fields(channel: &Channel) -> Vec<(Vec<u32>, Vec<u32>)> {
-    let back = Form::new(channel).back_bits();
+/// Widths of the fields of both rounds, for outputs of which `word_bits` bits matter: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let back = Form::new(channel, word_bits).back_bits();
     let products = [&ELEMENT.repeat(products(channel))[..], &[back]].concat();
-    vec![(vec![1], ELEMENT.repeat(2)), (products, vec![32; 1 << back])]
+    vec![(vec![1], ELEMENT.repeat(2)), (products, vec![word_bits; 1 << back])]
 }
 
 /// Puts elements of F_p, or what encodes some.
@@ -126,8 +126,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// A group with masks m, fresh masks r of the outputs, shares C and the products' shares wC.
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, shares: SecretVec<u64>, products: &[u64]) -> Self {
-        let form = Form::new(channel);
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        masks: Mask,
+        outputs: Mask,
+        shares: SecretVec<u64>,
+        products: &[u64],
+    ) -> Self {
+        let form = Form::new(channel, word_bits);
         Self {
             form,
             truncation_pads: vec![[0; 2]; masks.len()].into(),
@@ -228,7 +234,7 @@ impl Client {
                         if bits == 1 { swapped(0) } else { select((flip ^ choice) >> 1, [swapped(0), swapped(1)]) };
                     *message = signed.wrapping_add(output) ^ pad;
                 }
-                reply.put(message, 32);
+                reply.put(message, self.form.truncation.word_bits());
             }
         }
     }
@@ -261,7 +267,7 @@ pub(crate) struct Server {
 impl Server {
     /// A group of channels of `plane` elements each, of which these are the secrets, with the products' (u, wS).
     pub(crate) fn new(
-        channel: &Channel,
+        (channel, word_bits): (&Channel, u32),
         secrets: impl Iterator<Item = ChannelSecret>,
         plane: usize,
         products: &[[u64; 2]],
@@ -269,7 +275,7 @@ impl Server {
         let count = products.len() / self::products(channel);
         let secrets = secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative)));
         Self {
-            form: Form::new(channel),
+            form: Form::new(channel, word_bits),
             secrets: collect(count, secrets.flat_map(|secret| core::iter::repeat_n(secret, plane))),
             products: products.to_vec().into(),
             choices: words(count),
@@ -406,7 +412,7 @@ impl Server {
             chosen.copy_from_slice(&self.back_pads[block.clone()]);
             for entry in 0..1 << self.form.back_bits() {
                 // All entries are read; the mask keeps the chosen one.
-                reply.take(32, message);
+                reply.take(self.form.truncation.word_bits(), message);
                 let elements = message.iter().zip(shares).zip(secrets);
                 for (chosen, ((&message, &share), &(.., negative))) in chosen.iter_mut().zip(elements) {
                     let differ = back_choice(share, negative) ^ entry;

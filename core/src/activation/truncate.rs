@@ -9,20 +9,32 @@
 //! over the integers: rounded up exactly where the low f bits of Y' are below those of m. The first two terms are the
 //! server's; the rest are the client's, chosen by one bit of the server through a 1-of-2 OT (`docs/protocol.md`, truncation).
 
-use super::material::{exchange, ones, select};
+use super::material::{exchange, spread};
 use crate::model::Channel;
-use crate::prg::{Prg, SecretVec, collect};
 
 /// The public numbers of one channel's truncation.
 #[derive(Clone, Copy)]
 pub(crate) struct Truncation {
     bound_bits: u32,
     shift: u32,
+    word_bits: u32,
 }
 
 impl Truncation {
-    pub(crate) fn new(channel: &Channel) -> Self {
-        Self { bound_bits: channel.bound_bits.into(), shift: channel.shift.into() }
+    /// Of what comes out of the channel, only the low `word_bits` bits matter.
+    pub(crate) fn new(channel: &Channel, word_bits: u32) -> Self {
+        Self { bound_bits: channel.bound_bits.into(), shift: channel.shift.into(), word_bits }
+    }
+
+    /// k: bits of a word of the channel's output.
+    pub(crate) fn word_bits(&self) -> u32 {
+        self.word_bits
+    }
+
+    /// Bits of the client's message towards a ReLU. The wrap's weight is 2^(32-f), so f bits of it lie in a word of 32 bits and
+    /// f + k - 32 in one of k.
+    pub(crate) fn wrap_bits(&self) -> u32 {
+        self.shift.saturating_sub(32 - self.word_bits)
     }
 
     /// f.
@@ -55,39 +67,31 @@ impl Truncation {
         (i64::from((mask >> 31) & choice) << (32 - self.shift)) - i64::from(mask >> self.shift)
     }
 
-    /// Towards a ReLU, the client's shares: (m >> f) plus chosen top bits rho · 2^(32-f).
-    pub(crate) fn draw_shares(&self, masks: &[u32], prg: &mut Prg) -> SecretVec<u32> {
-        let shares = masks.iter().map(|&mask| {
-            let rho = u64::from(prg.next_u32()) & ones(self.shift);
-            (mask >> self.shift).wrapping_add((rho << (32 - self.shift)) as u32)
-        });
-        collect(masks.len(), shares)
-    }
-
-    /// Towards a ReLU, with f > 0: the client's messages for either choice. They have f bits: only the wrap's low f bits
-    /// matter, and rho masks them. `flips` are the corrected choices.
+    /// Towards a ReLU, with f > 0: the client's shares tC = (m >> f) + rho · 2^(32-f), and its message, of which the low
+    /// [`Self::wrap_bits`] bits are sent. `flips` are the corrected choices.
+    ///
+    /// The 1-of-2 OT is of rho and rho plus the wrap. As rho is free, it is the pad of the first, which then need not be sent
+    /// (a correlated OT: Asharov, Lindell, Schneider and Zohner, CCS 2013).
     pub(crate) fn wraps(
         &self,
-        (masks, shares): (&[u32], &[u32]),
+        masks: &[u32],
         flips: impl Iterator<Item = u32>,
         pads: [&[u32]; 2],
-        [first, second]: [&mut [u32]; 2],
+        [shares, message]: [&mut [u32]; 2],
     ) {
-        let elements = masks.iter().zip(shares).zip(flips).zip(pads[0].iter().zip(pads[1]));
-        for ((first, second), (((&mask, &share), flip), (&pad_0, &pad_1))) in first.iter_mut().zip(second).zip(elements)
-        {
-            let rho = share.wrapping_sub(mask >> self.shift) >> (32 - self.shift);
-            let [pad_0, pad_1] = exchange(flip, [pad_0, pad_1]);
-            (*first, *second) = (rho ^ pad_0, (rho + (mask >> 31)) ^ pad_1);
+        let elements = masks.iter().zip(flips).zip(pads[0].iter().zip(pads[1]));
+        for ((share, message), ((&mask, flip), (&pad_0, &pad_1))) in shares.iter_mut().zip(message).zip(elements) {
+            let [rho, pad] = exchange(flip, [pad_0, pad_1]);
+            *share = (mask >> self.shift).wrapping_add(rho << (32 - self.shift));
+            *message = rho.wrapping_add(mask >> 31) ^ pad;
         }
     }
 
-    /// Towards a ReLU, with f > 0: makes the server's shares of its words y + m, from both messages and its pads.
-    pub(crate) fn take_shares(&self, words: &mut [u32], messages: [&[u32]; 2], pads: &[u32]) {
-        let messages = messages[0].iter().zip(messages[1]).zip(pads);
-        for (word, ((&first, &second), &pad)) in words.iter_mut().zip(messages) {
-            let chosen = select(self.choice(*word), [first, second]) ^ pad;
-            // 1 <= f <= 28; of the pad, the low f bits stay.
+    /// Towards a ReLU, with f > 0: makes the server's shares of its words y + m, from the message and its pads.
+    pub(crate) fn take_shares(&self, words: &mut [u32], message: &[u32], pads: &[u32]) {
+        for (word, (&message, &pad)) in words.iter_mut().zip(message.iter().zip(pads)) {
+            let chosen = (spread(self.choice(*word)) & message) ^ pad;
+            // 1 <= f <= 29. Of the pad more bits stay than were sent; they do not reach the word's low k bits.
             *word = (self.server_part(*word) as u32).wrapping_add(chosen << (32 - self.shift));
         }
     }
@@ -100,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn truncation(b: u8, f: u8) -> Truncation {
-        Truncation::new(&Channel { kind: Kind::Linear, bound_bits: b, shift: f, back_shift: 0 })
+        Truncation::new(&Channel { kind: Kind::Linear, bound_bits: b, shift: f, back_shift: 0 }, 32)
     }
 
     /// T is floor where the mask's low bits are at most those of Y', else floor + 1: both neighbours only, always.

@@ -19,6 +19,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
+pub use crate::activation::RoundTrips;
 pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
 pub use link::{Progress, Status};
@@ -51,7 +52,7 @@ const PREPARE_BYTES: usize = 4;
 /// Bytes of the most bundles that a server holds and of the OT extension's code, in its hello.
 const LIMIT_BYTES: usize = 4 + 1;
 /// Bytes of the client's opening.
-const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 32 + NONCE_BYTES;
+const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 1 + 32 + NONCE_BYTES;
 
 /// Names the prepared material of one inference. Never reused: it holds a hash of both parties' nonces.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +105,7 @@ impl SessionId {
 /// The client's opening message.
 struct Hello {
     extension: Extension,
+    round_trips: RoundTrips,
     model: ModelId,
     nonce: [u8; NONCE_BYTES],
 }
@@ -115,6 +117,7 @@ impl Hello {
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.push(PARAMETER_SET);
         out.push(self.extension.code());
+        out.push(self.round_trips.count());
         out.extend_from_slice(&self.model);
         out.extend_from_slice(&self.nonce);
         out
@@ -138,14 +141,15 @@ impl Hello {
         if fields[0] != PARAMETER_SET {
             return mismatch("parameter set", &PARAMETER_SET, &fields[0]);
         }
-        let extension =
-            Extension::from_code(fields[1].into()).map_err(|e| Error::new(ErrorKind::Mismatch, e.message()))?;
-        let (theirs, nonce) = fields[2..].split_at(32);
+        let mismatched = |e: Error| Error::new(ErrorKind::Mismatch, e.message());
+        let extension = Extension::from_code(fields[1].into()).map_err(mismatched)?;
+        let round_trips = RoundTrips::of_count(fields[2].into()).map_err(mismatched)?;
+        let (theirs, nonce) = fields[3..].split_at(32);
         if theirs != model {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
             return mismatch("model id", &hex(model), &hex(theirs));
         }
-        let mut hello = Self { extension, model: *model, nonce: [0; NONCE_BYTES] };
+        let mut hello = Self { extension, round_trips, model: *model, nonce: [0; NONCE_BYTES] };
         hello.nonce.copy_from_slice(nonce);
         Ok(hello)
     }
@@ -156,6 +160,8 @@ impl Hello {
 pub struct Options {
     /// A client's choice of the OT extension.
     pub extension: Extension,
+    /// A client's choice of how many round trips ReLUs take.
+    pub round_trips: RoundTrips,
     /// Whether a server lets clients choose the silent extension, for which it holds about 9 MB for each of them. A client that
     /// chose it and may not have it gets [`Options::FALLBACK`].
     pub accept_silent: bool,
@@ -178,7 +184,12 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { extension: Extension::SoftSpoken(Depth::Four), accept_silent: true, max_bundles: 64 }
+        Self {
+            extension: Extension::SoftSpoken(Depth::Four),
+            round_trips: RoundTrips::Three,
+            accept_silent: true,
+            max_bundles: 64,
+        }
     }
 }
 

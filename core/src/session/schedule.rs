@@ -39,7 +39,6 @@ pub(crate) struct Schedule {
     /// What the client learns.
     pub(crate) output: Output,
     /// For every tensor, how many low bits of its words matter.
-    #[cfg(any(test, feature = "trace"))]
     pub(crate) word_bits: Vec<u32>,
     /// For every tensor, the last node that reads it.
     pub(crate) last_readers: Vec<Option<usize>>,
@@ -79,7 +78,8 @@ pub(crate) struct Origin {
 
 /// An activation layer's groups.
 pub(crate) struct ActivationStep {
-    pub(crate) groups: Vec<Group>,
+    /// With ReLUs in three round trips, and in two. All that requests and masks depend on is the same.
+    groups: [Vec<Group>; 2],
     /// For each channel, by how many bits the words that it is applied to are shifted up before: see [`ActivationStep::align`].
     alignment: Vec<u32>,
 }
@@ -108,28 +108,22 @@ impl Schedule {
                         step.map_err(|e| malformed(e).context(alloc::format!("node {index} ({})", node.name)))?,
                     )
                 }
-                Op::Activation(activation) => {
-                    Step::Activation(ActivationStep::new(&activation.channels, input, word_bits[first]))
-                }
+                Op::Activation(activation) => Step::Activation(ActivationStep::new(
+                    &activation.channels,
+                    input,
+                    [word_bits[first], word_bits[index + 1]],
+                )),
                 Op::Max(max) => {
                     // max(a, b) = b + ReLU(a - b), of whole words: nothing is truncated.
                     let channel = Channel { kind: Kind::Relu, bound_bits: max.width, shift: 0, back_shift: 0 };
                     let channels = vec![channel; input.channels as usize];
-                    Step::Activation(ActivationStep::new(&channels, input, word_bits[first]))
+                    Step::Activation(ActivationStep::new(&channels, input, [word_bits[first], word_bits[index + 1]]))
                 }
                 _ => Step::Local,
             });
         }
         let (output, last_readers) = (architecture.output, architecture.last_readers());
-        let mut schedule = Self {
-            shapes,
-            steps,
-            batches: vec![],
-            output,
-            #[cfg(any(test, feature = "trace"))]
-            word_bits,
-            last_readers,
-        };
+        let mut schedule = Self { shapes, steps, batches: vec![], output, word_bits, last_readers };
         for (index, packing) in schedule.packings() {
             let counts = [packing.request_ciphertexts(), packing.response_ciphertexts()];
             if counts[0] > LAYER_REQUESTS || counts[1] > LAYER_RESPONSES {
@@ -145,8 +139,9 @@ impl Schedule {
             }
         }
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
-            let bits = (0..step.rounds()).map(|round| step.round_bits(round)).map(|(down, up)| down.max(up)).max();
-            if bits.unwrap_or(0) > MESSAGE_BITS {
+            let rounds = |trips| (0..step.rounds(trips)).map(move |round| step.round_bits(trips, round));
+            let all = rounds(RoundTrips::Three).chain(rounds(RoundTrips::Two));
+            if all.map(|(down, up)| down.max(up)).max().unwrap_or(0) > MESSAGE_BITS {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
                     alloc::format!("node {index}: expected messages of at most 1 GiB, got more"),
@@ -156,6 +151,11 @@ impl Schedule {
         schedule.batches = schedule.batches();
         schedule.choose_fresh(architecture);
         Ok(schedule)
+    }
+
+    /// Bytes of the masked input.
+    pub(crate) fn input_bytes(&self) -> usize {
+        packed_bytes(self.shapes[0].elements(), self.word_bits[0])
     }
 
     /// Bytes of the server's answer.
@@ -236,15 +236,15 @@ impl Schedule {
     }
 
     /// Random OTs with the server as receiver that a batch takes.
-    pub(crate) fn server_rots(&self, batch: &core::ops::Range<usize>) -> usize {
-        self.activations(batch).flat_map(|(_, step)| step.chunks()).map(|chunk| chunk.ots).sum()
+    pub(crate) fn server_rots(&self, batch: &core::ops::Range<usize>, trips: RoundTrips) -> usize {
+        self.activations(batch).flat_map(|(_, step)| step.chunks(trips)).map(|chunk| chunk.ots).sum()
     }
 
     /// Random OTs that so many inferences take, at most.
-    pub(crate) fn planned(&self, inferences: u32) -> Planned {
+    pub(crate) fn planned(&self, inferences: u32, trips: RoundTrips) -> Planned {
         let all = |one: usize| one.saturating_mul(inferences as usize);
         let client = self.batches.iter().flat_map(|batch| self.client_rots(batch)).sum();
-        Planned { server: all(self.server_rots(&(0..self.steps.len()))), client: all(client) }
+        Planned { server: all(self.server_rots(&(0..self.steps.len()), trips)), client: all(client) }
     }
 
     /// Products in F_p of a batch.
@@ -254,7 +254,7 @@ impl Schedule {
 
     /// The traffic of one inference as the client counts it, by place, with its round trips by phase; of a silent extension's
     /// refills as many as a session's first inference takes. Setup is not part of it.
-    pub(crate) fn forecast(&self, extension: Extension) -> Forecast {
+    pub(crate) fn forecast(&self, extension: Extension, trips: RoundTrips) -> Forecast {
         let frames = |count: usize, bytes: usize| (count * (HEADER_BYTES + bytes)) as u64;
         let mut traffic = vec![];
         let mut place = |phase, node: Option<usize>, sent, received| {
@@ -266,7 +266,7 @@ impl Schedule {
         };
         let (mut prepare_sent, mut prepare_received) = (frames(1, super::PREPARE_BYTES), 0);
         if extension == Extension::Silent {
-            let planned = self.planned(1);
+            let planned = self.planned(1, trips);
             let refills = |needed: usize| supply::first_refills(needed).map(|bytes| frames(1, bytes)).sum::<u64>();
             prepare_sent += refills(planned.server);
             prepare_received += refills(planned.client);
@@ -289,30 +289,30 @@ impl Schedule {
                     place(Phase::Prepare, Some(index), sent, received);
                 }
                 Step::Activation(step) => {
-                    let received = step.chunks().iter().map(|c| run(c.ots)).sum();
+                    let received = step.chunks(trips).iter().map(|c| run(c.ots)).sum();
                     place(Phase::Prepare, Some(index), 0, received);
                     let (mut sent, mut received) = (0, 0);
-                    for round in 0..step.rounds() {
-                        let (down, up) = step.round_bytes(round);
+                    for round in 0..step.rounds(trips) {
+                        let (down, up) = step.round_bytes(trips, round);
                         sent += frames(1, up);
                         received += frames(1, down);
                     }
-                    rounds += step.rounds() as u64;
+                    rounds += step.rounds(trips) as u64;
                     place(Phase::Infer, Some(index), sent, received);
                 }
                 _ => {}
             }
         }
-        place(
-            Phase::Infer,
-            None,
-            frames(1, super::BUNDLE_BYTES + 4 * self.shapes[0].elements()),
-            frames(1, self.answer_bytes()),
-        );
-        Forecast { traffic, prepare_rounds: self.batches.len() as u64, infer_rounds: rounds, memory: self.memory() }
+        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + self.input_bytes()), frames(1, self.answer_bytes()));
+        Forecast {
+            traffic,
+            prepare_rounds: self.batches.len() as u64,
+            infer_rounds: rounds,
+            memory: self.memory(trips),
+        }
     }
 
-    fn memory(&self) -> Memory {
+    fn memory(&self, trips: RoundTrips) -> Memory {
         let bytes = |shape: &Shape| 4 * shape.elements() as u64;
         let ends = self.shapes.first().into_iter().chain(self.shapes.last()).map(bytes);
         let mut memory = Memory { client_bundle: ends.sum(), ..Memory::default() };
@@ -320,7 +320,7 @@ impl Schedule {
             match step {
                 Step::Linear(_) => memory.server_bundle += bytes(shape),
                 Step::Activation(step) => {
-                    let groups = step.groups.iter().map(Group::memory);
+                    let groups = step.groups(trips).iter().map(Group::memory);
                     let (client, server) = groups.fold((0, 0), |(c, s), (client, server)| (c + client, s + server));
                     memory.client_bundle += client;
                     memory.server_bundle += server;
@@ -471,9 +471,9 @@ fn word_bits(architecture: &Architecture) -> Vec<u32> {
 }
 
 impl ActivationStep {
-    /// A layer applied to words of which `word_bits` bits matter.
-    fn new(channels: &[Channel], input: Shape, word_bits: u32) -> Self {
-        let unused = 32 - word_bits.min(32);
+    /// A layer of whose inputs and outputs so many bits matter.
+    fn new(channels: &[Channel], input: Shape, [input_bits, output_bits]: [u32; 2]) -> Self {
+        let unused = 32 - input_bits;
         // Without truncation only the low bits are looked at.
         let shift = |channel: &Channel| match channel.kind {
             Kind::Zero => 0,
@@ -486,7 +486,9 @@ impl ActivationStep {
             shift: channel.shift + up as u8,
             ..*channel
         });
-        Self { groups: groups(&aligned.collect::<Vec<_>>(), input, RoundTrips::Three), alignment }
+        let aligned: Vec<Channel> = aligned.collect();
+        let groups = [RoundTrips::Three, RoundTrips::Two].map(|trips| groups(&aligned, input, output_bits, trips));
+        Self { groups, alignment }
     }
 
     /// Shifts words y + m, or m, of which the low k bits matter up by 32 - k bits. Truncation, of as many more bits, then finds
@@ -498,18 +500,23 @@ impl ActivationStep {
         }
     }
 
+    /// The groups, with ReLUs in so many round trips.
+    pub(crate) fn groups(&self, trips: RoundTrips) -> &[Group] {
+        &self.groups[usize::from(trips == RoundTrips::Two)]
+    }
+
     pub(crate) fn products(&self) -> usize {
-        self.groups.iter().map(|g| g.products() * g.elements()).sum()
+        self.groups[0].iter().map(|g| g.products() * g.elements()).sum()
     }
 
     pub(crate) fn client_rots(&self) -> usize {
-        self.groups.iter().map(|g| g.client_rots() * g.elements()).sum()
+        self.groups[0].iter().map(|g| g.client_rots() * g.elements()).sum()
     }
 
     /// The runs in which the layer's random OTs with the server as receiver are extended.
-    pub(crate) fn chunks(&self) -> Vec<Chunk> {
+    pub(crate) fn chunks(&self, trips: RoundTrips) -> Vec<Chunk> {
         let mut chunks = vec![];
-        for (group, g) in self.groups.iter().enumerate().filter(|(_, g)| g.server_rots() > 0) {
+        for (group, g) in self.groups(trips).iter().enumerate().filter(|(_, g)| g.server_rots() > 0) {
             for start in (0..g.elements()).step_by(CHUNK_ELEMENTS) {
                 let elements = (g.elements() - start).min(CHUNK_ELEMENTS);
                 chunks.push(Chunk { group, elements, ots: round_up(elements * g.server_rots()) });
@@ -519,20 +526,20 @@ impl ActivationStep {
     }
 
     /// Rounds of the layer: those of its longest protocol.
-    pub(crate) fn rounds(&self) -> usize {
-        self.groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
+    pub(crate) fn rounds(&self, trips: RoundTrips) -> usize {
+        self.groups(trips).iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
     }
 
     /// Bits of both messages of a round: (server -> client, client -> server).
-    fn round_bits(&self, round: usize) -> (u64, u64) {
-        let bits = self.groups.iter().filter_map(|g| g.round_bits().get(round).copied());
+    fn round_bits(&self, trips: RoundTrips, round: usize) -> (u64, u64) {
+        let bits = self.groups(trips).iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(down, up), (d, u)| (down + d, up + u));
         (down, up)
     }
 
     /// Bytes of both messages of a round; within the limit that the schedule was checked against.
-    pub(crate) fn round_bytes(&self, round: usize) -> (usize, usize) {
-        let (down, up) = self.round_bits(round);
+    pub(crate) fn round_bytes(&self, trips: RoundTrips, round: usize) -> (usize, usize) {
+        let (down, up) = self.round_bits(trips, round);
         (down.div_ceil(8) as usize, up.div_ceil(8) as usize)
     }
 }

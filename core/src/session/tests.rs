@@ -5,7 +5,7 @@ mod hostile;
 mod observed;
 mod random;
 
-use super::{BundleId, Client, ClientModel, Options, Phase, Server, ServerModel, Session, Status};
+use super::{BundleId, Client, ClientModel, Options, Phase, RoundTrips, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{
@@ -28,8 +28,9 @@ struct Pipe {
 }
 
 impl Pipe {
+    /// Every third seed has ReLUs in two round trips.
     fn new(client: &ClientModel, server: &ServerModel, chunk: usize, seed: u8) -> Self {
-        let options = Options::default();
+        let options = Self::options(seed);
         Self {
             client: Client::new(client, options, Seed::from_bytes([seed; 32])),
             server: Server::new(server, options, Seed::from_bytes([seed ^ 0xff; 32])),
@@ -64,6 +65,11 @@ impl Pipe {
 }
 
 impl Pipe {
+    fn options(seed: u8) -> Options {
+        let round_trips = if seed % 3 == 2 { RoundTrips::Two } else { RoundTrips::Three };
+        Options { round_trips, ..Options::default() }
+    }
+
     fn trace(&mut self) {
         self.client.trace();
         self.server.trace();
@@ -318,8 +324,9 @@ fn every_extension_works_and_costs_what_was_forecast() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
     let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
-    for extension in depths.into_iter().chain([Extension::Silent]) {
-        let options = Options { extension, ..Options::default() };
+    let extensions = depths.into_iter().chain([Extension::Silent]);
+    for (extension, round_trips) in extensions.zip([RoundTrips::Three, RoundTrips::Two].into_iter().cycle()) {
+        let options = Options { extension, round_trips, ..Options::default() };
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 5);
         pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
         pipe.client.prepare(1).unwrap();
@@ -347,7 +354,7 @@ fn silent_extensions_serve_many_inferences_or_are_turned_down() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
     let run = |accept_silent| {
-        let options = Options { extension: Extension::Silent, accept_silent, max_bundles: 100 };
+        let options = Options { extension: Extension::Silent, accept_silent, max_bundles: 100, ..Options::default() };
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 7);
         pipe.client = Client::new(&client, options, Seed::from_bytes([8; 32]));
         pipe.server = Server::new(&server, options, Seed::from_bytes([9; 32]));
@@ -392,10 +399,10 @@ fn a_spent_bundle_is_refused_by_both_sides_before_any_online_byte() {
     pipe.infer(&input).unwrap();
 
     // A client that asks all the same is refused by the server: its only answer is the error, and the session is over.
-    let mut message =
-        crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + 4 * input.len()).unwrap().to_vec();
+    let bytes = (input.len() * client.word_bits()[0] as usize).div_ceil(8);
+    let mut message = crate::wire::frame::header(crate::wire::frame::FrameKind::Infer, 24 + bytes).unwrap().to_vec();
     message.extend_from_slice(&first.to_bytes());
-    message.extend(vec![0; 4 * input.len()]);
+    message.extend(vec![0; bytes]);
     let mut answer = vec![0; 4096];
     let progress = pipe.server.advance(&message, &mut answer).unwrap();
     assert_eq!((progress.consumed, answer[0]), (message.len(), 0));
@@ -549,6 +556,7 @@ fn another_version_another_model_and_strangers_are_told_so() {
     assert!(opening(&|bytes| bytes[8] = b'X').message().contains("something else"));
     assert!(opening(&|bytes| bytes[18] = 9).message().contains("parameter set: expected 1, got 9"));
     assert!(opening(&|bytes| bytes[19] = 3).message().contains("or 1 for the silent one, got 3"));
+    assert!(opening(&|bytes| bytes[20] = 1).message().contains("expected 2 or 3, got 1"));
 }
 
 /// Whatever a peer sends instead of the truth, a party ends with an error or goes on; it neither panics nor takes more
@@ -661,5 +669,5 @@ fn announced_lengths_are_checked_before_anything_is_stored() {
         let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
         error_of(server.advance(&[], &mut []))
     };
-    assert_eq!(error.message(), format!("client hello message: expected 0..=152 bytes, got {}", u32::MAX));
+    assert_eq!(error.message(), format!("client hello message: expected 0..=154 bytes, got {}", u32::MAX));
 }

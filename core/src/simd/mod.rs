@@ -3,7 +3,7 @@
 //! Every kernel exists in portable form, which is its definition: the other forms compute the same for all inputs, and the
 //! tests compare them on each instruction set that the machine has. Which one runs is chosen by [`level`], once per process.
 //!
-//! Most kernels need no intrinsics: [`multiversion!`] compiles one portable body once per instruction set, and the compiler's
+//! Most kernels need no intrinsics: `multiversion!` compiles one portable body once per instruction set, and the compiler's
 //! vectoriser does the rest. The others have a file per instruction set.
 
 pub(crate) mod chacha;

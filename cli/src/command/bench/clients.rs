@@ -28,6 +28,7 @@ struct Output<'a> {
     runs: u32,
     batch: u32,
     ot: &'static str,
+    relu_round_trips: u8,
     simd: &'a str,
     network: Option<Network>,
     /// Sessions set up in a second, all clients together.
@@ -112,6 +113,7 @@ pub(super) fn run(args: &Args, path: &Path, clients: u32, simd: Simd, network: O
         runs: args.runs,
         batch: args.batch,
         ot: command::extension_name(options.extension),
+        relu_round_trips: options.round_trips.count(),
         simd: simd.name(),
         network,
         setups_per_s: f64::from(clients) / setup.seconds,

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
     #[command(flatten)]
-    ot: command::OtExtension,
+    choices: command::Choices,
     #[command(flatten)]
     network: network::Args,
     /// Measure single operations instead of a model: all, or those whose names begin with one of NAMES
@@ -87,7 +87,7 @@ pub(crate) struct Args {
 
 impl Args {
     fn options(&self) -> Options {
-        Options { max_bundles: self.batch, ..self.ot.options() }
+        Options { max_bundles: self.batch, ..self.choices.options() }
     }
 }
 

@@ -25,6 +25,7 @@ struct Output<'a> {
     runs: u32,
     batch: u32,
     ot: &'static str,
+    relu_round_trips: u8,
     simd: &'a str,
     /// The network that was simulated; none for loopback as it is.
     network: Option<Network>,
@@ -79,6 +80,7 @@ pub(super) fn run(args: &Args, path: &Path, simd: Simd, network: Option<Network>
         runs: args.runs,
         batch: args.batch,
         ot: command::extension_name(options.extension),
+        relu_round_trips: options.round_trips.count(),
         simd: simd.name(),
         network,
         inputs: &inputs.described,

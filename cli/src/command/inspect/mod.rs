@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IMAGE", num_args = 1..)]
     images: Vec<PathBuf>,
     #[command(flatten)]
-    ot: command::OtExtension,
+    choices: command::Choices,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         true => ServerModel::load(file, 0, &mut |_, _| {}).with_context(place)?.noise_bits(),
         false => vec![],
     };
-    let forecast = model.forecast(&args.ot.options());
+    let forecast = model.forecast(&args.choices.options());
     let report = report(model.architecture(), &forecast, &noise, rounding)?;
     let mut out = io::stdout().lock();
     if args.json {

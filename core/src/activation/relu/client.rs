@@ -19,7 +19,7 @@ pub(crate) struct Client {
     /// m and r.
     masks: Mask,
     outputs: Mask,
-    /// tC: (m >> f) plus the chosen top bits rho · 2^(32-f).
+    /// tC: m where nothing is truncated; else from the first round on (m >> f) and free top bits.
     shares: SecretVec<u32>,
     /// The pads of both messages; none where nothing is truncated.
     truncation_pads: [SecretVec<u32>; 2],
@@ -36,14 +36,20 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A group with masks m and fresh masks r of the outputs; `signs` are the choice bits and words
+    /// A group with masks m and fresh masks r of the outputs, of which the given number of bits matters; `signs` are the choice bits and words
     /// ([`super::product_word`]) of the client's random OTs as a receiver.
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, signs: (&[u8], &[u32]), prg: &mut Prg) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        masks: Mask,
+        outputs: Mask,
+        signs: (&[u8], &[u32]),
+        prg: &mut Prg,
+    ) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let comparison = Comparison::new(truncation.width());
         let count = masks.len();
         let shift = truncation.shift();
-        let shares = truncation.draw_shares(&masks, prg);
+        let shares = masks.clone();
         let sign = comparison.sign;
         let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(sign) as u32) | u32::from(s & 1) << sign);
         Self {
@@ -94,23 +100,18 @@ impl Client {
 
     fn compare(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let (shift, width) = (self.truncation.shift(), self.truncation.width());
-        let mut arrays = scratch::<3>(self.masks.len());
+        let mut arrays = scratch::<2>(self.masks.len());
         for block in blocks(self.masks.len()) {
-            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [flips, first] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let masks = &self.masks[block.clone()];
             // The truncation's choice lies above those of the digits.
             request.take(width - 1 + u32::from(shift > 0), flips);
             if shift > 0 {
-                let shares = &self.shares[block.clone()];
+                let shares = &mut self.shares[block.clone()];
                 let pads = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
-                self.truncation.wraps(
-                    (masks, shares),
-                    flips.iter().map(|flip| flip >> (width - 1)),
-                    pads,
-                    [first, second],
-                );
-                reply.put(first, shift);
-                reply.put(second, shift);
+                let truncations = flips.iter().map(|flip| flip >> (width - 1));
+                self.truncation.wraps(masks, truncations, pads, [shares, first]);
+                reply.put(first, self.truncation.wrap_bits());
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -173,7 +174,7 @@ impl Client {
         let mut arrays = scratch::<3>(self.masks.len());
         for block in blocks(self.masks.len()) {
             let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            request.take(32, first);
+            request.take(self.truncation.word_bits(), first);
             request.take(1, flips);
             let own = self.bit_masks[block.clone()].iter().zip(&self.product_shares[block.clone()]);
             let own = own.zip(self.outputs[block.clone()].iter().zip(&self.shares[block.clone()]));
@@ -189,8 +190,8 @@ impl Client {
                 *first = base.wrapping_sub(mine & share) ^ pad_0;
                 *second = base.wrapping_sub(!mine & share) ^ pad_1;
             }
-            reply.put(first, 32);
-            reply.put(second, 32);
+            reply.put(first, self.truncation.word_bits());
+            reply.put(second, self.truncation.word_bits());
         }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) mod two;
 pub(crate) use client::Client;
 pub(crate) use server::Server;
 
+use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::{Block, table};
 use alloc::{vec, vec::Vec};
@@ -29,15 +30,15 @@ pub(crate) fn rots(channel: &Channel) -> usize {
     usize::from(channel.shift > 0) + Comparison::new(channel.width().into()).rots() as usize + 1
 }
 
-/// Widths of the fields of each round: (server -> client, client -> server).
-pub(crate) fn round_fields(channel: &Channel) -> Vec<(Vec<u32>, Vec<u32>)> {
+/// Widths of the fields of each round, for outputs of which `word_bits` bits matter: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
     let comparison = Comparison::new(channel.width().into());
     let (choices, tables) = comparison.digit_fields();
-    let shift = u32::from(channel.shift);
-    let truncation = if shift > 0 { &[shift, shift][..] } else { &[] };
+    let (shift, wrap_bits) = (channel.shift, Truncation::new(channel, word_bits).wrap_bits());
+    let truncation = if shift > 0 { &[wrap_bits][..] } else { &[] };
     let digits = (vec![choices + u32::from(shift > 0)], [truncation, &tables].concat());
     let steps = comparison.step_fields().map(|(choices, tables)| (vec![choices], tables));
-    core::iter::once(digits).chain(steps).chain([(vec![32, 1], vec![32, 32])]).collect()
+    core::iter::once(digits).chain(steps).chain([(vec![word_bits, 1], vec![word_bits; 2])]).collect()
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -75,14 +76,14 @@ mod tests {
             let products: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
             let masks = vec![mask; COUNT].into();
             let signs = (&sign_choices[..], &sign_words[..]);
-            let mut client = Client::new(&channel, masks, vec![0; COUNT].into(), signs, &mut prg);
-            let mut server = Server::new(&channel, &products);
+            let mut client = Client::new((&channel, 32), masks, vec![0; COUNT].into(), signs, &mut prg);
+            let mut server = Server::new((&channel, 32), &products);
             let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
             client.absorb(COUNT, &sent);
             server.absorb(COUNT, &received);
             server.start(vec![value.wrapping_add(mask); COUNT].into());
             // All but the multiplication.
-            for _ in 1..round_fields(&channel).len() {
+            for _ in 1..round_fields(&channel, 32).len() {
                 let (mut request, mut reply) = (FieldWriter::default(), FieldWriter::default());
                 server.request(&mut request);
                 client.round(&mut FieldReader::new(&request.finish()), &mut reply);

@@ -42,10 +42,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A group of `products.len()` elements; `products` are the words ([`super::product_word`]) of both keys of the
+    /// A group of `products.len()` elements, of whose outputs the given number of bits matters; `products` are the words ([`super::product_word`]) of both keys of the
     /// server's random OTs as a sender.
-    pub(crate) fn new(channel: &Channel, products: &[[u32; 2]]) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new((channel, word_bits): (&Channel, u32), products: &[[u32; 2]]) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let count = products.len();
         let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
         Self {
@@ -136,16 +136,15 @@ impl Server {
     fn receive_digits(&mut self, reply: &mut FieldReader<'_>) {
         let (truncation, shift) = (self.truncation, self.truncation.shift());
         let (top, sign) = (shift + truncation.width() - 1, self.comparison.sign);
-        let mut arrays = scratch::<3>(self.words.len());
+        let mut arrays = scratch::<2>(self.words.len());
         for block in blocks(self.words.len()) {
-            let [first, second, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [wraps, entries] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (words, bits) = (&mut self.words[block.clone()], &mut self.bits[block.clone()]);
             for ((bits, &tables), &word) in bits.iter_mut().zip(&self.tables[block.clone()]).zip(words.iter()) {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << sign;
             }
             if shift > 0 {
-                reply.take(shift, first);
-                reply.take(shift, second);
+                reply.take(truncation.wrap_bits(), wraps);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -158,7 +157,7 @@ impl Server {
                 words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
                 continue;
             }
-            truncation.take_shares(words, [first, second], &self.truncation_pads[block]);
+            truncation.take_shares(words, wraps, &self.truncation_pads[block]);
         }
     }
 
@@ -211,7 +210,7 @@ impl Server {
                 *value = (share ^ spread(sign)).wrapping_add(sign).wrapping_sub(multiplier);
                 *flip = sign ^ (choices >> OUTPUT_CHOICE);
             }
-            request.put(values, 32);
+            request.put(values, self.truncation.word_bits());
             request.put(flips, 1);
         }
     }
@@ -222,8 +221,8 @@ impl Server {
         let mut arrays = scratch::<2>(words.len());
         for block in blocks(words.len()) {
             let [first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            reply.take(32, first);
-            reply.take(32, second);
+            reply.take(self.truncation.word_bits(), first);
+            reply.take(self.truncation.word_bits(), second);
             let own = self.bits[block.clone()].iter().zip(&self.output_pads[block.clone()]);
             let elements = own.zip(&self.products[block.clone()]).zip(first.iter().zip(second.iter()));
             for (word, (((&bits, &pad), &[_, product_share]), (&first, &second))) in

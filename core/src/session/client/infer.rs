@@ -2,40 +2,38 @@
 
 use super::{Bundle, Public};
 use crate::error::Result;
-use crate::prg::collect;
+use crate::prg::{SecretVec, collect};
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::Step;
-use crate::session::{BUNDLE_BYTES, BundleId};
+use crate::session::{BundleId, RoundTrips};
 use crate::wire::bits::BitReader;
 use crate::wire::frame::FrameKind;
 use crate::wire::words::{FieldReader, FieldWriter};
-use alloc::vec::Vec;
-use zeroize::Zeroizing;
 
 /// One inference: the masked input goes out, the layers' rounds are answered, the masked output comes back.
 pub(super) async fn infer(
     link: &Link,
     public: &Public,
+    trips: RoundTrips,
     id: BundleId,
     bundle: Bundle,
     input: &[i32],
-) -> Result<Zeroizing<Vec<i32>>> {
+) -> Result<SecretVec<i32>> {
     link.enter(Place { phase: Phase::Infer, node: None });
-    let mut message = Vec::with_capacity(BUNDLE_BYTES + 4 * input.len());
-    message.extend_from_slice(&id.to_bytes());
-    for (&x, &r) in input.iter().zip(bundle.input_mask.iter()) {
-        message.extend_from_slice(&(x as u32).wrapping_add(r).to_le_bytes());
-    }
-    link.send(FrameKind::Infer, message).await?;
+    let masked =
+        collect(input.len(), input.iter().zip(bundle.input_mask.iter()).map(|(&x, &r)| (x as u32).wrapping_add(r)));
+    let mut words = FieldWriter::with_capacity(public.schedule.input_bytes());
+    words.put(&masked, public.schedule.word_bits[0]);
+    link.send(FrameKind::Infer, [&id.to_bytes()[..], &words.finish()].concat()).await?;
     for (index, mut layer) in bundle.layers {
         let Step::Activation(step) = &public.schedule.steps[index] else { continue };
         link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
-        for round in 0..step.rounds() {
-            let (down, up) = step.round_bytes(round);
+        for round in 0..step.rounds(trips) {
+            let (down, up) = step.round_bytes(trips, round);
             let request = link.receive(FrameKind::Request, down).await?;
             let (mut reader, mut writer) = (FieldReader::new(&request), FieldWriter::with_capacity(up));
-            layer.round(&step.groups, round, &mut reader, &mut writer);
+            layer.round(step.groups(trips), round, &mut reader, &mut writer);
             reader.finish()?;
             link.send(FrameKind::Reply, writer.finish()).await?;
         }

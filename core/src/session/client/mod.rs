@@ -7,7 +7,9 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Observer, Phase, Place};
 use super::schedule::{Forecast, Schedule};
-use super::{BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, SessionId, bind, invalid_state, nonce, spent};
+use super::{
+    BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, RoundTrips, SessionId, bind, invalid_state, nonce, spent,
+};
 use crate::activation::ClientLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, ModelFile, ModelId};
@@ -58,7 +60,7 @@ impl ClientModel {
 
     /// What one inference will cost.
     pub fn forecast(&self, options: &Options) -> Forecast {
-        self.0.schedule.forecast(options.extension)
+        self.0.schedule.forecast(options.extension, options.round_trips)
     }
 
     /// Number of input values.
@@ -146,6 +148,7 @@ struct Party {
     prg: Prg,
     session: SessionId,
     extension: Extension,
+    round_trips: RoundTrips,
     linear_key: SecretKey,
     slot_key: Option<SecretKey>,
     rot_sender: SenderSupply,
@@ -234,7 +237,7 @@ impl Client {
         let link = self.driver.link();
         self.output = None;
         self.driver.start(Box::pin(async move {
-            let output = infer(&link, &party.public, bundle, material, &input).await?;
+            let output = infer(&link, &party.public, party.round_trips, bundle, material, &input).await?;
             Ok(Done { party: Some(party), output: Some(output) })
         }));
         Ok(())
@@ -324,7 +327,8 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
-    let hello = Hello { extension: options.extension, model: public.id, nonce: client_nonce };
+    let hello =
+        Hello { extension: options.extension, round_trips: options.round_trips, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
     let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + LIMIT_BYTES + base::SENDER_BYTES).await?;
@@ -368,6 +372,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
         prg,
         session,
         extension,
+        round_trips: options.round_trips,
         linear_key,
         slot_key,
         rot_sender,

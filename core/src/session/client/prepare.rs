@@ -139,17 +139,21 @@ impl Party {
         let mut input_mask = Mask::default();
         let mut secrets = BTreeMap::new();
         for (index, step) in schedule.activations(&(0..nodes)) {
-            let mut drawn = ClientSecrets::draw(&step.groups, schedule.shapes[index + 1].elements(), &mut self.prg);
+            let mut drawn = ClientSecrets::draw(
+                step.groups(self.round_trips),
+                schedule.shapes[index + 1].elements(),
+                &mut self.prg,
+            );
             masks.tensors[index + 1] = Some(core::mem::take(&mut drawn.outputs));
             secrets.insert(index, drawn);
         }
 
         let mut layers = vec![];
         for batch in &schedule.batches {
-            let planned = schedule.planned(left);
+            let planned = schedule.planned(left, self.round_trips);
             let mut signs = Signs::with_capacity(schedule.client_rots(batch).iter().sum());
             link.enter(Place { phase: Phase::Prepare, node: None });
-            for refill in self.rot_sender.refill(schedule.server_rots(batch), planned.server)? {
+            for refill in self.rot_sender.refill(schedule.server_rots(batch, self.round_trips), planned.server)? {
                 link.send(FrameKind::OtRefill, refill).await?;
             }
             self.send_requests(link, batch, &mut masks, &secrets).await?;
@@ -183,9 +187,15 @@ impl Party {
                         let own = secrets.remove(&index).ok_or_else(|| invalid_state("layer: expected its secrets"))?;
                         let (mut input, output) = masks.around(index)?;
                         step.align(&mut input);
-                        let mut layer =
-                            ClientLayer::new(&step.groups, &own, (&input, &output), mine, own_products, &mut self.prg);
-                        for chunk in step.chunks() {
+                        let mut layer = ClientLayer::new(
+                            step.groups(self.round_trips),
+                            &own,
+                            (&input, &output),
+                            mine,
+                            own_products,
+                            &mut self.prg,
+                        );
+                        for chunk in step.chunks(self.round_trips) {
                             let message = match self.extension.run_bytes(chunk.ots) {
                                 0 => vec![],
                                 bytes => link.receive(FrameKind::OtExtension, bytes).await?,
@@ -232,7 +242,9 @@ impl Party {
             }
         }
         link.enter(Place { phase: Phase::Prepare, node: None });
-        let factors = schedule.activations(batch).flat_map(|(index, step)| secrets[&index].factors(&step.groups));
+        let factors = schedule
+            .activations(batch)
+            .flat_map(|(index, step)| secrets[&index].factors(step.groups(self.round_trips)));
         let factors = collect(schedule.products(batch), factors);
         if let Some(key) = &self.slot_key {
             for values in factors.chunks(slots::SLOT_COUNT) {

@@ -9,12 +9,12 @@ use crate::prg::collect;
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::{ActivationStep, Step};
-use crate::session::{BUNDLE_BYTES, BundleId, invalid_state, spent};
+use crate::session::{BUNDLE_BYTES, BundleId, RoundTrips, invalid_state, spent};
 use crate::share::Masked;
 use crate::wire::bits::BitWriter;
 use crate::wire::frame::FrameKind;
 use crate::wire::words::{FieldReader, FieldWriter};
-use alloc::vec::Vec;
+use alloc::{vec, vec::Vec};
 
 impl Party {
     /// One inference. The bundle is spent before its first word is looked at.
@@ -26,8 +26,11 @@ impl Party {
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
         // What no later node reads is erased.
         let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
-        let input = words.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
-        tensors.push(collect(schedule.shapes[0].elements(), input));
+        let mut input: Masked = vec![0; schedule.shapes[0].elements()].into();
+        let mut reader = FieldReader::new(words);
+        reader.take(schedule.word_bits[0], &mut input);
+        reader.finish()?;
+        tensors.push(input);
         for (index, node) in nodes.iter().enumerate() {
             link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
             let input = |i: usize| &tensors[node.inputs[i] as usize][..];
@@ -43,12 +46,20 @@ impl Party {
                 }
                 (Op::Activation(_), _, Step::Activation(step)) => {
                     let secrets = private.activation_secrets(index)?;
-                    activate(link, step, take(&mut layers[index])?, secrets, input(0).to_vec().into()).await?
+                    activate(
+                        link,
+                        (step, self.round_trips),
+                        take(&mut layers[index])?,
+                        secrets,
+                        input(0).to_vec().into(),
+                    )
+                    .await?
                 }
                 (Op::Max(_), _, Step::Activation(step)) => {
                     let (a, b) = (input(0), input(1));
                     let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
-                    let mut out = activate(link, step, take(&mut layers[index])?, &[], difference).await?;
+                    let mut out =
+                        activate(link, (step, self.round_trips), take(&mut layers[index])?, &[], difference).await?;
                     out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
                     out
                 }
@@ -91,21 +102,21 @@ fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
 /// The rounds of an activation layer, or of a maximum.
 async fn activate(
     link: &Link,
-    step: &ActivationStep,
+    (step, trips): (&ActivationStep, RoundTrips),
     mut layer: ServerLayer,
     secrets: &[ChannelSecret],
     mut masked: Masked,
 ) -> Result<Masked> {
     step.align(&mut masked);
-    layer.start(&step.groups, secrets, &masked);
-    for round in 0..step.rounds() {
-        let (down, up) = step.round_bytes(round);
+    layer.start(step.groups(trips), secrets, &masked);
+    for round in 0..step.rounds(trips) {
+        let (down, up) = step.round_bytes(trips, round);
         let mut request = FieldWriter::with_capacity(down);
-        layer.request(&step.groups, round, &mut request);
+        layer.request(step.groups(trips), round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
         let reply = link.receive(FrameKind::Reply, up).await?;
         let mut reader = FieldReader::new(&reply);
-        layer.reply(&step.groups, round, &mut reader);
+        layer.reply(step.groups(trips), round, &mut reader);
         reader.finish()?;
     }
     Ok(layer.finish())

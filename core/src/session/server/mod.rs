@@ -7,7 +7,7 @@ use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Observer, Phase, Place};
 use super::schedule::{LinearStep, Schedule, Step};
-use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, SessionId, bind, nonce};
+use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, RoundTrips, SessionId, bind, nonce};
 use crate::activation::ServerLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId, NodeSecret, Op, Parameters};
@@ -233,6 +233,7 @@ struct Party {
     prg: Prg,
     session: SessionId,
     extension: Extension,
+    round_trips: RoundTrips,
     linear_key: PublicKey,
     slot_key: Option<PublicKey>,
     rot_sender: SenderSupply,
@@ -244,8 +245,7 @@ struct Party {
 /// A session from its first byte to its last.
 async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed) -> Result<()> {
     let mut party = accept(link, private, options, seed).await?;
-    let words = party.private.schedule.shapes[0].elements();
-    let infer_bytes = BUNDLE_BYTES + 4 * words;
+    let infer_bytes = BUNDLE_BYTES + party.private.schedule.input_bytes();
     loop {
         let (kind, message) = link
             .receive_any(&[
@@ -272,7 +272,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
     link.count_received(opening.len());
-    let Hello { extension, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let Hello { extension, round_trips, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
     let extension = options.grant(extension);
     let server_nonce = nonce(&mut prg);
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
@@ -309,6 +309,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
         prg,
         session,
         extension,
+        round_trips,
         linear_key,
         slot_key,
         rot_sender,

@@ -58,9 +58,9 @@ impl Party {
         let mut layers = Vec::new();
         layers.resize_with(schedule.steps.len(), || None);
         for batch in &schedule.batches {
-            let planned = schedule.planned(left);
+            let planned = schedule.planned(left, self.round_trips);
             link.enter(Place { phase: Phase::Prepare, node: None });
-            for bytes in self.rot_receiver.due(schedule.server_rots(batch), planned.server) {
+            for bytes in self.rot_receiver.due(schedule.server_rots(batch, self.round_trips), planned.server) {
                 self.rot_receiver.refill(&link.receive(FrameKind::OtRefill, bytes).await?)?;
             }
             let mut responders = receive_linear(link, &private, batch).await?;
@@ -90,8 +90,9 @@ impl Party {
                         let (own_products, rest) = products.split_at(step.products());
                         products = rest;
                         let secrets = private.activation_secrets(index)?;
-                        let mut layer = ServerLayer::new(&step.groups, secrets, own_signs, own_products);
-                        for chunk in step.chunks() {
+                        let mut layer =
+                            ServerLayer::new(step.groups(self.round_trips), secrets, own_signs, own_products);
+                        for chunk in step.chunks(self.round_trips) {
                             let (message, received) = self.rot_receiver.extend(chunk.ots)?;
                             if !message.is_empty() {
                                 link.send(FrameKind::OtExtension, message).await?;

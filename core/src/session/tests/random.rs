@@ -9,7 +9,7 @@ use crate::model::{
     Shape, Sum, Window,
 };
 use crate::prg::{Prg, Seed};
-use crate::session::{ClientModel, Options, Phase, ServerModel};
+use crate::session::{ClientModel, Phase, ServerModel};
 use alloc::{collections::BTreeMap, format, vec, vec::Vec};
 
 /// A graph in the making, with a bound of each tensor's values, and whether a convolution may read it.
@@ -328,7 +328,7 @@ fn random_graphs_are_right_and_masked() {
             assert_eq!(quiet.infer(&input).unwrap(), answer, "{seed}");
         }
         // Costs of two bundles and two inferences, as forecast for one.
-        let (forecast, meter) = (client.forecast(&Options::default()), pipe.client.meter());
+        let (forecast, meter) = (client.forecast(&Pipe::options(seed)), pipe.client.meter());
         assert_eq!(meter.rounds(Phase::Infer), 2 * forecast.infer_rounds);
         assert_eq!(meter.rounds(Phase::Prepare), 2 * forecast.prepare_rounds);
         for (place, expected) in &forecast.traffic {

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 struct Output<'a> {
     runs: u32,
     ot: &'static str,
+    relu_round_trips: u8,
     simd: &'a str,
     network: Option<Network>,
     operations: Vec<Row>,
@@ -118,6 +119,7 @@ pub(super) fn run(args: &Args, names: &[String], simd: Simd, network: Option<Net
     let mut output = Output {
         runs: args.runs,
         ot: command::extension_name(args.options().extension),
+        relu_round_trips: args.options().round_trips.count(),
         simd: simd.name(),
         network,
         operations: vec![],

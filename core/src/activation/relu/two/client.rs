@@ -41,8 +41,14 @@ pub(crate) struct Client {
 
 impl Client {
     /// As of the protocol in three round trips.
-    pub(crate) fn new(channel: &Channel, masks: Mask, outputs: Mask, signs: (&[u8], &[u32]), prg: &mut Prg) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new(
+        (channel, word_bits): (&Channel, u32),
+        masks: Mask,
+        outputs: Mask,
+        signs: (&[u8], &[u32]),
+        prg: &mut Prg,
+    ) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let comparison = Comparison::in_two_digits(truncation.width());
         let (count, bits) = (masks.len(), comparison.sign);
         let bit_masks = signs.0.iter().map(|&s| (prg.next_u32() & ones(bits) as u32) | u32::from(s & 1) << bits);
@@ -50,7 +56,7 @@ impl Client {
         let plane = |digit: &Lookup| (0..halves(digit)).map(|_| words(count)).collect::<Vec<_>>();
         let planes = comparison.digits.iter().flat_map(|digit| (0..digit.planes).map(move |_| plane(digit)));
         Self {
-            shares: truncation.draw_shares(&masks, prg),
+            shares: masks.clone(),
             truncation_pads: core::array::from_fn(|_| words(if truncation.shift() > 0 { count } else { 0 })),
             bit_masks,
             plane_pads: planes.collect(),
@@ -122,22 +128,17 @@ impl Client {
 
     fn compare(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let (shift, width) = (self.truncation.shift(), self.truncation.width());
-        let mut arrays = scratch::<3>(self.masks.len());
+        let mut arrays = scratch::<2>(self.masks.len());
         for block in blocks(self.masks.len()) {
-            let [flips, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [flips, first] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (masks, bit_masks) = (&self.masks[block.clone()], &self.bit_masks[block.clone()]);
             request.take(width - 1 + u32::from(shift > 0), flips);
             if shift > 0 {
-                let shares = &self.shares[block.clone()];
+                let shares = &mut self.shares[block.clone()];
                 let pads = self.truncation_pads.each_ref().map(|pads| &pads[block.clone()]);
-                self.truncation.wraps(
-                    (masks, shares),
-                    flips.iter().map(|flip| flip >> (width - 1)),
-                    pads,
-                    [first, second],
-                );
-                reply.put(first, shift);
-                reply.put(second, shift);
+                let truncations = flips.iter().map(|flip| flip >> (width - 1));
+                self.truncation.wraps(masks, truncations, pads, [shares, first]);
+                reply.put(first, self.truncation.wrap_bits());
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -176,7 +177,7 @@ impl Client {
         for block in blocks(self.masks.len()) {
             let [flips, signs, table, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let bit_masks = &self.bit_masks[block.clone()];
-            request.take(32, first);
+            request.take(self.truncation.word_bits(), first);
             request.take(2 * bits, flips);
             // sS for each index: [a < c] ^ 1 ^ top(A) comes by the index, top(C) and sC are added.
             let elements = bit_masks.iter().zip(&self.masks[block.clone()]);
@@ -217,7 +218,7 @@ impl Client {
                 for (message, ((&first, &second), &signs)) in message.iter_mut().zip(words) {
                     *message ^= select(signs >> entry, [first, second]);
                 }
-                reply.put(message, 32);
+                reply.put(message, self.truncation.word_bits());
             }
         }
     }

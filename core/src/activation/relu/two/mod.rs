@@ -17,6 +17,7 @@ pub(crate) use client::Client;
 pub(crate) use server::Server;
 
 use super::comparison::{Comparison, Lookup};
+use crate::activation::truncate::Truncation;
 use crate::model::Channel;
 use alloc::{vec, vec::Vec};
 
@@ -58,17 +59,18 @@ pub(crate) fn rots(channel: &Channel) -> usize {
     usize::from(channel.shift > 0) + digits.iter().map(|digit| digit.bits as usize).sum::<usize>() + 2 * bits as usize
 }
 
-/// Widths of the fields of both rounds: (server -> client, client -> server).
-pub(crate) fn round_fields(channel: &Channel) -> Vec<(Vec<u32>, Vec<u32>)> {
+/// Widths of the fields of both rounds, for outputs of which `word_bits` bits matter: (server -> client, client -> server).
+pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
     let (digits, bits) = comparison(channel.width().into());
     let shift = u32::from(channel.shift);
     let choices = u32::from(channel.width()) - 1 + u32::from(shift > 0);
-    let mut tables = if shift > 0 { vec![shift; 2] } else { vec![] };
+    let wrap_bits = Truncation::new(channel, word_bits).wrap_bits();
+    let mut tables = if shift > 0 { vec![wrap_bits] } else { vec![] };
     for digit in &digits {
         tables.extend(core::iter::repeat_n((1 << digit.bits).min(32), (digit.planes * halves(digit)) as usize));
     }
-    let words = core::iter::once(1 << bits).chain(core::iter::repeat_n(32, 1 << bits));
-    vec![(vec![choices], tables), (vec![32, 2 * bits], words.collect())]
+    let words = core::iter::once(1 << bits).chain(core::iter::repeat_n(word_bits, 1 << bits));
+    vec![(vec![choices], tables), (vec![word_bits, 2 * bits], words.collect())]
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -102,8 +104,8 @@ mod tests {
             let products: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
             let masks = vec![mask; COUNT].into();
             let signs = (&sign_choices[..], &sign_words[..]);
-            let mut client = Client::new(&channel, masks, vec![0; COUNT].into(), signs, &mut prg);
-            let mut server = Server::new(&channel, &products);
+            let mut client = Client::new((&channel, 32), masks, vec![0; COUNT].into(), signs, &mut prg);
+            let mut server = Server::new((&channel, 32), &products);
             let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
             client.absorb(COUNT, &sent);
             server.absorb(COUNT, &received);

@@ -39,8 +39,8 @@ pub(crate) struct Server {
 
 impl Server {
     /// As of the protocol in three round trips.
-    pub(crate) fn new(channel: &Channel, products: &[[u32; 2]]) -> Self {
-        let truncation = Truncation::new(channel);
+    pub(crate) fn new((channel, word_bits): (&Channel, u32), products: &[[u32; 2]]) -> Self {
+        let truncation = Truncation::new(channel, word_bits);
         let count = products.len();
         let products = products.iter().map(|&[k0, k1]| [k1.wrapping_sub(k0), k0.wrapping_neg()]);
         Self {
@@ -152,16 +152,15 @@ impl Server {
         let (truncation, shift) = (self.truncation, self.truncation.shift());
         let top = shift + truncation.width() - 1;
         let less = top_less(&self.comparison.digits);
-        let mut arrays = scratch::<4>(self.words.len());
+        let mut arrays = scratch::<3>(self.words.len());
         for block in blocks(self.words.len()) {
-            let [first, second, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [wraps, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let (words, bits) = (&mut self.words[block.clone()], &mut self.bits[block.clone()]);
             for ((bits, &tables), &word) in bits.iter_mut().zip(&self.tables[block.clone()]).zip(words.iter()) {
                 *bits = tables >> PADS ^ (!(word >> top) & 1) << less;
             }
             if shift > 0 {
-                reply.take(shift, first);
-                reply.take(shift, second);
+                reply.take(truncation.wrap_bits(), wraps);
             }
             for lookup in &self.comparison.digits {
                 let digit = Index { start: shift + lookup.start, bits: lookup.bits };
@@ -178,7 +177,7 @@ impl Server {
             if shift == 0 {
                 words.iter_mut().for_each(|word| *word = truncation.server_part(*word) as u32);
             } else {
-                truncation.take_shares(words, [first, second], &self.truncation_pads[block]);
+                truncation.take_shares(words, wraps, &self.truncation_pads[block]);
             }
         }
     }
@@ -198,7 +197,7 @@ impl Server {
                 let index = opened & ones(bits) as u32;
                 *flip = (index | index << bits) ^ choices;
             }
-            request.put(values, 32);
+            request.put(values, self.truncation.word_bits());
             request.put(flips, 2 * bits);
         }
     }
@@ -218,7 +217,7 @@ impl Server {
             chosen.copy_from_slice(&self.word_pads[block.clone()]);
             for entry in 0..1 << bits {
                 // All entries are read; the mask keeps the chosen one.
-                reply.take(32, message);
+                reply.take(self.truncation.word_bits(), message);
                 for (chosen, (&message, &opened)) in chosen.iter_mut().zip(message.iter().zip(opened.iter())) {
                     *chosen ^= message & spread(is_zero(index.of(opened) ^ entry));
                 }
