@@ -59,7 +59,7 @@ impl Ciphertext<Values> {
         }
     }
 
-    /// self·w for a public integer w below 2^16.
+    /// self·w for a public integer w of at most 2^16.
     pub(super) fn scaled(self, w: u32) -> Self {
         Self { c0: self.c0.scaled(w), c1: self.c1.scaled(w) }
     }

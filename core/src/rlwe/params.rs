@@ -167,7 +167,7 @@ mod tests {
             let used = (flooding >> 20) * switched / (q >> 20) + 1 + (1 << (params.dropped_bits - 1));
             let variance = (2 * params.degree as u128 / 3) / 12 + 1;
             let sigmas_squared = (tolerated - used) * (tolerated - used) / variance;
-            // Hoeffding: 2·exp(-sigmas²/2), and sigmas >= 12 is below 2^-102.
+            // Uniform roundings are subgaussian with their variance: 2·exp(-sigmas²/2), and sigmas >= 12 is below 2^-102.
             assert!(sigmas_squared >= 144, "{}: {sigmas_squared}", params.name);
         }
         // Statistical distance of flooding a value of 2^18: 2^18/2^59.

@@ -140,7 +140,7 @@ impl Poly<Values> {
         }
     }
 
-    /// self·w for a public integer w below 2^16.
+    /// self·w for a public integer w of at most 2^16.
     pub(super) fn scaled(self, w: u32) -> Self {
         if w == 1 {
             return self;

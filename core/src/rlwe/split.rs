@@ -79,6 +79,7 @@ pub(super) fn split(z: &Poly<Coefficients>) -> Split {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::at_each_level;
     use proptest::prelude::*;
 
     fn modulus() -> u128 {
@@ -93,10 +94,12 @@ mod tests {
     fn check(z: u128) {
         let mut poly = Poly::zero(&LINEAR);
         poly.add_at(0, |_, q| (z % u128::from(q.value())) as u32);
-        let split = split(&poly);
-        let (word, rest) = (u128::from(split.words[0]), u128::from(split.rests[0]));
-        assert_eq!(exact_encoding(word) + rest, z);
-        assert!(z < exact_encoding(word + 1) && rest < (1 << REST_BITS) - (1 << 40));
+        at_each_level(|level| {
+            let split = split(&poly);
+            let (word, rest) = (u128::from(split.words[0]), u128::from(split.rests[0]));
+            assert_eq!(exact_encoding(word) + rest, z, "{level:?}");
+            assert!(z < exact_encoding(word + 1) && rest < (1 << REST_BITS) - (1 << 40), "{level:?}");
+        });
     }
 
     proptest! {

@@ -417,3 +417,44 @@ fn the_noise_bound_counts_the_weights_of_an_answer_and_no_others() {
 fn noise_of(squares: u64) -> u64 {
     crate::rlwe::noise::bound(squares)
 }
+
+/// Every input that a request holds is brought by exactly one: the first that holds it. And each request holds it once at most.
+#[test]
+fn the_first_request_that_holds_an_input_brings_it() {
+    let mut prg = prg(77);
+    let mut tiled = 0;
+    for _ in 0..400 {
+        let mut below = |bound: u64| prg.below(bound) as usize;
+        let shape = ConvShape {
+            in_channels: 1 + below(3),
+            in_height: 1 + below(30),
+            in_width: 1 + below(30),
+            kernel_height: 1 + below(4),
+            kernel_width: 1 + below(4),
+            dilation_height: 1 + below(3),
+            dilation_width: 1 + below(3),
+            stride_height: 1 + below(4),
+            stride_width: 1 + below(4),
+            pad_top: below(4),
+            pad_left: below(4),
+            pad_bottom: below(4),
+            pad_right: below(4),
+            ..square(1, 1, 1 + below(3), 1, 1, 0)
+        };
+        let tile = [1 + below(8), 1 + below(8)];
+        let layout = Layout { tile, apart: [below(2) > 0, below(2) > 0], inputs: 1 + below(2), outputs: 1 };
+        let Ok(packing) = LinearPacking::new(&shape, layout) else { continue };
+        tiled += usize::from(packing.tiles() > 1);
+        let fresh = vec![true; shape.in_channels];
+        let mut brought = vec![false; packing.inputs()];
+        for index in 0..packing.request_ciphertexts() {
+            let mut here = vec![false; packing.inputs()];
+            let first: Vec<usize> = packing.fresh_places(index, &fresh).map(|p| p.input).collect();
+            first.iter().for_each(|&input| assert!(!core::mem::replace(&mut brought[input], true), "{shape:?}"));
+            for p in packing.input_places(index) {
+                assert!(brought[p.input] && !core::mem::replace(&mut here[p.input], true), "{shape:?}");
+            }
+        }
+    }
+    assert!(tiled > 100, "{tiled}");
+}
