@@ -1,6 +1,6 @@
 //! Truncation T: from a masked linear output y + m to shares of floor(y / 2^f) or one more.
 //!
-//! With Y' = y + 2^(b-1) + m and 0 <= y + 2^(b-1) < 2^30, the ring wrapped exactly if top(m) = 1 and top(Y') = 0, so that
+//! With Y' = y + 2^(b-1) + m and 0 <= y + 2^(b-1) < 2^31, the ring wrapped exactly if top(m) = 1 and top(Y') = 0, so that
 //!
 //! ```text
 //! floor or ceiling of y / 2^f  =  (Y' >> f) - 2^(b-1-f)  -  (m >> f)  +  [top(m) and not top(Y')] · 2^(32-f)
