@@ -1,11 +1,10 @@
 //! An activation layer as groups of channels with the same public numbers, for either party.
 
-use super::material::field_bits;
+use super::material::{ReceiverRots, Rots, SenderRots, field_bits};
 use super::{linear, poly, relu};
 use crate::error::{Error, ErrorKind, Result};
 use crate::field::P;
 use crate::model::{Channel, ChannelSecret, Kind, Shape};
-use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::{Mask, Masked};
 use crate::wire::words::{FieldReader, FieldWriter};
@@ -84,13 +83,13 @@ impl Group {
     }
 
     /// Random OTs per element with the server as receiver.
-    pub(crate) fn server_rots(&self) -> usize {
+    pub(crate) fn server_rots(&self) -> Rots {
         match self.channel.kind {
             Kind::Relu if self.quick => relu::two::rots(&self.channel),
             Kind::Relu => relu::rots(&self.channel),
-            Kind::Cubic | Kind::Square { .. } => poly::rots(&self.channel),
-            Kind::Linear => linear::rots(&self.channel),
-            Kind::Zero => 0,
+            Kind::Cubic | Kind::Square { .. } => Rots::single(poly::rots(&self.channel)),
+            Kind::Linear => Rots::single(linear::rots(&self.channel)),
+            Kind::Zero => Rots::default(),
         }
     }
 
@@ -236,13 +235,13 @@ impl ClientLayer {
         Self { groups: prepared.collect() }
     }
 
-    /// Takes the random OTs of the next `elements` elements of a group.
-    pub(crate) fn absorb(&mut self, group: usize, elements: usize, keys: &[[Block; 2]]) {
+    /// Takes the random OTs of the next elements of a group.
+    pub(crate) fn absorb(&mut self, group: usize, rots: &mut SenderRots<'_>) {
         match &mut self.groups[group] {
-            ClientGroup::Relu(g) => g.absorb(elements, keys),
-            ClientGroup::QuickRelu(g) => g.absorb(elements, keys),
-            ClientGroup::Poly(g) => g.absorb(elements, keys),
-            ClientGroup::Linear(g) => g.absorb(elements, keys),
+            ClientGroup::Relu(g) => g.absorb(rots),
+            ClientGroup::QuickRelu(g) => g.absorb(rots),
+            ClientGroup::Poly(g) => g.absorb(rots),
+            ClientGroup::Linear(g) => g.absorb(rots),
             ClientGroup::Zero => {}
         }
     }
@@ -318,13 +317,13 @@ impl ServerLayer {
         Self { groups: prepared.collect(), outputs: SecretVec::default() }
     }
 
-    /// Takes the random OTs of the next `elements` elements of a group.
-    pub(crate) fn absorb(&mut self, group: usize, elements: usize, batch: &RotBatchReceived) {
+    /// Takes the random OTs of the next elements of a group.
+    pub(crate) fn absorb(&mut self, group: usize, rots: &mut ReceiverRots<'_>) {
         match &mut self.groups[group] {
-            ServerGroup::Relu(g) => g.absorb(elements, batch),
-            ServerGroup::QuickRelu(g) => g.absorb(elements, batch),
-            ServerGroup::Poly(g) => g.absorb(elements, batch),
-            ServerGroup::Linear(g) => g.absorb(elements, batch),
+            ServerGroup::Relu(g) => g.absorb(rots),
+            ServerGroup::QuickRelu(g) => g.absorb(rots),
+            ServerGroup::Poly(g) => g.absorb(rots),
+            ServerGroup::Linear(g) => g.absorb(rots),
             ServerGroup::Zero => {}
         }
     }

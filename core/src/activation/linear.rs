@@ -6,7 +6,6 @@
 use super::material::{ReceiverRots, SenderRots, blocks, exchange, scratch, select, words};
 use super::truncate::Truncation;
 use crate::model::Channel;
-use crate::ot::{Block, softspoken::RotBatchReceived};
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
 use crate::simd::words::tables::chosen_words;
@@ -47,10 +46,10 @@ impl Client {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
+    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
         if self.truncation.shift() > 0 {
-            SenderRots::new(keys, elements).take_pads(&mut self.pads, self.absorbed..self.absorbed + elements);
-            self.absorbed += elements;
+            rots.take_pads(&mut self.pads, self.absorbed..self.absorbed + rots.elements);
+            self.absorbed += rots.elements;
         }
     }
 
@@ -113,11 +112,11 @@ impl Server {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
+    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
         if self.truncation.shift() > 0 {
-            let run = self.absorbed..self.absorbed + elements;
+            let run = self.absorbed..self.absorbed + rots.elements;
             self.absorbed = run.end;
-            let keys = ReceiverRots::new(batch, elements).take(0, &mut self.choices[run.clone()]);
+            let keys = rots.take(0, &mut self.choices[run.clone()]);
             chosen_words(keys, &mut self.pads[run]);
         }
     }

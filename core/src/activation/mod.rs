@@ -18,4 +18,7 @@ mod truncate;
 
 pub use groups::RoundTrips;
 pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
+#[cfg(test)]
+pub(crate) use material::Rots;
+pub(crate) use material::{ReceiverRots, SenderRots};
 pub(crate) use relu::product_word;

@@ -10,7 +10,7 @@ use super::material::{ReceiverRots, SenderRots, blocks, ones, scratch, select, w
 use super::truncate::Truncation;
 use crate::field::{self, P, P_BITS};
 use crate::model::{Channel, ChannelSecret, Kind};
-use crate::ot::{Block, softspoken::RotBatchReceived, table};
+use crate::ot::table;
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
 use crate::wire::words::{FieldReader, FieldWriter};
@@ -148,10 +148,9 @@ impl Client {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
-        let run = self.absorbed..self.absorbed + elements;
+    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
+        let run = self.absorbed..self.absorbed + rots.elements;
         self.absorbed = run.end;
-        let mut rots = SenderRots::new(keys, elements);
         for (pads, keys) in self.truncation_pads[run.clone()].iter_mut().zip(rots.take()) {
             *pads = keys.map(|key| key as u64 & ones(P_BITS));
         }
@@ -289,10 +288,9 @@ impl Server {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
-        let run = self.absorbed..self.absorbed + elements;
+    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
+        let run = self.absorbed..self.absorbed + rots.elements;
         self.absorbed = run.end;
-        let mut rots = ReceiverRots::new(batch, elements);
         let choices = &mut self.choices[run.clone()];
         let keys = rots.take(0, choices);
         self.truncation_pads[run.clone()].iter_mut().zip(keys).for_each(|(pad, key)| *pad = *key as u64 & ones(P_BITS));

@@ -1,4 +1,4 @@
-//! The base OTs: 128 random OTs on the Ristretto group by "The Simplest Protocol for Oblivious Transfer"
+//! The base OTs: some hundred random OTs ([`Direction::base_ots`](super::Direction::base_ots)) on the Ristretto group by "The Simplest Protocol for Oblivious Transfer"
 //! (Chou and Orlandi, LATINCRYPT 2015, figure 1), used with semi-honest parties.
 //!
 //! With G the group's generator: the sender sends A = a·G; the receiver answers B_i = b_i·G + c_i·A for its choice c_i;
@@ -6,10 +6,11 @@
 //! c_i is; knowing both keys takes solving a Diffie-Hellman problem. H is SHA-256 bound to the session, the direction,
 //! the index and all points of the OT, cut to 128 bits.
 
-use super::{BASE_OTS, Block, Context, Label, first_half};
+use super::{Block, Context, Direction, Label, first_half};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::Prg;
+use crate::prg::{Prg, SecretVec};
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
 use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoBasepointTable, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
@@ -21,13 +22,15 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 pub const SENDER_BYTES: usize = 32;
 
 /// Bytes of the receiver's reply: one point for each base OT.
-pub const RECEIVER_BYTES: usize = BASE_OTS * 32;
+pub const fn receiver_bytes(direction: Direction) -> usize {
+    direction.base_ots() * 32
+}
 
 /// Both keys of each base OT. Used once, by the setup of the extension.
-pub type SenderKeys = Zeroizing<[[Block; 2]; BASE_OTS]>;
+pub type SenderKeys = SecretVec<[Block; 2]>;
 
 /// The chosen key of each base OT. Used once, by the setup of the extension.
-pub type ReceiverKeys = Zeroizing<[Block; BASE_OTS]>;
+pub type ReceiverKeys = SecretVec<Block>;
 
 /// The sender between its message and the reply: holds the secret a. The party that will receive the random OTs plays
 /// it.
@@ -51,19 +54,20 @@ impl BaseSender {
     /// Derives both keys of every OT from the receiver's reply. Consumes and wipes a.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedMessage`] if the reply has another length than [`RECEIVER_BYTES`], or a point in it is no
+    /// [`ErrorKind::MalformedMessage`] if the reply has another length than [`receiver_bytes`], or a point in it is no
     /// valid encoding, or one that makes a key known to everyone (the identity, or A); an honest receiver meets the
     /// latter with probability 2^-245.
     pub fn finish(self, reply: &[u8]) -> Result<SenderKeys> {
-        if reply.len() != RECEIVER_BYTES {
+        let expected = receiver_bytes(self.context.direction);
+        if reply.len() != expected {
             return Err(Error::new(
                 ErrorKind::MalformedMessage,
-                format!("base OT reply: expected {RECEIVER_BYTES} bytes, got {}", reply.len()),
+                format!("base OT reply: expected {expected} bytes, got {}", reply.len()),
             ));
         }
         // a·(B − A) = a·B − a·A, and a·A is the same for all.
         let a_times_own = Zeroizing::new(RistrettoPoint::mul_base(&Zeroizing::new(self.a * self.a)));
-        let mut keys = Zeroizing::new([[0; 2]; BASE_OTS]);
+        let mut keys = Zeroizing::new(vec![[0; 2]; reply.len() / 32]);
         for (i, (keys, encoding)) in keys.iter_mut().zip(reply.chunks_exact(32)).enumerate() {
             let point = decode(encoding, format_args!("base OT reply, point {i}"))?;
             if encoding == self.message {
@@ -83,22 +87,30 @@ impl BaseSender {
 }
 
 /// The receiver's whole part: from its choices (bit i is bit i % 8 of byte i / 8) and the sender's message, the reply
-/// ([`RECEIVER_BYTES`]) and the chosen keys. The party that will send the random OTs plays it, with its secret Δ as the
+/// ([`receiver_bytes`]) and the chosen keys. The party that will send the random OTs plays it, with its secret Δ as the
 /// choices.
 ///
 /// # Errors
-/// [`ErrorKind::MalformedMessage`] if the sender's message is no valid encoding of a point or encodes the identity.
+/// [`ErrorKind::InvalidArgument`] if there are more or fewer choices than base OTs; [`ErrorKind::MalformedMessage`] if the
+/// sender's message is no valid encoding of a point or encodes the identity.
 pub fn base_receive(
     context: &Context,
-    choices: &[u8; BASE_OTS / 8],
+    choices: &[u8],
     sender_message: &[u8; SENDER_BYTES],
     prg: &mut Prg,
 ) -> Result<(Vec<u8>, ReceiverKeys)> {
+    let count = context.direction.base_ots();
+    if 8 * choices.len() != count {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("base OTs: expected {count} choices, got {}", 8 * choices.len()),
+        ));
+    }
     let a_point = decode(sender_message, "base OT message")?;
-    // Two multiplications by A for each of 128 OTs would cost more than a table of its multiples.
+    // Two multiplications by A for each of so many OTs would cost more than a table of its multiples.
     let a_table = RistrettoBasepointTable::create(&a_point);
-    let mut reply = Vec::with_capacity(RECEIVER_BYTES);
-    let mut keys = Zeroizing::new([0; BASE_OTS]);
+    let mut reply = Vec::with_capacity(32 * count);
+    let mut keys = Zeroizing::new(vec![0; count]);
     for (i, key) in keys.iter_mut().enumerate() {
         let choice = Choice::from((choices[i / 8] >> (i % 8)) & 1);
         let b = Zeroizing::new(random_scalar(prg));
@@ -157,19 +169,19 @@ mod tests {
     fn the_receiver_gets_the_chosen_key_and_not_the_other_at_every_index() {
         let context = test_context(Direction::ServerReceives);
         let mut seen = BTreeSet::new();
-        for (seed, choices) in [(10, [0; 16]), (20, [0xff; 16]), (30, prg(1).array())] {
+        for (seed, choices) in [(10, [0; 31]), (20, [0xff; 31]), (30, prg(1).array())] {
             let (sender, message) = BaseSender::new(&context, &mut prg(seed));
             let (reply, chosen) = base_receive(&context, &choices, &message, &mut prg(seed + 1)).unwrap();
-            assert_eq!(reply.len(), RECEIVER_BYTES);
+            assert_eq!(reply.len(), receiver_bytes(context.direction));
             let keys = sender.finish(&reply).unwrap();
-            for i in 0..BASE_OTS {
+            for i in 0..context.direction.base_ots() {
                 let c = usize::from(choices[i / 8] >> (i % 8) & 1);
                 assert_eq!(chosen[i], keys[i][c], "OT {i}");
                 assert_ne!(chosen[i], keys[i][1 - c], "OT {i}");
                 seen.insert(keys[i][1 - c]);
             }
         }
-        assert_eq!(seen.len(), 3 * BASE_OTS);
+        assert_eq!(seen.len(), 3 * context.direction.base_ots());
     }
 
     #[test]
@@ -184,7 +196,8 @@ mod tests {
     fn keys_depend_on_direction_nonces_and_index() {
         let context = test_context(Direction::ServerReceives);
         let (_, message) = BaseSender::new(&context, &mut prg(2));
-        let keys = |context: &Context| *base_receive(context, &[0; 16], &message, &mut prg(3)).unwrap().1;
+        let choices = |context: &Context| alloc::vec![0; context.direction.base_ots() / 8];
+        let keys = |context: &Context| base_receive(context, &choices(context), &message, &mut prg(3)).unwrap().1;
         let reference = keys(&context);
         let others = [
             Context { direction: Direction::ClientReceives, ..context },
@@ -194,7 +207,7 @@ mod tests {
             Context { client_nonce: context.server_nonce, server_nonce: context.client_nonce, ..context },
         ];
         for other in others {
-            assert!(keys(&other).iter().zip(&reference).all(|(a, b)| a != b), "{other:?}");
+            assert!(keys(&other).iter().zip(reference.iter()).all(|(a, b)| a != b), "{other:?}");
         }
         let point = RistrettoPoint::mul_base(&Scalar::from(5u64));
         assert_ne!(derive(&context, 0, &message, &message, &point), derive(&context, 1, &message, &message, &point));
@@ -211,11 +224,15 @@ mod tests {
         negative[0] = 1;
         let bad = [[0; 32], [0xff; 32], non_canonical, negative];
         for encoding in bad {
-            let Err(e) = base_receive(&context, &[0; 16], &encoding, &mut prg(3)) else { panic!("{encoding:?}") };
+            let Err(e) = base_receive(&context, &[0; 31], &encoding, &mut prg(3)) else { panic!("{encoding:?}") };
             assert_eq!(e.kind(), ErrorKind::MalformedMessage);
         }
         let (_, message) = BaseSender::new(&context, &mut prg(2));
-        let (reply, _) = base_receive(&context, &[0; 16], &message, &mut prg(3)).unwrap();
+        let (reply, _) = base_receive(&context, &[0; 31], &message, &mut prg(3)).unwrap();
+        for count in [0, 16, 30, 32] {
+            let wrong = base_receive(&context, &alloc::vec![0; count], &message, &mut prg(3));
+            assert_eq!(wrong.err().unwrap().kind(), ErrorKind::InvalidArgument);
+        }
         for encoding in bad.iter().chain([&message]) {
             for i in [0, 63, 127] {
                 let mut reply = reply.clone();
@@ -225,7 +242,8 @@ mod tests {
                 assert!(e.message().contains(&format!("point {i}")), "{e}");
             }
         }
-        for length in [0, RECEIVER_BYTES - 1, RECEIVER_BYTES + 1, RECEIVER_BYTES + 32] {
+        let right = receiver_bytes(context.direction);
+        for length in [0, right - 1, right + 1, right + 32] {
             let mut reply = reply.clone();
             reply.resize(length, 0);
             assert!(BaseSender::new(&context, &mut prg(2)).0.finish(&reply).is_err());

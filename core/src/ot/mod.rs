@@ -8,7 +8,7 @@
 //! | step | who | call | message |
 //! |---|---|---|---|
 //! | 1 | R → S | [`base::BaseSender::new`] | [`base::SENDER_BYTES`] |
-//! | 2 | S → R | [`base::base_receive`] with choices Δ | [`base::RECEIVER_BYTES`] |
+//! | 2 | S → R | [`base::base_receive`] with choices Δ | [`base::receiver_bytes`] |
 //! | 3 | R → S | [`base::BaseSender::finish`], [`softspoken::RotReceiver::setup`] | [`softspoken::setup_bytes`] |
 //! | 4 | S | [`softspoken::RotSender::setup`] | none |
 //! | 5 | R → S, any number of times | [`softspoken::RotReceiver::extend`], [`softspoken::RotSender::extend`] | [`softspoken::extension_bytes`] |
@@ -29,18 +29,30 @@ pub mod softspoken;
 pub mod supply;
 pub mod table;
 mod transpose;
+pub mod wide;
 
 pub use supply::Extension;
 
+use crate::prg::SecretVec;
 use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// A key of an OT: 128 bits. Bit i of the wire's byte b is bit 8·b + i of the integer, on every host.
 pub type Block = u128;
 
-/// The number of base OTs, which is the computational security parameter and the width of the extension's matrix.
-pub const BASE_OTS: usize = 128;
+/// Bits of a row of the extension's matrix, which is the computational security parameter.
+pub const ROW_BITS: usize = 128;
+
+/// What the sender of random OTs keeps secret for a whole session: its choices of the base OTs, bit i in bit i % 8 of byte
+/// i / 8. On the heap, so that moving it leaves no copies.
+pub type Delta = SecretVec<u8>;
+
+/// Δ of the single OTs: the first [`ROW_BITS`] bits.
+fn row_delta(delta: &Delta) -> Zeroizing<Block> {
+    Zeroizing::new(delta.first_chunk().map_or(0, |bytes| Block::from_le_bytes(*bytes)))
+}
 
 /// A block as AES takes it. Kept as bytes where blocks are only XORed, which compilers turn into the widest vector
 /// instructions at hand; XORs of `u128` they split over two general registers.
@@ -54,6 +66,17 @@ pub enum Direction {
     ServerReceives,
     /// The client chooses, the server holds both keys.
     ClientReceives,
+}
+
+impl Direction {
+    /// The number of base OTs: one for each bit of a row, and where the server receives, whose values choose from tables, as
+    /// many as wide OTs take.
+    pub const fn base_ots(self) -> usize {
+        match self {
+            Self::ServerReceives => wide::BASE_OTS,
+            Self::ClientReceives => ROW_BITS,
+        }
+    }
 }
 
 /// What binds every hash and every cipher key of one direction of one session. Public, and equal at both parties.
@@ -84,6 +107,8 @@ enum Label {
     SilentTrees = 6,
     /// AES keys that choose the columns of the silent extension's code.
     SilentColumns = 7,
+    /// The AES key from which those of the wide OTs' hash come.
+    WideHash = 8,
 }
 
 impl Context {

@@ -6,7 +6,7 @@
 //! it recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's
 //! keys themselves, so a tree of depth k costs k − 1 corrections.
 
-use super::{BASE_OTS, Block, Bytes, Context, Label, encrypt, mask, read_block};
+use super::{Block, Bytes, Context, Label, encrypt, mask, read_block};
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
 use aes::cipher::KeyInit;
@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 /// Bytes of one level's correction: a masked sum for either side.
 const CORRECTION_BYTES: usize = 32;
 
-/// Bytes of the corrections of all trees of depth `depth` that [`BASE_OTS`] base OTs make.
+/// Bytes of the corrections of a tree of depth `depth`.
 pub(super) const fn correction_bytes(depth: usize) -> usize {
-    BASE_OTS / depth * (depth - 1) * CORRECTION_BYTES
+    (depth - 1) * CORRECTION_BYTES
 }
 
 /// Doubles a node: children π_0(s) ⊕ s and π_1(s) ⊕ s with two AES keys of the session's own. That is the
@@ -126,7 +126,7 @@ mod tests {
                 let mut corrections = Vec::new();
                 let full = full_tree(&expander, &keys, &mut corrections);
                 assert_eq!(full.len(), 1 << depth);
-                assert_eq!(corrections.len() * (BASE_OTS / depth), correction_bytes(depth));
+                assert_eq!(corrections.len(), correction_bytes(depth));
                 let chosen: Vec<Block> = keys.iter().enumerate().map(|(i, k)| k[(point >> i & 1) as usize]).collect();
                 let punctured = punctured_tree(&expander, &chosen, point, &corrections);
                 assert_eq!(punctured[0], 0);

@@ -40,7 +40,7 @@ use zeroize::Zeroizing;
 /// First bytes of every session.
 const MAGIC: [u8; 8] = *b"SAFENET\0";
 /// Version of the protocol that this library speaks. Any change of what is sent changes it.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 /// The parameter set of `docs/parameters.md` that this library uses.
 pub const PARAMETER_SET: u8 = 1;
 /// Bytes of a nonce.

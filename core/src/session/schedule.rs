@@ -5,7 +5,8 @@ use super::meter::{Phase, Place, Traffic};
 use crate::activation::{Group, RoundTrips, groups};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
-use crate::ot::{Extension, softspoken, supply};
+use crate::ot::supply::{Cost, Count};
+use crate::ot::{Extension, softspoken};
 use crate::rlwe::{
     linear::{ConvShape, Keep, LinearPacking, MIN_WORD_BITS},
     slots,
@@ -204,7 +205,10 @@ impl Schedule {
                 }
                 Step::Activation(step) => {
                     let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
-                    responses * slots::slot_response_bytes() as u64 + step.client_rots() as u64 * 8
+                    // A silent extension is begun as far ahead as the batch needs, at about a byte for each OT.
+                    let ots: Count = step.chunks(RoundTrips::Three).iter().map(|chunk| chunk.ots).sum();
+                    let ots = (ots.single + ots.wide) as u64;
+                    responses * slots::slot_response_bytes() as u64 + step.client_rots() as u64 * 8 + ots
                 }
                 Step::Linear(_) | Step::Local => 0,
             };
@@ -235,16 +239,21 @@ impl Schedule {
         (0..count).step_by(CHUNK_OTS).map(|start| round_up((count - start).min(CHUNK_OTS))).collect()
     }
 
-    /// Random OTs with the server as receiver that a batch takes.
-    pub(crate) fn server_rots(&self, batch: &core::ops::Range<usize>, trips: RoundTrips) -> usize {
-        self.activations(batch).flat_map(|(_, step)| step.chunks(trips)).map(|chunk| chunk.ots).sum()
+    /// Random OTs that a batch takes.
+    pub(crate) fn rots(&self, batch: &core::ops::Range<usize>, trips: RoundTrips) -> BothWays {
+        let server = self.activations(batch).flat_map(|(_, step)| step.chunks(trips)).map(|chunk| chunk.ots).sum();
+        BothWays { server, client: Count { single: self.client_rots(batch).iter().sum(), wide: 0 } }
     }
 
-    /// Random OTs that so many inferences take, at most.
-    pub(crate) fn planned(&self, inferences: u32, trips: RoundTrips) -> Planned {
-        let all = |one: usize| one.saturating_mul(inferences as usize);
-        let client = self.batches.iter().flat_map(|batch| self.client_rots(batch)).sum();
-        Planned { server: all(self.server_rots(&(0..self.steps.len()), trips)), client: all(client) }
+    /// Random OTs that so many inferences take.
+    pub(crate) fn planned(&self, inferences: u32, trips: RoundTrips) -> BothWays {
+        let all = |one: Count| Count {
+            single: one.single.saturating_mul(inferences as usize),
+            wide: one.wide.saturating_mul(inferences as usize),
+        };
+        let one = self.batches.iter().map(|batch| self.rots(batch, trips));
+        let (server, client) = one.fold(Default::default(), |(s, c), one| (s + one.server, c + one.client));
+        BothWays { server: all(server), client: all(client) }
     }
 
     /// Products in F_p of a batch.
@@ -260,23 +269,18 @@ impl Schedule {
         let mut place = |phase, node: Option<usize>, sent, received| {
             traffic.push((Place { phase, node: node.map(|n| n as u32) }, Traffic { sent, received }));
         };
-        let run = |count: usize| match extension.run_bytes(count) {
-            0 => 0,
-            bytes => frames(1, bytes),
-        };
-        let (mut prepare_sent, mut prepare_received) = (frames(1, super::PREPARE_BYTES), 0);
-        if extension == Extension::Silent {
-            let planned = self.planned(1, trips);
-            let refills = |needed: usize| supply::first_refills(needed).map(|bytes| frames(1, bytes)).sum::<u64>();
-            prepare_sent += refills(planned.server);
-            prepare_received += refills(planned.client);
-        }
+        let planned = self.planned(1, trips);
+        let [to_server, to_client] = [planned.server, planned.client].map(|count| Cost::new(extension, count));
+        let some = |bytes: usize| if bytes == 0 { 0 } else { frames(1, bytes) };
+        let refills = |cost: &Cost| cost.refills.iter().map(|&bytes| frames(1, bytes)).sum::<u64>();
+        let mut prepare_sent = frames(1, super::PREPARE_BYTES) + refills(&to_server) + some(to_client.seed);
+        let mut prepare_received = refills(&to_client) + some(to_server.seed);
         for batch in &self.batches {
             let slot_frames = self.products(batch).div_ceil(slots::SLOT_COUNT);
             prepare_sent += frames(slot_frames, slots::slot_request_bytes());
             prepare_received += frames(slot_frames, slots::slot_response_bytes());
             for count in self.client_rots(batch) {
-                prepare_sent += run(count);
+                prepare_sent += some(to_client.run_bytes(Count { single: count, wide: 0 }));
             }
         }
         place(Phase::Prepare, None, prepare_sent, prepare_received);
@@ -289,7 +293,8 @@ impl Schedule {
                     place(Phase::Prepare, Some(index), sent, received);
                 }
                 Step::Activation(step) => {
-                    let received = step.chunks(trips).iter().map(|c| run(c.ots)).sum();
+                    let chunks = step.chunks(trips);
+                    let received = chunks.iter().map(|c| some(to_server.run_bytes(c.ots) + c.told_bytes)).sum();
                     place(Phase::Prepare, Some(index), 0, received);
                     let (mut sent, mut received) = (0, 0);
                     for round in 0..step.rounds(trips) {
@@ -306,7 +311,7 @@ impl Schedule {
         place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + self.input_bytes()), frames(1, self.answer_bytes()));
         Forecast {
             traffic,
-            prepare_rounds: self.batches.len() as u64,
+            prepare_rounds: self.batches.len() as u64 + u64::from(to_server.seed > 0),
             infer_rounds: rounds,
             memory: self.memory(trips),
         }
@@ -340,9 +345,9 @@ impl Schedule {
 }
 
 /// Random OTs, by receiver.
-pub(crate) struct Planned {
-    pub(crate) server: usize,
-    pub(crate) client: usize,
+pub(crate) struct BothWays {
+    pub(crate) server: Count,
+    pub(crate) client: Count,
 }
 
 /// What one inference costs, known from the architecture alone.
@@ -432,8 +437,10 @@ impl LinearStep {
 pub(crate) struct Chunk {
     pub(crate) group: usize,
     pub(crate) elements: usize,
-    /// Random OTs extended: those needed, rounded up to a multiple of 128.
-    pub(crate) ots: usize,
+    /// Random OTs extended: those needed, rounded up to multiples of 128.
+    pub(crate) ots: Count,
+    /// Bytes in which the server tells of its indices.
+    pub(crate) told_bytes: usize,
 }
 
 /// For every tensor, the low bits of its words that matter: all of the scores', and before them what the readers need.
@@ -516,10 +523,16 @@ impl ActivationStep {
     /// The runs in which the layer's random OTs with the server as receiver are extended.
     pub(crate) fn chunks(&self, trips: RoundTrips) -> Vec<Chunk> {
         let mut chunks = vec![];
-        for (group, g) in self.groups(trips).iter().enumerate().filter(|(_, g)| g.server_rots() > 0) {
+        for (group, g) in self.groups(trips).iter().enumerate() {
+            let rots = g.server_rots();
+            if rots.each == Count::default() {
+                continue;
+            }
             for start in (0..g.elements()).step_by(CHUNK_ELEMENTS) {
                 let elements = (g.elements() - start).min(CHUNK_ELEMENTS);
-                chunks.push(Chunk { group, elements, ots: round_up(elements * g.server_rots()) });
+                let Count { single, wide } = rots.of(elements);
+                let ots = Count { single: round_up(single), wide: round_up(wide) };
+                chunks.push(Chunk { group, elements, ots, told_bytes: rots.told_bytes(elements) });
             }
         }
         chunks

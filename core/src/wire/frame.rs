@@ -30,9 +30,9 @@ pub(crate) enum FrameKind {
     ServerHello = 2,
     /// Client's base OT messages and encryption keys.
     ClientKeys = 3,
-    /// Server's base OT reply, tree corrections and what seeds a silent extension.
+    /// Server's base OT reply and tree corrections.
     ServerKeys = 4,
-    /// Client's tree corrections and what seeds a silent extension.
+    /// Client's tree corrections.
     ClientCorrections = 5,
     /// Client asks to prepare inferences.
     Prepare = 6,
@@ -58,11 +58,13 @@ pub(crate) enum FrameKind {
     Goodbye = 16,
     /// A silent extension's next iteration.
     OtRefill = 17,
+    /// What a silent extension begins with.
+    OtSeed = 18,
 }
 
 impl FrameKind {
     fn name(code: u8) -> &'static str {
-        const NAMES: [&str; 18] = [
+        const NAMES: [&str; 19] = [
             "error",
             "client hello",
             "server hello",
@@ -81,6 +83,7 @@ impl FrameKind {
             "output",
             "goodbye",
             "OT refill",
+            "OT seed",
         ];
         NAMES.get(usize::from(code)).copied().unwrap_or("unknown")
     }

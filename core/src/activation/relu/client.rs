@@ -4,10 +4,9 @@ use super::super::material::{SenderRots, blocks, exchange, ones, scratch, spread
 use super::super::truncate::Truncation;
 use super::comparison::{Comparison, Lookup};
 use crate::model::Channel;
-use crate::ot::Block;
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::Mask;
-use crate::simd::words::tables::{Index, equal, less, low_words, moved, sender_pads, xor_bit, xor_moved};
+use crate::simd::words::tables::{Index, equal, less, moved, xor_bit, xor_moved};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -69,22 +68,16 @@ impl Client {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
-        let run = self.absorbed..self.absorbed + elements;
+    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
+        let run = self.absorbed..self.absorbed + rots.elements;
         self.absorbed = run.end;
-        let mut rots = SenderRots::new(keys, elements);
-        let (mut first, mut second) = (words(elements), words(elements));
         if self.truncation.shift() > 0 {
             rots.take_pads(&mut self.truncation_pads, run.clone());
         }
+        let mut planes = self.plane_pads.iter_mut().map(|pads| &mut pads[run.clone()]);
         for lookup in self.comparison.lookups() {
-            let outputs = lookup.output as usize..(lookup.output + lookup.planes) as usize;
-            for k in 0..lookup.bits {
-                low_words(rots.take(), &mut first, &mut second);
-                for (plane, pads) in (0..).zip(&mut self.plane_pads[outputs.clone()]) {
-                    sender_pads([&first, &second], k, lookup.bits, plane, &mut pads[run.clone()]);
-                }
-            }
+            let mut planes: Vec<&mut [u32]> = planes.by_ref().take(lookup.planes as usize).collect();
+            rots.take_planes(lookup.bits, &mut planes);
         }
         rots.take_pads(&mut self.output_pads, run);
     }

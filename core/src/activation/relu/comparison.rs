@@ -111,11 +111,6 @@ impl Comparison {
         self.digits.iter().chain(self.steps.iter().flatten())
     }
 
-    /// Random OTs: one for each bit of a and for each comparison bit but the last.
-    pub(super) fn rots(&self) -> u32 {
-        self.lookups().map(|lookup| lookup.bits).sum()
-    }
-
     /// Widths of the fields of the digits' round, without truncation: server -> client, then client -> server.
     pub(super) fn digit_fields(&self) -> (u32, Vec<u32>) {
         fields(&self.digits)

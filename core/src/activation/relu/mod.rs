@@ -19,6 +19,7 @@ pub(crate) mod two;
 pub(crate) use client::Client;
 pub(crate) use server::Server;
 
+use super::material::Rots;
 use super::truncate::Truncation;
 use crate::model::Channel;
 use crate::ot::{Block, table};
@@ -26,8 +27,10 @@ use alloc::{vec, vec::Vec};
 use comparison::Comparison;
 
 /// Random OTs per element with the server as receiver: truncation, digits, tables, last multiplication.
-pub(crate) fn rots(channel: &Channel) -> usize {
-    usize::from(channel.shift > 0) + Comparison::new(channel.width().into()).rots() as usize + 1
+pub(crate) fn rots(channel: &Channel) -> Rots {
+    let comparison = Comparison::new(channel.width().into());
+    let ends = Rots::single(usize::from(channel.shift > 0) + 1);
+    comparison.lookups().fold(ends, |rots, lookup| rots.with_table(lookup.bits))
 }
 
 /// Widths of the fields of each round, for outputs of which `word_bits` bits matter: (server -> client, client -> server).
@@ -78,9 +81,13 @@ mod tests {
             let signs = (&sign_choices[..], &sign_words[..]);
             let mut client = Client::new((&channel, 32), masks, vec![0; COUNT].into(), signs, &mut prg);
             let mut server = Server::new((&channel, 32), &products);
-            let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
-            client.absorb(COUNT, &sent);
-            server.absorb(COUNT, &received);
+            ideal::deal_rots(
+                &mut prg,
+                COUNT,
+                &rots(&channel),
+                |sent| client.absorb(sent),
+                |received| server.absorb(received),
+            );
             server.start(vec![value.wrapping_add(mask); COUNT].into());
             // All but the multiplication.
             for _ in 1..round_fields(&channel, 32).len() {

@@ -4,10 +4,9 @@ use super::super::material::{ReceiverRots, blocks, ones, scratch, select, spread
 use super::super::truncate::Truncation;
 use super::comparison::{Comparison, Lookup};
 use crate::model::Channel;
-use crate::ot::softspoken::RotBatchReceived;
 use crate::prg::{SecretVec, collect};
 use crate::share::Masked;
-use crate::simd::words::tables::{Index, chosen_words, open, receiver_pads};
+use crate::simd::words::tables::{Index, chosen_words, open};
 use crate::wire::words::{FieldReader, FieldWriter};
 
 /// Where an element's choices hold that of the truncation's OT, above those of at most 25 bits of digits ..
@@ -64,24 +63,22 @@ impl Server {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
+    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
+        let elements = rots.elements;
         let run = self.absorbed..self.absorbed + elements;
         self.absorbed = run.end;
-        let mut rots = ReceiverRots::new(batch, elements);
         let choices = &mut self.choices[run.clone()];
-        let (mut table_choices, mut pads, mut words) = (words(elements), words(elements), words(elements));
+        let (mut table_choices, mut pads) = (words(elements), words(elements));
+        let mut words = [words(elements), words(elements)];
         if self.truncation.shift() > 0 {
             chosen_words(rots.take(TRUNCATION_CHOICE, choices), &mut self.truncation_pads[run.clone()]);
         }
         let mut take = |lookup: &Lookup, choices: &mut [u32]| {
-            // All of an index before its first pad.
-            let mut keys = [&[][..]; 5];
-            for (k, keys) in (0..lookup.bits).zip(&mut keys) {
-                *keys = rots.take(lookup.start + k, choices);
-            }
-            for (k, keys) in (0..lookup.bits).zip(keys) {
-                chosen_words(keys, &mut words);
-                receiver_pads(&words, choices, lookup.place(0), k, lookup.planes, lookup.output, &mut pads);
+            let [first, second] = &mut words;
+            let planes = &mut [&mut first[..], &mut second[..]][..lookup.planes as usize];
+            rots.take_table(lookup.place(0), choices, planes);
+            for (plane, words) in (0..).zip(planes) {
+                open(words, choices, lookup.place(0), lookup.output + plane, &mut pads);
             }
         };
         self.comparison.digits.iter().for_each(|digit| take(digit, choices));

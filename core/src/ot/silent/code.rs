@@ -48,6 +48,10 @@ pub(super) struct Encode<'a> {
     pub(super) vector: &'a [Entry],
     /// The rows' leaves, a multiple of [`BATCH`], which become the rows.
     pub(super) leaves: &'a mut [Bytes],
+    /// The receiver's indices of wide OTs: those of the vector, and the noise of the rows, which becomes theirs. Both are
+    /// empty where there are none.
+    pub(super) indices: &'a [u8],
+    pub(super) noise: &'a mut [u8],
 }
 
 impl Encode<'_> {
@@ -70,6 +74,7 @@ impl BlockCipherEncClosure for Encode<'_> {
         let mut counters = [[0; 16]; BLOCKS];
         let mut blocks = [[0; 16]; BLOCKS];
         let mut columns = [[0; LOCALITY]; BATCH];
+        let mut noise = self.noise.chunks_exact_mut(BATCH);
         for (leaves, batch) in self.leaves.chunks_exact_mut(BATCH).zip(self.first / BATCH as u64..) {
             for (counter, number) in counters.iter_mut().zip(batch * BLOCKS as u64..) {
                 counter[..8].copy_from_slice(&number.to_le_bytes());
@@ -85,6 +90,9 @@ impl BlockCipherEncClosure for Encode<'_> {
                     let Entry(entry) = &self.vector[column as usize];
                     core::array::from_fn(|i| sum[i] ^ entry[i])
                 });
+            }
+            for (noise, columns) in noise.next().into_iter().flatten().zip(&columns) {
+                *noise = columns.iter().fold(*noise, |sum, &column| sum ^ self.indices[column as usize]);
             }
         }
     }

@@ -23,6 +23,8 @@
 //! Outputs are made when they are asked for, one tree at a time. Between calls a party holds the vector, what its trees
 //! grow from, and one tree's leaves ([`Set::sender_memory`], [`Set::receiver_memory`]).
 //!
+//! Wide OTs are made likewise (module [`wide`]), with noise that is an index.
+//!
 //! All sizes and positions are functions of the calls made alone, so the parties agree on them without talking.
 
 mod code;
@@ -32,9 +34,11 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod wide;
 
 pub use receiver::Receiver;
 pub use sender::Sender;
+pub use wide::{WideReceiver, WideSender};
 
 use super::softspoken::GROUP;
 use super::{Block, Context, Label, first_half};
@@ -47,10 +51,14 @@ use alloc::format;
 /// cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
-    /// For up to a million OTs, and to seed the other set: 285,056 an iteration, a vector of 576 KiB.
+    /// For up to a million single OTs, and to seed the next set: 285,056 an iteration, a vector of 576 KiB.
     Small,
     /// For millions: 4,965,376 an iteration, a vector of 4 MiB.
     Large,
+    /// For up to a million wide OTs, and to seed the next set: 318,080 an iteration, a vector of 640 KiB.
+    WideSmall,
+    /// For millions: 5,469,440 an iteration, a vector of 4.5 MiB.
+    WideLarge,
 }
 
 impl Set {
@@ -59,14 +67,18 @@ impl Set {
         match self {
             Self::Small => 9 << 12,
             Self::Large => 1 << 18,
+            Self::WideSmall => 10 << 12,
+            Self::WideLarge => 9 << 15,
         }
     }
 
-    /// The number of trees, which is the weight of the noise.
+    /// The number of trees, which is the weight of the noise, of wide OTs with noise that may be 0.
     pub const fn trees(self) -> usize {
         match self {
             Self::Small => 640,
             Self::Large => 1280,
+            Self::WideSmall => 1408,
+            Self::WideLarge => 2816,
         }
     }
 
@@ -75,7 +87,14 @@ impl Set {
         match self {
             Self::Small => 9,
             Self::Large => 12,
+            Self::WideSmall => 8,
+            Self::WideLarge => 11,
         }
+    }
+
+    /// Whether its OTs are wide.
+    pub const fn is_wide(self) -> bool {
+        matches!(self, Self::WideSmall | Self::WideLarge)
     }
 
     /// n: outputs of an iteration, those that the next iteration takes included.
@@ -83,19 +102,27 @@ impl Set {
         self.trees() << self.depth()
     }
 
-    /// Correlated OTs that an iteration takes: k and h for each tree, made up to a multiple of [`GROUP`].
+    /// OTs of its own kind that an iteration takes, made up to a multiple of [`GROUP`]: k, and for each tree h single or one
+    /// wide.
     pub const fn seed_rows(self) -> usize {
-        (self.vector() + self.trees() * self.depth()).next_multiple_of(GROUP)
+        let tree = if self.is_wide() { 1 } else { self.depth() };
+        (self.vector() + self.trees() * tree).next_multiple_of(GROUP)
     }
 
-    /// Random OTs that an iteration gives, a multiple of [`GROUP`].
+    /// Single correlated OTs that an iteration of wide ones takes beside them, made up to a multiple of [`GROUP`]: h for each
+    /// tree.
+    pub const fn tree_rows(self) -> usize {
+        if self.is_wide() { (self.trees() * self.depth()).next_multiple_of(GROUP) } else { 0 }
+    }
+
+    /// OTs that an iteration gives, a multiple of [`GROUP`].
     pub const fn outputs(self) -> usize {
         self.samples() - self.seed_rows()
     }
 
-    /// Bytes of the message of an iteration: a block for each level but the first of each tree.
+    /// Bytes of the message of an iteration: a block for each level but the first of each tree, of wide OTs another one.
     pub const fn refill_bytes(self) -> usize {
-        self.trees() * (self.depth() - 1) * 16
+        self.trees() * (self.depth() - 1 + self.is_wide() as usize) * 16
     }
 
     /// Bytes that the sender holds between calls. During a refill another vector comes to them.
@@ -105,7 +132,8 @@ impl Set {
 
     /// Bytes that the receiver holds between calls. During a refill another vector comes to them.
     pub const fn receiver_memory(self) -> usize {
-        (self.vector() + self.trees() * (self.depth() + 1) + (1 << self.depth())) * 16
+        let index = self.is_wide() as usize;
+        (self.vector() + (1 << self.depth())) * (16 + index) + self.trees() * ((self.depth() + 1) * 16 + 17 * index)
     }
 
     /// The number that stands for the set where hashes bind it.
@@ -113,6 +141,8 @@ impl Set {
         match self {
             Self::Small => 1,
             Self::Large => 2,
+            Self::WideSmall => 3,
+            Self::WideLarge => 4,
         }
     }
 
@@ -128,6 +158,17 @@ impl Set {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!("seed of the silent extension: expected {} correlated OTs, got {rows}", self.seed_rows()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a message of another length than [`Set::refill_bytes`].
+    fn check_refill(self, bytes: usize) -> Result<()> {
+        if bytes != self.refill_bytes() {
+            return Err(Error::new(
+                ErrorKind::MalformedMessage,
+                format!("silent extension's refill: expected {} bytes, got {bytes}", self.refill_bytes()),
             ));
         }
         Ok(())

@@ -3,12 +3,11 @@
 use super::super::hash::Hasher;
 use super::super::softspoken::RotBatchReceived;
 use super::super::{Block, Bytes, Context, read_block};
-use super::stream::{Forest, Stream, Streams, check_count, tree_rows, vector};
+use super::stream::{Forest, Rows, Stream, Streams, check_count, tree_rows};
 use super::{Set, choice, tree};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::prg::{SecretVec, collect};
 use aes::Aes128Enc;
-use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
@@ -37,8 +36,9 @@ struct Paths {
 }
 
 impl Forest for Paths {
-    fn grow(&self, index: usize, pi: &Aes128Enc, leaves: &mut [Bytes]) {
-        tree::punctured(pi, self.points[index], &self.sums[index * self.depth..][..self.depth], leaves);
+    fn grow(&self, index: usize, permutations: &Aes128Enc, leaves: &mut [Bytes], _: &mut [u8]) {
+        let (pi, sums) = (tree::permutation(permutations, index), &self.sums[index * self.depth..][..self.depth]);
+        tree::punctured(&pi, self.points[index], sums, tree::BITS, leaves);
     }
 }
 
@@ -48,7 +48,7 @@ impl Receiver {
     /// A context and a set serve one sender and one receiver: they bind all public keys.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if there are more or fewer rows.
+    /// [`crate::ErrorKind::InvalidArgument`] if there are more or fewer rows.
     pub fn new(context: &Context, set: Set, seed: SecretVec<Block>) -> Result<Self> {
         set.check_seed(seed.len())?;
         let hasher = Hasher::for_silent(context, set.id());
@@ -63,29 +63,21 @@ impl Receiver {
     /// Begins another iteration with the sender's message; its outputs come after those of the iterations before.
     ///
     /// # Errors
-    /// [`ErrorKind::MalformedMessage`] if the message has not [`Set::refill_bytes`] bytes. Changes nothing then.
+    /// [`crate::ErrorKind::MalformedMessage`] if the message has not [`Set::refill_bytes`] bytes. Changes nothing then.
     pub fn refill(&mut self, message: &[u8]) -> Result<()> {
         let set = self.set;
-        if message.len() != set.refill_bytes() {
-            return Err(Error::new(
-                ErrorKind::MalformedMessage,
-                format!("silent extension's refill: expected {} bytes, got {}", set.refill_bytes(), message.len()),
-            ));
-        }
-        let seed = self.seed.take().or_else(|| self.streams.seed()).unwrap_or_default();
-        // The path turns right where the bit is 0.
-        let points = tree_rows(set, &seed).map(|rows| {
-            rows.iter().zip(0..).fold(0, |point, (row, level)| point | u16::from(choice(*row) ^ 1) << level)
-        });
-        let points = collect(set.trees(), points);
+        set.check_refill(message.len())?;
+        let first = self.seed.take().map(|rows| Rows { rows, ..Rows::default() });
+        let seed = first.or_else(|| self.streams.seed()).unwrap_or_default();
+        let points = collect(set.trees(), tree_rows(set, &seed.rows).map(point));
         let mut sent = message.chunks_exact(16);
         let mut sums = Zeroizing::new(Vec::with_capacity(set.trees() * set.depth()));
-        for rows in tree_rows(set, &seed) {
+        for rows in tree_rows(set, &seed.rows) {
             sums.push(rows[0]);
             sums.extend(rows[1..].iter().zip(&mut sent).map(|(row, block)| row ^ read_block(block)));
         }
         let paths = Paths { depth: set.depth(), points, sums };
-        self.streams.push(Stream::new(&self.context, set, self.iteration, vector(set, &seed), paths));
+        self.streams.push(Stream::new(&self.context, set, self.iteration, &seed, paths));
         self.iteration += 1;
         Ok(())
     }
@@ -93,14 +85,14 @@ impl Receiver {
     /// The next `count` random OTs: this party's choices and keys.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`](super::GROUP) or more than
+    /// [`crate::ErrorKind::InvalidArgument`] if `count` is not a multiple of [`GROUP`](super::GROUP) or more than
     /// [`available`](Self::available). Changes nothing then.
     pub fn extend(&mut self, count: usize) -> Result<RotBatchReceived> {
         check_count(count, self.available())?;
         let mut keys = Zeroizing::new(vec![0; count]);
         let mut choices = Zeroizing::new(vec![0; count / 8]);
         for (keys, choices) in keys.chunks_exact_mut(super::GROUP).zip(choices.chunks_exact_mut(super::GROUP / 8)) {
-            self.streams.take(keys);
+            self.streams.take(keys, &mut []);
             for (byte, rows) in choices.iter_mut().zip(keys.chunks_exact(8)) {
                 *byte = rows.iter().rev().fold(0, |byte, row| byte << 1 | choice(*row));
             }
@@ -117,7 +109,12 @@ impl Receiver {
     pub fn extend_correlated(&mut self, count: usize) -> Result<SecretVec<Block>> {
         check_count(count, self.available())?;
         let mut rows = Zeroizing::new(vec![0; count]);
-        self.streams.take(&mut rows);
+        self.streams.take(&mut rows, &mut []);
         Ok(rows)
     }
+}
+
+/// The place of a tree's missing leaf: the path turns right at a level where the row's bit is 0.
+pub(super) fn point(rows: &[Block]) -> u16 {
+    rows.iter().zip(0..).fold(0, |point, (row, level)| point | u16::from(choice(*row) ^ 1) << level)
 }

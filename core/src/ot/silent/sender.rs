@@ -1,8 +1,8 @@
 //! The sender of the random OTs.
 
 use super::super::hash::Hasher;
-use super::super::{BASE_OTS, Block, Bytes, Context, Label};
-use super::stream::{Forest, Stream, Streams, check_count, tree_rows, vector};
+use super::super::{Block, Bytes, Context, Delta, Label, row_delta};
+use super::stream::{Forest, Rows, Stream, Streams, check_count, tree_rows};
 use super::{Set, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
@@ -17,8 +17,7 @@ pub struct Sender {
     set: Set,
     context: Context,
     hasher: Hasher,
-    /// In a box: moves of the sender leave no copies.
-    pub(super) delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
+    pub(super) delta: Delta,
     /// The first iteration's seed, until it begins.
     pub(super) seed: Option<SecretVec<Block>>,
     streams: Streams<Roots>,
@@ -35,27 +34,23 @@ struct Roots {
 }
 
 impl Forest for Roots {
-    fn grow(&self, index: usize, pi: &Aes128Enc, leaves: &mut [Bytes]) {
-        tree::full(pi, self.roots[index], **self.delta, leaves, |_, _| {});
+    fn grow(&self, index: usize, permutations: &Aes128Enc, leaves: &mut [Bytes], _: &mut [u8]) {
+        let pi = tree::permutation(permutations, index);
+        tree::full(&pi, self.roots[index], **self.delta, tree::BITS, leaves, |_, _| {});
     }
 }
 
 impl Sender {
     /// Starts with the seed of the first iteration, [`Set::seed_rows`] even rows q, for the Δ that the receiver's rows
-    /// t = q ⊕ b·Δ were made with (bit i is bit i % 8 of byte i / 8), whose lowest bit is set.
+    /// t = q ⊕ b·Δ were made with, whose lowest bit is set.
     ///
     /// A context and a set serve one sender and one receiver: they bind all public keys.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if there are more or fewer rows, or Δ is even.
-    pub fn new(
-        context: &Context,
-        set: Set,
-        delta: Box<Zeroizing<[u8; BASE_OTS / 8]>>,
-        seed: SecretVec<Block>,
-    ) -> Result<Self> {
+    pub fn new(context: &Context, set: Set, delta: Delta, seed: SecretVec<Block>) -> Result<Self> {
         set.check_seed(seed.len())?;
-        if delta[0] & 1 == 0 {
+        if *row_delta(&delta) & 1 == 0 {
             return Err(Error::new(ErrorKind::InvalidArgument, "silent extension: expected an odd Δ, got an even one"));
         }
         let hasher = Hasher::for_silent(context, set.id());
@@ -79,19 +74,27 @@ impl Sender {
     /// Begins another iteration: the message to the receiver, [`Set::refill_bytes`] long. Its outputs come after those of
     /// the iterations before.
     pub fn refill(&mut self) -> Vec<u8> {
-        let seed = self.seed.take().or_else(|| self.streams.seed()).unwrap_or_default();
+        let first = self.seed.take().map(|rows| Rows { rows, ..Rows::default() });
+        let seed = first.or_else(|| self.streams.seed()).unwrap_or_default();
         let (set, delta) = (self.set, self.delta());
         let mut message = Vec::with_capacity(set.refill_bytes());
         let mut leaves: SecretVec<Bytes> = Zeroizing::new(vec![[0; 16]; 1 << set.depth()]);
         let permutations = set.cipher(&self.context, Label::SilentTrees, self.iteration);
-        for (index, rows) in tree_rows(set, &seed).enumerate() {
-            tree::full(&tree::permutation(&permutations, index), rows[0], *delta, &mut leaves, |level, sum| {
-                message.extend_from_slice(&(sum ^ rows[level - 1]).to_le_bytes());
-            });
+        for (index, rows) in tree_rows(set, &seed.rows).enumerate() {
+            tree::full(
+                &tree::permutation(&permutations, index),
+                rows[0],
+                *delta,
+                tree::BITS,
+                &mut leaves,
+                |level, sum| {
+                    message.extend_from_slice(&(sum ^ rows[level - 1]).to_le_bytes());
+                },
+            );
         }
-        let roots = collect(set.trees(), tree_rows(set, &seed).map(|rows| rows[0]));
+        let roots = collect(set.trees(), tree_rows(set, &seed.rows).map(|rows| rows[0]));
         let roots = Roots { roots, delta: Box::new(Zeroizing::new(*delta)) };
-        self.streams.push(Stream::new(&self.context, set, self.iteration, vector(set, &seed), roots));
+        self.streams.push(Stream::new(&self.context, set, self.iteration, &seed, roots));
         self.iteration += 1;
         message
     }
@@ -107,7 +110,7 @@ impl Sender {
         let delta = self.delta();
         let mut rows = Zeroizing::new([0; super::GROUP]);
         for keys in keys.chunks_exact_mut(super::GROUP) {
-            self.streams.take(&mut *rows);
+            self.streams.take(&mut *rows, &mut []);
             self.hasher.hash_pairs(self.made, *delta, &mut *rows, keys);
             self.made += super::GROUP as u64;
         }
@@ -121,11 +124,11 @@ impl Sender {
     pub fn extend_correlated(&mut self, count: usize) -> Result<SecretVec<Block>> {
         check_count(count, self.available())?;
         let mut rows = Zeroizing::new(vec![0; count]);
-        self.streams.take(&mut rows);
+        self.streams.take(&mut rows, &mut []);
         Ok(rows)
     }
 
     fn delta(&self) -> Zeroizing<Block> {
-        Zeroizing::new(Block::from_le_bytes(**self.delta))
+        row_delta(&self.delta)
     }
 }

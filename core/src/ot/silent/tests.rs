@@ -1,9 +1,8 @@
 use super::super::base::{BaseSender, base_receive};
 use super::super::softspoken::{Depth, RotReceiver, RotSender};
-use super::super::{BASE_OTS, Direction, mask, test_context};
+use super::super::{Delta, Direction, mask, row_delta, test_context};
 use super::*;
 use crate::prg::{Prg, SecretVec, Seed};
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
@@ -13,15 +12,15 @@ fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
 }
 
-fn delta(seed: u8) -> [u8; BASE_OTS / 8] {
-    let mut delta: [u8; BASE_OTS / 8] = prg(seed).array();
+fn delta(seed: u8) -> Delta {
+    let mut delta = prg(seed).array::<31>();
     delta[0] |= 1;
-    delta
+    Zeroizing::new(delta.to_vec())
 }
 
 /// Ideal correlated OTs: rows q and t.
 fn deal(set: Set, seed: u8) -> (SecretVec<Block>, SecretVec<Block>) {
-    let (mut random, delta) = (prg(seed + 1), Block::from_le_bytes(delta(seed)));
+    let (mut random, delta) = (prg(seed + 1), *row_delta(&delta(seed)));
     let rows: Vec<[Block; 2]> = (0..set.seed_rows())
         .map(|_| {
             let (q, b) = (Block::from_le_bytes(random.array()) & !1, random.next_u32() & 1);
@@ -34,7 +33,7 @@ fn deal(set: Set, seed: u8) -> (SecretVec<Block>, SecretVec<Block>) {
 fn pair(set: Set, seed: u8) -> (Sender, Receiver) {
     let context = test_context(Direction::ServerReceives);
     let (q, t) = deal(set, seed);
-    let sender = Sender::new(&context, set, Box::new(Zeroizing::new(delta(seed))), q).unwrap();
+    let sender = Sender::new(&context, set, delta(seed), q).unwrap();
     (sender, Receiver::new(&context, set, t).unwrap())
 }
 
@@ -87,7 +86,7 @@ fn keys_match_choices_in_two_whole_iterations_of_each_set() {
 #[test]
 fn rows_are_correlated_by_delta() {
     let (mut sender, mut receiver) = pair(Set::Small, 5);
-    let delta = Block::from_le_bytes(delta(5));
+    let delta = *row_delta(&delta(5));
     for _ in 0..2 {
         refill(&mut sender, &mut receiver, Set::Small);
         let count = 128 * 700;
@@ -146,11 +145,11 @@ fn how_ots_are_divided_among_calls_changes_nothing() {
 #[test]
 fn it_starts_from_real_correlated_ots_and_a_large_set_from_a_small_one() {
     let context = test_context(Direction::ServerReceives);
-    let delta = Zeroizing::new(delta(7));
+    let delta = delta(7);
     let (base, message) = BaseSender::new(&context, &mut prg(8));
     let (reply, chosen) = base_receive(&context, &delta, &message, &mut prg(9)).unwrap();
     let (mut receiver, corrections) = RotReceiver::setup(&context, Depth::Eight, base.finish(&reply).unwrap());
-    let mut sender = RotSender::setup(&context, Depth::Eight, Box::new(delta.clone()), chosen, &corrections).unwrap();
+    let mut sender = RotSender::setup(&context, Depth::Eight, delta.clone(), chosen, &corrections).unwrap();
 
     // Random OTs before and after the correlated ones have tweaks of their own.
     for count in [256, 128] {
@@ -163,7 +162,7 @@ fn it_starts_from_real_correlated_ots_and_a_large_set_from_a_small_one() {
         let (message, t) = receiver.extend_correlated(Set::Small.seed_rows()).unwrap();
         let q = sender.extend_correlated(Set::Small.seed_rows(), &message).unwrap();
         let mut small = (
-            Sender::new(&context, Set::Small, Box::new(delta.clone()), q).unwrap(),
+            Sender::new(&context, Set::Small, delta.clone(), q).unwrap(),
             Receiver::new(&context, Set::Small, t).unwrap(),
         );
         refill(&mut small.0, &mut small.1, Set::Small);
@@ -171,7 +170,7 @@ fn it_starts_from_real_correlated_ots_and_a_large_set_from_a_small_one() {
         let rows = Set::Large.seed_rows();
         let (q, t) = (small.0.extend_correlated(rows).unwrap(), small.1.extend_correlated(rows).unwrap());
         let mut large = (
-            Sender::new(&context, Set::Large, Box::new(delta.clone()), q).unwrap(),
+            Sender::new(&context, Set::Large, delta.clone(), q).unwrap(),
             Receiver::new(&context, Set::Large, t).unwrap(),
         );
         refill(&mut large.0, &mut large.1, Set::Large);
@@ -186,11 +185,11 @@ fn counts_seeds_and_messages_of_wrong_size_are_refused_and_change_nothing() {
     let set = Set::Small;
     for rows in [0, set.seed_rows() - 1, set.seed_rows() + 1] {
         let rows = || Zeroizing::new(alloc::vec![2; rows]);
-        let sender = Sender::new(&context, set, Box::new(Zeroizing::new([1; 16])), rows());
+        let sender = Sender::new(&context, set, alloc::vec![1; 16].into(), rows());
         assert_eq!(sender.err().unwrap().kind(), ErrorKind::InvalidArgument);
         assert_eq!(Receiver::new(&context, set, rows()).err().unwrap().kind(), ErrorKind::InvalidArgument);
     }
-    let even = Sender::new(&context, set, Box::new(Zeroizing::new([2; 16])), deal(set, 1).0);
+    let even = Sender::new(&context, set, alloc::vec![2; 16].into(), deal(set, 1).0);
     assert_eq!(even.err().unwrap().kind(), ErrorKind::InvalidArgument);
 
     let (mut sender, mut receiver) = pair(set, 1);
@@ -253,15 +252,16 @@ fn messages_choices_and_keys_are_the_known_answers() {
             "f187dff8c13a0f36881885db52ad9fb15843c5141f15571fd19203b6add25bcc",
         ],
     ];
-    let (context, set, delta) = (test_context(Direction::ServerReceives), Set::Small, *b"a secret delta 1");
+    let (context, set, delta) =
+        (test_context(Direction::ServerReceives), Set::Small, Zeroizing::new(b"a secret delta 1".to_vec()));
     let (mut q, mut t) = (Vec::new(), Vec::new());
     for i in 0..set.seed_rows() as u32 {
         let digest: [u8; 32] = Sha256::new().chain_update(b"row").chain_update(i.to_le_bytes()).finalize().into();
         let row = Block::from_le_bytes(first_half(&digest)) & !1;
         q.push(row);
-        t.push(row ^ Block::from_le_bytes(delta) & mask(digest[16].into()));
+        t.push(row ^ *row_delta(&delta) & mask(digest[16].into()));
     }
-    let mut sender = Sender::new(&context, set, Box::new(Zeroizing::new(delta)), Zeroizing::new(q)).unwrap();
+    let mut sender = Sender::new(&context, set, delta, Zeroizing::new(q)).unwrap();
     let mut receiver = Receiver::new(&context, set, Zeroizing::new(t)).unwrap();
     for expected in known {
         let message = sender.refill();
@@ -285,16 +285,112 @@ fn secrets_are_of_types_that_wipe_themselves() {
     wiped(sender.seed.as_ref().unwrap());
     sender.refill();
     assert!(sender.seed.is_none());
-    wiped(&*sender.delta);
+    wiped(&sender.delta);
 }
 
 #[test]
 fn sizes_are_what_they_are_said_to_be() {
-    for set in [Set::Small, Set::Large] {
+    for set in [Set::Small, Set::Large, Set::WideSmall, Set::WideLarge] {
         assert!(set.vector() < 1 << 25 && set.depth() <= 16);
         assert_eq!(set.seed_rows() % GROUP, 0);
         assert_eq!(set.outputs() % GROUP, 0);
         assert!(set.outputs() > 6 * set.seed_rows());
     }
     assert!(Set::Small.outputs() >= Set::Large.seed_rows());
+    assert!(Set::WideSmall.outputs() >= Set::WideLarge.seed_rows());
+}
+
+/// Ideal wide OTs and single ones, and both parties over them.
+fn wide_pair(set: Set, seed: u8) -> (WideSender, WideReceiver, SecretVec<Block>) {
+    let mut random = prg(seed);
+    let context = test_context(Direction::ServerReceives);
+    let (sent, got) = super::super::ideal::deal_wide(&mut random, set.seed_rows());
+    let offsets = sent.offsets().clone();
+    let sender = WideSender::new(&context, set, *row_delta(&delta(seed)), offsets.clone(), sent.into_rows()).unwrap();
+    (sender, WideReceiver::new(&context, set, got.into_rows()).unwrap(), offsets)
+}
+
+/// Single correlated OTs for a refill.
+fn correlated(set: Set, seed: u8, number: u8) -> [Vec<Block>; 2] {
+    let (mut random, delta) = (prg(seed ^ number << 4), row_delta(&delta(seed)));
+    let q: Vec<Block> = (0..set.tree_rows()).map(|_| Block::from_le_bytes(random.array()) & !1).collect();
+    let t = q.iter().map(|q| q ^ *delta & mask(random.next_u32())).collect();
+    [q, t]
+}
+
+#[test]
+fn wide_rows_differ_by_d_of_the_index_in_two_iterations_of_each_set() {
+    for (set, seed) in [(Set::WideSmall, 3), (Set::WideLarge, 4)] {
+        let (mut sender, mut receiver, offsets) = wide_pair(set, seed);
+        for iteration in 0..2 {
+            let [q, t] = correlated(set, seed, iteration);
+            let message = sender.refill(&q);
+            assert_eq!(message.len(), set.refill_bytes());
+            receiver.refill(&t, &message).unwrap();
+            assert_eq!((sender.available(), receiver.available()), (set.outputs(), set.outputs()));
+            let (mut counts, mut sizes) = ([0usize; 32], [128, 0, 3968, 50_048, 128 * 999].into_iter().cycle());
+            while sender.available() > 0 {
+                let count = sizes.next().unwrap().min(sender.available());
+                let q = sender.extend(count).unwrap().into_rows();
+                let (t, indices) = receiver.extend(count).unwrap().into_rows();
+                assert_eq!(sender.available(), receiver.available());
+                for ((q, t), &index) in q.iter().zip(t.iter()).zip(indices.iter()) {
+                    assert_eq!(q ^ t, offsets[usize::from(index)]);
+                    counts[usize::from(index)] += 1;
+                }
+            }
+            let (mean, sigma) = (set.outputs() as f64 / 32.0, (set.outputs() as f64 * 31.0).sqrt() / 32.0);
+            assert!(counts.iter().all(|&count| (count as f64 - mean).abs() < 6.0 * sigma), "{counts:?}");
+        }
+    }
+}
+
+#[test]
+fn wide_ots_serve_tables_and_wrong_messages_are_refused() {
+    let (mut sender, mut receiver, _) = wide_pair(Set::WideSmall, 5);
+    let [q, t] = correlated(Set::WideSmall, 5, 0);
+    let message = sender.refill(&q);
+    assert_eq!(receiver.refill(&t, &message[1..]).err().unwrap().kind(), ErrorKind::MalformedMessage);
+    receiver.refill(&t, &message).unwrap();
+    for count in [1280, 2560] {
+        let (mut sent, got) = (sender.extend(count).unwrap(), receiver.extend(count).unwrap());
+        super::super::wide::tests::check(&mut sent, &got, count);
+    }
+    assert_eq!(sender.extend(100).err().unwrap().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(receiver.extend(1 << 24).err().unwrap().kind(), ErrorKind::InvalidArgument);
+    // Nor does any content panic, in this iteration or the next.
+    receiver.refill(&t, &alloc::vec![0xff; message.len()]).unwrap();
+    receiver.extend(receiver.available()).unwrap();
+    receiver.refill(&t, &message).unwrap();
+}
+
+/// The noise of an iteration is an index in each tree at one place, 0 included: what the code adds is taken away again.
+#[test]
+fn the_noise_of_wide_ots_is_one_uniform_index_a_tree() {
+    let set = Set::WideSmall;
+    let (mut sender, mut receiver, _) = wide_pair(set, 6);
+    let (_, indices) = super::super::ideal::deal_wide(&mut prg(6), set.seed_rows()).1.into_rows();
+    let [q, t] = correlated(set, 6, 0);
+    receiver.refill(&t, &sender.refill(&q)).unwrap();
+    let outputs = receiver.extend(set.outputs()).unwrap().into_rows().1;
+    let columns = set.cipher(&test_context(Direction::ServerReceives), Label::SilentColumns, 0);
+    let mut coded = alloc::vec![[0; 16]; outputs.len()];
+    let mut noise = outputs.to_vec();
+    let vector: Vec<code::Entry> = (0..set.vector()).map(|_| 0.into()).collect();
+    code::Encode {
+        first: 0,
+        vector: &vector,
+        leaves: &mut coded,
+        indices: &indices[..set.vector()],
+        noise: &mut noise,
+    }
+    .run(set, &columns);
+    let mut counts = [0u32; 32];
+    for (tree, noise) in noise.chunks_exact(1 << set.depth()).enumerate() {
+        let errors: Vec<u8> = noise.iter().copied().filter(|&index| index != 0).collect();
+        assert!(errors.len() <= 1, "tree {tree}: {errors:?}");
+        counts[usize::from(errors.first().copied().unwrap_or(0))] += 1;
+    }
+    let trees: u32 = counts.iter().sum();
+    assert!(counts.iter().all(|count| count.abs_diff(trees / 32) < 6 * 7), "{counts:?}");
 }

@@ -30,25 +30,85 @@ pub(super) fn permutation(cipher: &Aes128Enc, tree: usize) -> Aes128Enc {
     Aes128Enc::new(&key)
 }
 
-/// Grows the sender's tree from its first left node: 2^h leaves into `nodes`, without their lowest bits. `sum(i, K)` gets
-/// the sum K of the left nodes of each level i from 2 on.
-pub(super) fn full(pi: &Aes128Enc, root: Block, delta: Block, nodes: &mut [Bytes], sum: impl FnMut(usize, Block)) {
+/// The bits of a leaf's low word that carry the noise: one of single OTs' trees, none of wide ones'.
+pub(super) const BITS: u64 = 1;
+pub(super) const NO_BITS: u64 = 0;
+
+/// Grows the sender's tree from its first left node: 2^h leaves into `nodes`, without the bits `clear` of their low words.
+/// `sum(i, K)` gets the sum K of the left nodes of each level i from 2 on.
+pub(super) fn full(
+    pi: &Aes128Enc,
+    root: Block,
+    delta: Block,
+    clear: u64,
+    nodes: &mut [Bytes],
+    sum: impl FnMut(usize, Block),
+) {
     nodes[0] = root.to_le_bytes();
     nodes[1] = (root ^ delta).to_le_bytes();
-    pi.encrypt_with_backend(Full { nodes, sum });
+    pi.encrypt_with_backend(Full { nodes, clear, sum });
 }
 
 /// Grows the receiver's tree without the leaf at `point`, whose place gets the sum of all others. `sums[i]` is the sum
-/// of the nodes of level i + 1 that lie on the side away from the path. A leaf's lowest bit becomes 1 at the point and 0
-/// elsewhere.
-pub(super) fn punctured(pi: &Aes128Enc, point: u16, sums: &[Block], nodes: &mut [Bytes]) {
-    pi.encrypt_with_backend(Punctured { point: point.into(), sums, nodes });
+/// of the nodes of level i + 1 that lie on the side away from the path. A leaf's bits `clear` of the low word become 1 at the
+/// point and 0 elsewhere.
+pub(super) fn punctured(pi: &Aes128Enc, point: u16, sums: &[Block], clear: u64, nodes: &mut [Bytes]) {
+    pi.encrypt_with_backend(Punctured { point: point.into(), sums, clear, nodes });
 }
+
+/// Replaces each leaf x of a tree of wide OTs by π(x) ⊕ x, and gives the sum of all. π is correlation robust in this use
+/// ([`super::super::wide`]): of a tree's leaves there is one of which the receiver knows x ⊕ Δ only.
+pub(super) fn hash_leaves(pi: &Aes128Enc, nodes: &mut [Bytes]) -> Block {
+    let mut sum = [0; 2];
+    pi.encrypt_with_backend(HashLeaves { nodes, sum: &mut sum });
+    block(sum)
+}
+
+/// Adds to what lies at `place`, whose value does not show in the time.
+pub(super) fn add_at(nodes: &mut [Bytes], place: u16, add: Block) {
+    patch(nodes, place.into(), words(add), !0, 0);
+}
+
+/// All ones if the numbers, below 2^63, are equal.
+#[inline(always)]
+pub(super) fn is_at(number: u64, place: u64) -> u64 {
+    ((number ^ place).wrapping_sub(1) >> 63).wrapping_neg()
+}
+
+struct HashLeaves<'a> {
+    nodes: &'a mut [Bytes],
+    sum: &'a mut [u64; 2],
+}
+
+impl BlockSizeUser for HashLeaves<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for HashLeaves<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let mut images = [[0; 16]; BATCH];
+        for nodes in self.nodes.chunks_mut(BATCH) {
+            let images = &mut images[..nodes.len()];
+            images.copy_from_slice(nodes);
+            encrypt_with(backend, images);
+            for (node, image) in nodes.iter_mut().zip(&*images) {
+                let hashed = xor(load(node), load(image));
+                *self.sum = xor(*self.sum, hashed);
+                *node = store(hashed);
+            }
+        }
+    }
+}
+
+/// Nodes that pass through AES together: a turn of the widest unit.
+const BATCH: usize = 64;
 
 /// The work under a tree's permutation. As closures of the cipher's back end, [`Full`] and [`Punctured`] are compiled for
 /// the instruction set that the back end uses, with all that is inlined into them.
 struct Full<'a, F> {
     nodes: &'a mut [Bytes],
+    clear: u64,
     sum: F,
 }
 
@@ -61,7 +121,7 @@ impl<F: FnMut(usize, Block)> BlockCipherEncClosure for Full<'_, F> {
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
         let depth = self.nodes.len().ilog2() as usize;
         for level in 2..=depth {
-            let keep = if level == depth { !1 } else { !0 };
+            let keep = if level == depth { !self.clear } else { !0 };
             let sum = double(backend, &mut self.nodes[..1 << level], keep);
             (self.sum)(level, block(sum));
         }
@@ -73,6 +133,7 @@ impl<F: FnMut(usize, Block)> BlockCipherEncClosure for Full<'_, F> {
 struct Punctured<'a> {
     point: u64,
     sums: &'a [Block],
+    clear: u64,
     nodes: &'a mut [Bytes],
 }
 
@@ -104,7 +165,7 @@ impl BlockCipherEncClosure for Punctured<'_> {
             let on_path = if last { total } else { 0 };
             let left = ghost ^ (missing & side) ^ (on_path & !side);
             let right = ghost ^ (missing & !side) ^ (on_path & side);
-            let (keep, mark) = if last { (!1, 1) } else { (!0, 0) };
+            let (keep, mark) = if last { (!self.clear, self.clear) } else { (!0, 0) };
             let (lefts, rights) = nodes.split_at_mut(1 << (level - 1));
             let place = self.point & ((1 << (level - 1)) - 1);
             patch(lefts, place, words(left), keep, mark & !side as u64);
@@ -118,7 +179,7 @@ impl BlockCipherEncClosure for Punctured<'_> {
 #[inline(always)]
 fn patch(nodes: &mut [Bytes], place: u64, add: [u64; 2], keep: u64, mark: u64) {
     for (node, number) in nodes.iter_mut().zip(0u64..) {
-        let here = ((number ^ place).wrapping_sub(1) >> 63).wrapping_neg();
+        let here = is_at(number, place);
         let [low, high] = load(node);
         *node = store([((low ^ (add[0] & here)) & keep) ^ (mark & here), high ^ (add[1] & here)]);
     }
@@ -128,8 +189,6 @@ fn patch(nodes: &mut [Bytes], place: u64, add: [u64; 2], keep: u64, mark: u64) {
 /// their low words that `keep` lacks. Gives the sum of the left ones with these bits.
 #[inline(always)]
 fn double<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, nodes: &mut [Bytes], keep: u64) -> [u64; 2] {
-    /// Nodes that pass through AES together: a turn of the widest unit.
-    const BATCH: usize = 64;
     let (lefts, rights) = nodes.split_at_mut(nodes.len() / 2);
     let mut sum = [0; 2];
     for (lefts, rights) in lefts.chunks_mut(BATCH).zip(rights.chunks_mut(BATCH)) {
@@ -221,7 +280,7 @@ mod tests {
             let expected = naive(root, depth);
             let mut sums = vec![root];
             let mut leaves = vec![[0xaa; 16]; 1 << depth];
-            full(&pi(), root, DELTA, &mut leaves, |level, sum| {
+            full(&pi(), root, DELTA, BITS, &mut leaves, |level, sum| {
                 assert_eq!(level, sums.len() + 1);
                 sums.push(sum);
             });
@@ -236,7 +295,7 @@ mod tests {
                     .map(|(i, sum)| if point >> i & 1 == 1 { *sum } else { sum ^ DELTA })
                     .collect();
                 let mut got = vec![[0x55; 16]; 1 << depth];
-                punctured(&pi(), point as u16, &known, &mut got);
+                punctured(&pi(), point as u16, &known, BITS, &mut got);
                 for (place, (got, leaf)) in got.iter().zip(&leaves).enumerate() {
                     let expected = if place == point { leaf ^ DELTA } else { *leaf };
                     assert_eq!(expected & 1, Block::from(place == point));

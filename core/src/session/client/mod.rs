@@ -147,7 +147,6 @@ struct Party {
     public: Arc<Public>,
     prg: Prg,
     session: SessionId,
-    extension: Extension,
     round_trips: RoundTrips,
     linear_key: SecretKey,
     slot_key: Option<SecretKey>,
@@ -348,7 +347,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
-    let delta = SenderSupply::delta(extension, prg.array());
+    let delta = SenderSupply::delta(outgoing.direction, extension, &mut prg);
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     keys.extend_from_slice(&message);
@@ -361,17 +360,18 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     }
     link.send(FrameKind::ClientKeys, keys).await?;
 
-    let reply = link.receive(FrameKind::ServerKeys, base::RECEIVER_BYTES + extension.setup_bytes()).await?;
-    let (base_reply, corrections) = reply.split_at(base::RECEIVER_BYTES);
+    let reply_bytes = base::receiver_bytes(incoming.direction);
+    let corrections_bytes = extension.setup_bytes(outgoing.direction);
+    let reply = link.receive(FrameKind::ServerKeys, reply_bytes + corrections_bytes).await?;
+    let (base_reply, corrections) = reply.split_at(reply_bytes);
     let rot_sender = SenderSupply::setup(&outgoing, extension, delta, base_keys, corrections)?;
-    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?)?;
+    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?);
     link.send(FrameKind::ClientCorrections, corrections).await?;
     let session = SessionId::new(&client_nonce, &server_nonce);
     Ok(Box::new(Party {
         public,
         prg,
         session,
-        extension,
         round_trips: options.round_trips,
         linear_key,
         slot_key,

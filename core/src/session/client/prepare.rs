@@ -1,11 +1,11 @@
 //! Preparing inferences, the client's side: masks are drawn and encrypted, answers decrypted, tables filled with random OTs.
 
 use super::{Bundle, Done, Party, Public};
-use crate::activation::{ClientLayer, ClientSecrets, product_word};
+use crate::activation::{ClientLayer, ClientSecrets, SenderRots, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{Op, Shape};
-use crate::ot::Extension;
+use crate::ot::supply::Count;
 use crate::prg::{SecretVec, collect};
 use crate::rlwe::{linear, slots};
 use crate::session::link::Link;
@@ -150,22 +150,34 @@ impl Party {
 
         let mut layers = vec![];
         for batch in &schedule.batches {
-            let planned = schedule.planned(left, self.round_trips);
-            let mut signs = Signs::with_capacity(schedule.client_rots(batch).iter().sum());
+            let (needed, planned) = (schedule.rots(batch, self.round_trips), schedule.planned(left, self.round_trips));
+            let mut signs = Signs::with_capacity(needed.client.single);
             link.enter(Place { phase: Phase::Prepare, node: None });
-            for refill in self.rot_sender.refill(schedule.server_rots(batch, self.round_trips), planned.server)? {
+            let seed = self.rot_sender.seed_bytes(needed.server, planned.server);
+            if seed > 0 {
+                let message = link.receive(FrameKind::OtSeed, seed).await?;
+                self.rot_sender.seed(needed.server, planned.server, &message)?;
+            }
+            for refill in self.rot_sender.refill(needed.server, planned.server)? {
                 link.send(FrameKind::OtRefill, refill).await?;
             }
+            let seed = self.rot_receiver.seed(needed.client, planned.client)?;
+            if !seed.is_empty() {
+                link.send(FrameKind::OtSeed, seed).await?;
+            }
             self.send_requests(link, batch, &mut masks, &secrets).await?;
-            if self.extension != Extension::Silent {
+            // Silent OTs may need the server's refills first; all others are asked for with the requests.
+            let silent = self.rot_receiver.run_bytes(needed.client) == 0;
+            if !silent {
                 self.extend_signs(link, batch, &mut signs).await?;
             }
             if batch.start == 0 {
                 input_mask = masks.of(0)?.to_vec().into();
             }
-            if self.extension == Extension::Silent {
-                for bytes in self.rot_receiver.due(schedule.client_rots(batch).iter().sum(), planned.client) {
-                    self.rot_receiver.refill(&link.receive(FrameKind::OtRefill, bytes).await?)?;
+            if silent {
+                for set in self.rot_receiver.due(needed.client, planned.client) {
+                    let message = link.receive(FrameKind::OtRefill, set.refill_bytes()).await?;
+                    self.rot_receiver.refill(set, &message)?;
                 }
                 self.extend_signs(link, batch, &mut signs).await?;
             }
@@ -196,12 +208,16 @@ impl Party {
                             &mut self.prg,
                         );
                         for chunk in step.chunks(self.round_trips) {
-                            let message = match self.extension.run_bytes(chunk.ots) {
+                            let run = self.rot_sender.run_bytes(chunk.ots);
+                            let message = match run + chunk.told_bytes {
                                 0 => vec![],
                                 bytes => link.receive(FrameKind::OtExtension, bytes).await?,
                             };
-                            let keys = self.rot_sender.extend(chunk.ots, &message)?;
-                            layer.absorb(chunk.group, chunk.elements, &keys);
+                            let (message, told) = message.split_at(run);
+                            let (keys, mut wide) = self.rot_sender.extend(chunk.ots, message)?;
+                            let mut rots = SenderRots::new(&keys, wide.as_mut(), told, chunk.elements);
+                            layer.absorb(chunk.group, &mut rots);
+                            rots.finish()?;
                         }
                         layers.push((index, layer));
                     }
@@ -257,7 +273,7 @@ impl Party {
     /// Makes a batch's OTs in which the client receives.
     async fn extend_signs(&mut self, link: &Link, batch: &core::ops::Range<usize>, signs: &mut Signs) -> Result<()> {
         for count in self.public.clone().schedule.client_rots(batch) {
-            let (message, received) = self.rot_receiver.extend(count)?;
+            let (message, received, _) = self.rot_receiver.extend(Count { single: count, wide: 0 })?;
             if !message.is_empty() {
                 link.send(FrameKind::OtExtension, message).await?;
             }

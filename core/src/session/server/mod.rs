@@ -12,7 +12,7 @@ use crate::activation::ServerLayer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, ChannelSecret, Convolution, ModelFile, ModelId, NodeSecret, Op, Parameters};
 use crate::ot::supply::{ReceiverSupply, SenderSupply};
-use crate::ot::{Context, Direction, Extension, base};
+use crate::ot::{Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed};
 use crate::rlwe::linear::{self, Keep, LinearWeights};
 use crate::rlwe::{self, PublicKey};
@@ -232,7 +232,6 @@ struct Party {
     private: Arc<Private>,
     prg: Prg,
     session: SessionId,
-    extension: Extension,
     round_trips: RoundTrips,
     linear_key: PublicKey,
     slot_key: Option<PublicKey>,
@@ -285,10 +284,10 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     let linear_bytes = PublicKey::bytes(&rlwe::params::LINEAR);
     let has_products = private.schedule.products(&(0..private.schedule.steps.len())) > 0;
     let slot_bytes = if has_products { PublicKey::bytes(&rlwe::params::SLOTS) } else { 0 };
-    let keys = link
-        .receive(FrameKind::ClientKeys, base::RECEIVER_BYTES + base::SENDER_BYTES + linear_bytes + slot_bytes)
-        .await?;
-    let (base_reply, rest) = keys.split_at(base::RECEIVER_BYTES);
+    let reply_bytes = base::receiver_bytes(incoming.direction);
+    let keys =
+        link.receive(FrameKind::ClientKeys, reply_bytes + base::SENDER_BYTES + linear_bytes + slot_bytes).await?;
+    let (base_reply, rest) = keys.split_at(reply_bytes);
     let (message, rest) = rest.split_at(base::SENDER_BYTES);
     let (linear_part, slot_part) = rest.split_at(linear_bytes);
     let linear_key = PublicKey::from_bytes(&rlwe::params::LINEAR, linear_part)?;
@@ -296,19 +295,18 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     let mut base_message = [0; base::SENDER_BYTES];
     base_message.copy_from_slice(message);
 
-    let delta = SenderSupply::delta(extension, prg.array());
+    let delta = SenderSupply::delta(outgoing.direction, extension, &mut prg);
     let (mut reply, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
-    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?)?;
+    let (rot_receiver, corrections) = ReceiverSupply::setup(&incoming, extension, base_sender.finish(base_reply)?);
     reply.extend_from_slice(&corrections);
     link.send(FrameKind::ServerKeys, reply).await?;
-    let corrections = link.receive(FrameKind::ClientCorrections, extension.setup_bytes()).await?;
+    let corrections = link.receive(FrameKind::ClientCorrections, extension.setup_bytes(outgoing.direction)).await?;
     let rot_sender = SenderSupply::setup(&outgoing, extension, delta, base_keys, &corrections)?;
     let session = SessionId::new(&client_nonce, &server_nonce);
     Ok(Party {
         private,
         prg,
         session,
-        extension,
         round_trips,
         linear_key,
         slot_key,

@@ -1,8 +1,9 @@
 //! Preparing inferences, the server's side: answers to encrypted masks, and random OTs.
 
 use super::{Bundle, Party, Private};
-use crate::activation::{ServerLayer, product_word};
+use crate::activation::{ReceiverRots, ServerLayer, product_word};
 use crate::error::{ErrorKind, Result};
+use crate::ot::supply::Count;
 use crate::prg::SecretVec;
 use crate::rlwe::linear::LinearResponder;
 use crate::rlwe::slots;
@@ -58,19 +59,28 @@ impl Party {
         let mut layers = Vec::new();
         layers.resize_with(schedule.steps.len(), || None);
         for batch in &schedule.batches {
-            let planned = schedule.planned(left, self.round_trips);
+            let (needed, planned) = (schedule.rots(batch, self.round_trips), schedule.planned(left, self.round_trips));
             link.enter(Place { phase: Phase::Prepare, node: None });
-            for bytes in self.rot_receiver.due(schedule.server_rots(batch, self.round_trips), planned.server) {
-                self.rot_receiver.refill(&link.receive(FrameKind::OtRefill, bytes).await?)?;
+            let seed = self.rot_receiver.seed(needed.server, planned.server)?;
+            if !seed.is_empty() {
+                link.send(FrameKind::OtSeed, seed).await?;
+            }
+            for set in self.rot_receiver.due(needed.server, planned.server) {
+                let message = link.receive(FrameKind::OtRefill, set.refill_bytes()).await?;
+                self.rot_receiver.refill(set, &message)?;
+            }
+            let seed = self.rot_sender.seed_bytes(needed.client, planned.client);
+            if seed > 0 {
+                let message = link.receive(FrameKind::OtSeed, seed).await?;
+                self.rot_sender.seed(needed.client, planned.client, &message)?;
             }
             let mut responders = receive_linear(link, &private, batch).await?;
             link.enter(Place { phase: Phase::Prepare, node: None });
             let (products, responses) = self.multiply(link, batch).await?;
-            let runs = schedule.client_rots(batch);
-            for refill in self.rot_sender.refill(runs.iter().sum(), planned.client)? {
+            for refill in self.rot_sender.refill(needed.client, planned.client)? {
                 link.send(FrameKind::OtRefill, refill).await?;
             }
-            let signs = self.receive_signs(link, &runs).await?;
+            let signs = self.receive_signs(link, &schedule.client_rots(batch)).await?;
             // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
             for response in responses {
                 link.send(FrameKind::SlotResponse, response).await?;
@@ -93,11 +103,13 @@ impl Party {
                         let mut layer =
                             ServerLayer::new(step.groups(self.round_trips), secrets, own_signs, own_products);
                         for chunk in step.chunks(self.round_trips) {
-                            let (message, received) = self.rot_receiver.extend(chunk.ots)?;
+                            let (mut message, received, wide) = self.rot_receiver.extend(chunk.ots)?;
+                            let mut rots = ReceiverRots::new(&received, wide.as_ref(), chunk.elements);
+                            layer.absorb(chunk.group, &mut rots);
+                            message.extend(rots.finish());
                             if !message.is_empty() {
                                 link.send(FrameKind::OtExtension, message).await?;
                             }
-                            layer.absorb(chunk.group, chunk.elements, &received);
                         }
                         layers[index] = Some(layer);
                     }
@@ -134,11 +146,12 @@ impl Party {
     async fn receive_signs(&mut self, link: &Link, runs: &[usize]) -> Result<SecretVec<[u32; 2]>> {
         let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
         for &count in runs {
-            let message = match self.extension.run_bytes(count) {
+            let count = Count { single: count, wide: 0 };
+            let message = match self.rot_sender.run_bytes(count) {
                 0 => vec![],
                 bytes => link.receive(FrameKind::OtExtension, bytes).await?,
             };
-            words.extend(self.rot_sender.extend(count, &message)?.iter().map(|keys| keys.map(product_word)));
+            words.extend(self.rot_sender.extend(count, &message)?.0.iter().map(|keys| keys.map(product_word)));
         }
         Ok(words)
     }

@@ -2,8 +2,7 @@
 //! are two *halves* of such words, half 1 for the entries from 32 on.
 //!
 //! An *index* is cut from an element's word of indices: `bits` (at most 5, or 6 where there are halves) bits of it from
-//! `start` on. What [`crate::ot::table`] does for one table, these do for many side by side. All slices of a call have one
-//! length.
+//! `start` on. All slices of a call have one length.
 
 use super::super::multiversion;
 use crate::ot::Block;
@@ -145,50 +144,6 @@ multiversion! {
         }
     }
 
-    /// XORs into the pads of a plane of tables of 2^`bits` entries what comes from the random OT of index bit k, of whose keys
-    /// the low words are given: for entry i the segment of key i_k with number rank_k(i), of the plane's half of the table's
-    /// bits ([`crate::ot::table`]).
-    pub(crate) fn sender_pads(keys: [&[u32]; 2], k: u32, bits: u32, plane: u32, pads: &mut [u32]) {
-        let (top, half) = (bits - 1, 1u32 << (bits - 1));
-        let segments = ((1u64 << half) - 1) as u32;
-        let (distance, low) = (half - (1 << k), !LOW[k as usize] & LOW[top as usize]);
-        for ((pad, &first), &second) in pads.iter_mut().zip(keys[0]).zip(keys[1]) {
-            // Entry numbers with i_k on top and rank_k(i) below it; swapping index bits k and top puts them in order.
-            let [first, second] = [first, second].map(|key| key >> (plane * half) & segments);
-            let ranked = first | second << half;
-            let differ = (ranked >> distance ^ ranked) & low;
-            *pad ^= ranked ^ differ ^ differ << distance;
-        }
-    }
-
-    /// [`sender_pads`] for a half of tables of 64 entries, of whose plane each key has a word of its own.
-    pub(crate) fn sender_pads_half(keys: [&[u32]; 2], k: u32, half: u32, pads: &mut [u32]) {
-        if k == 5 {
-            // The index bit itself tells the half.
-            pads.iter_mut().zip(keys[(half & 1) as usize]).for_each(|(pad, key)| *pad ^= key);
-            return;
-        }
-        // rank_k(i) has the half in the place of bit k.
-        let (low, distance, shift) = (LOW[k as usize], 1u32 << k, (half & 1) << k);
-        for ((pad, &first), &second) in pads.iter_mut().zip(keys[0]).zip(keys[1]) {
-            *pad ^= (first >> shift & low) | (second >> shift & low) << distance;
-        }
-    }
-
-    /// XORs into the bits from `bit` on of each result, one for each of `planes` (1 or 2), what the random OT of index bit k
-    /// gives of the pads at the index: bit rank_k(index) of each plane's segments of the chosen key.
-    pub(crate) fn receiver_pads(keys: &[u32], words: &[u32], index: Index, k: u32, planes: u32, bit: u32, results: &mut [u32]) {
-        let (top, half) = (index.bits - 1, 1u32 << (index.bits - 1));
-        let both = planes - 1;
-        for ((result, &key), &word) in results.iter_mut().zip(keys).zip(words) {
-            let choice = index.of(word);
-            let swap = (choice >> k ^ choice >> top) & 1;
-            let ranked = key >> ((choice ^ swap << k) & (half - 1));
-            // With 64 entries a plane has words of its own.
-            *result ^= ((ranked & 1) | (ranked >> (half & 31) & both) << 1) << bit;
-        }
-    }
-
     /// Puts one bit for each element, which lie in `bytes` from bit `first` on, into one bit of its word.
     pub(crate) fn put_bits(bytes: &[u8], first: usize, bit: u32, words: &mut [u32]) {
         for (n, words) in words.chunks_mut(32).enumerate() {
@@ -210,7 +165,6 @@ multiversion! {
 mod tests {
     use super::super::super::at_each_level;
     use super::*;
-    use crate::ot::{ideal, table};
     use crate::prg::{Prg, Seed};
     use alloc::{vec, vec::Vec};
 
@@ -304,70 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn pads_of_halves_are_those_of_the_tables() {
+    fn bits_go_where_they_belong() {
         let mut prg = Prg::new(&Seed::from_bytes([5; 32]));
-        let (sent, received) = ideal::deal(&mut prg, COUNT * 6);
-        let index = Index { start: 3, bits: 6 };
-        at_each_level(|level| {
-            let mut words = vec![0; COUNT];
-            (0..6).for_each(|k| put_bits(&received.choices, k * COUNT, 3 + k as u32, &mut words));
-            let (mut pads, mut results) = (vec![[vec![0; COUNT], vec![0; COUNT]]; 2], vec![0; COUNT]);
-            let [mut first, mut second, mut chosen] = [0; 3].map(|_| vec![0; COUNT]);
-            for (k, plane) in (0..6).flat_map(|k| [(k, 0), (k, 1)]) {
-                let run = k as usize * COUNT..(k as usize + 1) * COUNT;
-                words_at(&sent[run.clone()], plane, &mut first, &mut second);
-                chosen_words_at(&received.keys[run], plane, &mut chosen);
-                for (half, pads) in (0..).zip(&mut pads[plane as usize]) {
-                    sender_pads_half([&first, &second], k, half, pads);
-                }
-                receiver_pads(&chosen, &words, index, k, 1, plane, &mut results);
-            }
-            for e in 0..COUNT {
-                let keys: Vec<_> = (0..6).map(|k| sent[k * COUNT + e]).collect();
-                let chosen: Vec<_> = (0..6).map(|k| received.keys[k * COUNT + e]).collect();
-                for (pads, expected) in pads.iter().zip(table::sender_planes(&keys, 2)) {
-                    let both = u128::from(pads[0][e]) | u128::from(pads[1][e]) << 32;
-                    assert_eq!(both, expected, "{level:?}");
-                }
-                assert_eq!(results[e], table::receiver_planes(words[e] >> 3, &chosen, 2), "{level:?}");
-            }
-        });
-    }
-
-    /// Pads of many tables are those of each one ([`table::sender_planes`], [`table::receiver_planes`]).
-    #[test]
-    fn pads_are_those_of_the_tables() {
-        let mut prg = Prg::new(&Seed::from_bytes([4; 32]));
-        for (index, planes) in indices().flat_map(|index| [(index, 1), (index, 2)]) {
-            let j = index.bits as usize;
-            let (sent, received) = ideal::deal(&mut prg, COUNT * j);
+        let bytes: [u8; 64] = prg.array();
+        for first in [0, 1, 8, 77, 500] {
             at_each_level(|level| {
-                let mut words = vec![0; COUNT];
-                for k in 0..j {
-                    put_bits(&received.choices, k * COUNT, index.start + k as u32, &mut words);
-                }
-                let (mut pads, mut results) = (vec![vec![0; COUNT]; planes as usize], vec![0; COUNT]);
-                let [mut first, mut second, mut chosen] = [0; 3].map(|_| vec![0; COUNT]);
-                for k in 0..j as u32 {
-                    let run = k as usize * COUNT..(k as usize + 1) * COUNT;
-                    low_words(&sent[run.clone()], &mut first, &mut second);
-                    chosen_words(&received.keys[run], &mut chosen);
-                    for (plane, pads) in (0..).zip(&mut pads) {
-                        sender_pads([&first, &second], k, index.bits, plane, pads);
-                    }
-                    receiver_pads(&chosen, &words, index, k, planes, 17, &mut results);
-                }
-                for e in 0..COUNT {
-                    let choice = (0..j).fold(0, |c, k| c | received.choice_bits(k * COUNT + e, 1) << k);
-                    assert_eq!(words[e], choice << index.start);
-                    let keys: Vec<_> = (0..j).map(|k| sent[k * COUNT + e]).collect();
-                    let chosen: Vec<_> = (0..j).map(|k| received.keys[k * COUNT + e]).collect();
-                    let expected = table::sender_planes(&keys, planes as usize);
-                    for (pads, expected) in pads.iter().zip(expected) {
-                        assert_eq!(u128::from(pads[e]), expected, "{level:?} {index:?}");
-                    }
-                    let expected = table::receiver_planes(choice, &chosen, planes as usize);
-                    assert_eq!(results[e], expected << 17, "{level:?} {index:?}");
+                let mut words = vec![1; COUNT];
+                put_bits(&bytes, first, 9, &mut words);
+                for (n, word) in words.iter().enumerate() {
+                    let bit = bytes.get((first + n) / 8).map_or(0, |byte| byte >> ((first + n) % 8) & 1);
+                    assert_eq!(*word, 1 | u32::from(bit) << 9, "{level:?}");
                 }
             });
         }

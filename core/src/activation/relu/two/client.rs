@@ -1,19 +1,17 @@
 //! The client's side: digits' tables, then a table of signs and one of words.
 
 use super::super::comparison::{Comparison, Lookup};
-use super::{entry, halves};
+use super::halves;
 use crate::activation::material::{SenderRots, blocks, ones, scratch, select, spread, words};
 use crate::activation::truncate::Truncation;
 use crate::model::Channel;
-use crate::ot::Block;
+use crate::ot::wide::INDEX_BITS;
 use crate::prg::{Prg, SecretVec, collect};
 use crate::share::Mask;
-use crate::simd::words::tables::{
-    Index, equal, exchange, less, low_words, moved, sender_pads, sender_pads_half, words_at, xor_bit, xor_moved,
-    xor_moved_half,
-};
+use crate::simd::words::tables::{Index, equal, exchange, less, moved, words_at, xor_bit, xor_moved, xor_moved_half};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// The client's prepared side of a group.
 pub(crate) struct Client {
@@ -37,6 +35,11 @@ pub(crate) struct Client {
     product_shares: SecretVec<u32>,
     absorbed: usize,
     next: usize,
+}
+
+/// Some elements' pads.
+fn part<'a>(pads: &'a mut SecretVec<u32>, run: &Range<usize>) -> &'a mut [u32] {
+    &mut pads[run.clone()]
 }
 
 impl Client {
@@ -73,49 +76,30 @@ impl Client {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, keys: &[[Block; 2]]) {
-        let run = self.absorbed..self.absorbed + elements;
+    pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
+        let run = self.absorbed..self.absorbed + rots.elements;
         self.absorbed = run.end;
-        let mut rots = SenderRots::new(keys, elements);
-        let (mut first, mut second) = (words(elements), words(elements));
         if self.truncation.shift() > 0 {
             rots.take_pads(&mut self.truncation_pads, run.clone());
         }
         for digit in &self.comparison.digits {
             let planes = &mut self.plane_pads[digit.output as usize..(digit.output + digit.planes) as usize];
-            for k in 0..digit.bits {
+            let mut all: Vec<&mut [u32]> = planes.iter_mut().flatten().map(|pads| part(pads, &run)).collect();
+            rots.take_planes(digit.bits.min(INDEX_BITS), &mut all);
+            if halves(digit) == 2 {
                 let keys = rots.take();
-                for (plane, pads) in (0..).zip(&mut *planes) {
-                    match &mut pads[..] {
-                        [pads] => {
-                            low_words(keys, &mut first, &mut second);
-                            sender_pads([&first, &second], k, digit.bits, plane, &mut pads[run.clone()]);
-                        }
-                        halves => {
-                            words_at(keys, plane, &mut first, &mut second);
-                            for (half, pads) in (0..).zip(halves) {
-                                sender_pads_half([&first, &second], k, half, &mut pads[run.clone()]);
-                            }
-                        }
+                let mut words = [words(rots.elements), words(rots.elements)];
+                for (plane, halves) in (0..).zip(all.chunks_exact_mut(2)) {
+                    let [first, second] = &mut words;
+                    words_at(keys, plane, first, second);
+                    for (pads, words) in halves.iter_mut().zip(&words) {
+                        pads.iter_mut().zip(words.iter()).for_each(|(pad, word)| *pad ^= word);
                     }
                 }
             }
         }
-        let bits = self.comparison.sign;
-        for k in 0..bits {
-            low_words(rots.take(), &mut first, &mut second);
-            sender_pads([&first, &second], k, bits, 0, &mut self.sign_pads[run.clone()]);
-        }
-        for k in 0..bits {
-            let keys = rots.take();
-            for rank in 0..1 << (bits - 1) {
-                words_at(keys, rank as u32, &mut first, &mut second);
-                for (side, words) in [&first, &second].into_iter().enumerate() {
-                    let pads = &mut self.word_pads[entry(bits, k, rank, side)][run.clone()];
-                    pads.iter_mut().zip(words.iter()).for_each(|(pad, word)| *pad ^= word);
-                }
-            }
-        }
+        let mut entries: Vec<&mut [u32]> = self.word_pads.iter_mut().map(|pads| part(pads, &run)).collect();
+        rots.take_words(self.comparison.sign, &mut entries, part(&mut self.sign_pads, &run));
     }
 
     pub(crate) fn round(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
@@ -178,7 +162,7 @@ impl Client {
             let [flips, signs, table, first, second] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let bit_masks = &self.bit_masks[block.clone()];
             request.take(self.truncation.word_bits(), first);
-            request.take(2 * bits, flips);
+            request.take(bits, flips);
             // sS for each index: [a < c] ^ 1 ^ top(A) comes by the index, top(C) and sC are added.
             let elements = bit_masks.iter().zip(&self.masks[block.clone()]);
             for (constant, (&bit_masks, &mask)) in table.iter_mut().zip(elements) {
@@ -208,7 +192,7 @@ impl Client {
                 for pair in pads.chunks_exact_mut(2 << bit) {
                     let (low, high) = pair.split_at_mut(1 << bit);
                     for (low, high) in low.iter_mut().zip(high) {
-                        exchange(flips, bits + bit, &mut low[..block.len()], &mut high[..block.len()]);
+                        exchange(flips, bit, &mut low[..block.len()], &mut high[..block.len()]);
                     }
                 }
             }

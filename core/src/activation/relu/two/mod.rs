@@ -8,7 +8,9 @@
 //!    table of the bit sS = sigma ^ sC, and one of a word each: M_0 = XC - sC · tC + r where sS = 0, and
 //!    M_1 = -XC - (1 - sC) · tC + r where sS = 1. The server adds XS, or tS - XS.
 //!
-//! Both tables are indexed by the same bits, but by random OTs of their own: a word for each of 8 entries uses up its keys.
+//! Both tables are indexed by the same bits and take their pads from one wide OT. A digit of 6 bits, whose table has 64 entries,
+//! takes a wide OT for the low five and a single one for the top bit: with the halves of its planes in words, the pad of
+//! entry (h, i) of plane p is bit i of word 2p + h of the wide OT's key i, and of word p of the single OT's key h.
 
 mod client;
 mod server;
@@ -17,8 +19,10 @@ pub(crate) use client::Client;
 pub(crate) use server::Server;
 
 use super::comparison::{Comparison, Lookup};
+use crate::activation::material::Rots;
 use crate::activation::truncate::Truncation;
 use crate::model::Channel;
+use crate::ot::wide::INDEX_BITS;
 use alloc::{vec, vec::Vec};
 
 /// Most bits of a value.
@@ -45,18 +49,13 @@ fn top_less(digits: &[Lookup]) -> u32 {
     digits.last().map_or(0, |digit| digit.output)
 }
 
-/// The entry that the segment with number `rank` of key `side` of index bit k is for, in a table of `bits` index bits
-/// ([`crate::ot::table`]).
-fn entry(bits: u32, k: u32, rank: usize, side: usize) -> usize {
-    let top = bits - 1;
-    let moved = if k == top { 0 } else { (rank >> k & 1) << top };
-    (rank & !(1 << k)) | side << k | moved
-}
-
-/// Random OTs per element with the server as receiver: truncation, digits, both tables.
-pub(crate) fn rots(channel: &Channel) -> usize {
+/// Random OTs per element with the server as receiver: truncation, digits, tables.
+pub(crate) fn rots(channel: &Channel) -> Rots {
     let (digits, bits) = comparison(channel.width().into());
-    usize::from(channel.shift > 0) + digits.iter().map(|digit| digit.bits as usize).sum::<usize>() + 2 * bits as usize
+    let large = digits.iter().filter(|digit| halves(digit) == 2).count();
+    let ends = Rots::single(usize::from(channel.shift > 0) + large);
+    let digits = digits.iter().fold(ends, |rots, digit| rots.with_table(digit.bits.min(INDEX_BITS)));
+    digits.with_table(bits)
 }
 
 /// Widths of the fields of both rounds, for outputs of which `word_bits` bits matter: (server -> client, client -> server).
@@ -70,7 +69,7 @@ pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, 
         tables.extend(core::iter::repeat_n((1 << digit.bits).min(32), (digit.planes * halves(digit)) as usize));
     }
     let words = core::iter::once(1 << bits).chain(core::iter::repeat_n(word_bits, 1 << bits));
-    vec![(vec![choices], tables), (vec![word_bits, 2 * bits], words.collect())]
+    vec![(vec![choices], tables), (vec![word_bits, bits], words.collect())]
 }
 
 /// Bytes that both parties keep per element of a prepared layer: (client, server).
@@ -106,9 +105,13 @@ mod tests {
             let signs = (&sign_choices[..], &sign_words[..]);
             let mut client = Client::new((&channel, 32), masks, vec![0; COUNT].into(), signs, &mut prg);
             let mut server = Server::new((&channel, 32), &products);
-            let (sent, received) = ideal::deal(&mut prg, COUNT * rots(&channel));
-            client.absorb(COUNT, &sent);
-            server.absorb(COUNT, &received);
+            ideal::deal_rots(
+                &mut prg,
+                COUNT,
+                &rots(&channel),
+                |sent| client.absorb(sent),
+                |received| server.absorb(received),
+            );
             server.start(vec![value.wrapping_add(mask); COUNT].into());
             for _ in 0..2 {
                 let (mut request, mut reply) = (FieldWriter::default(), FieldWriter::default());
@@ -124,25 +127,6 @@ mod tests {
                 let ones: u32 = bits.iter().map(sum).sum();
                 // Six standard deviations of 4000 fair coins are 190.
                 assert!(ones.abs_diff(COUNT as u32 / 2) < 190, "w = {width}, bits {i} and {j}: {ones} of {COUNT}");
-            }
-        }
-    }
-
-    /// Each word of each key is for one entry, and an entry takes one word for each index bit: from the key of its own bit.
-    #[test]
-    fn no_word_of_a_key_serves_two_entries() {
-        for bits in [1, 3] {
-            for k in 0..bits {
-                let words = (0..1 << (bits - 1)).flat_map(|rank| [(rank, 0), (rank, 1)]);
-                let mut entries: Vec<usize> = words
-                    .map(|(rank, side)| {
-                        let entry = entry(bits, k, rank, side);
-                        assert_eq!(entry >> k & 1, side);
-                        entry
-                    })
-                    .collect();
-                entries.sort_unstable();
-                assert_eq!(entries, (0..1 << bits).collect::<Vec<_>>());
             }
         }
     }

@@ -5,15 +5,15 @@ use super::{halves, top_less};
 use crate::activation::material::{ReceiverRots, blocks, ones, scratch, spread, words};
 use crate::activation::truncate::Truncation;
 use crate::model::Channel;
-use crate::ot::{Block, softspoken::RotBatchReceived};
+use crate::ot::wide::INDEX_BITS;
 use crate::prg::{SecretVec, collect};
 use crate::share::Masked;
-use crate::simd::words::tables::{Index, chosen_words, chosen_words_at, open, open_half, receiver_pads};
+use crate::simd::words::tables::{Index, chosen_words, chosen_words_at, open, open_half};
 use crate::wire::words::{FieldReader, FieldWriter};
 
 /// Where an element's choices hold that of the truncation's OT, above those of at most 12 bits of digits.
 const TRUNCATION_CHOICE: u32 = 30;
-/// Where an element's word of tables holds the pads of its comparison bits and of its sign, above the choices of both tables.
+/// Where an element's word of tables holds the pads of its comparison bits and of its sign, above their choices.
 const PADS: u32 = 16;
 
 /// The server's prepared side of a group, and its words during inference.
@@ -22,7 +22,7 @@ pub(crate) struct Server {
     comparison: Comparison,
     /// Random indices of all digits of an element, as one number of w - 1 bits, and the truncation's choice.
     choices: SecretVec<u32>,
-    /// Random indices of an element's tables of signs and of words, and from [`PADS`] on the pads of what it opens.
+    /// The random index of an element's tables of signs and of words, and from [`PADS`] on the pads of what it opens.
     tables: SecretVec<u32>,
     /// None where nothing is truncated.
     truncation_pads: SecretVec<u32>,
@@ -59,50 +59,41 @@ impl Server {
     }
 
     /// Takes the random OTs of the next elements.
-    pub(crate) fn absorb(&mut self, elements: usize, batch: &RotBatchReceived) {
+    pub(crate) fn absorb(&mut self, rots: &mut ReceiverRots<'_>) {
+        let elements = rots.elements;
         let run = self.absorbed..self.absorbed + elements;
         self.absorbed = run.end;
-        let mut rots = ReceiverRots::new(batch, elements);
         let choices = &mut self.choices[run.clone()];
-        let (mut table_choices, mut pads, mut words) = (words(elements), words(elements), words(elements));
+        let (mut table_choices, mut pads, mut key_words) = (words(elements), words(elements), words(elements));
+        let mut all = [(); 4].map(|()| words(elements));
         if self.truncation.shift() > 0 {
             chosen_words(rots.take(TRUNCATION_CHOICE, choices), &mut self.truncation_pads[run.clone()]);
         }
-        // All of an index before its first pad.
-        let mut take = |index: Index, choices: &mut [u32]| {
-            let mut keys = [&[][..]; 6];
-            for (k, keys) in (0..index.bits).zip(&mut keys) {
-                *keys = rots.take(index.start + k, choices);
-            }
-            keys
-        };
         for digit in &self.comparison.digits {
-            let keys = take(digit.place(0), choices);
-            for (k, keys) in (0..digit.bits).zip(keys) {
-                if halves(digit) == 1 {
-                    chosen_words(keys, &mut words);
-                    receiver_pads(&words, choices, digit.place(0), k, digit.planes, digit.output, &mut pads);
-                    continue;
+            let mut planes = all.each_mut().map(|words| &mut words[..]);
+            let planes = &mut planes[..(digit.planes * halves(digit)) as usize];
+            let index = digit.place(0);
+            rots.take_table(Index { bits: index.bits.min(INDEX_BITS), ..index }, choices, planes);
+            if halves(digit) == 1 {
+                for (plane, words) in (0..).zip(planes) {
+                    open(words, choices, index, digit.output + plane, &mut pads);
                 }
-                for plane in 0..digit.planes {
-                    chosen_words_at(keys, plane, &mut words);
-                    receiver_pads(&words, choices, digit.place(0), k, 1, digit.output + plane, &mut pads);
+                continue;
+            }
+            let keys = rots.take(index.start + INDEX_BITS, choices);
+            for (plane, halves) in (0..).zip(planes.chunks_exact_mut(2)) {
+                chosen_words_at(keys, plane, &mut key_words);
+                for half in halves.iter_mut() {
+                    half.iter_mut().zip(key_words.iter()).for_each(|(half, word)| *half ^= word);
                 }
+                open_half([&halves[0], &halves[1]], choices, index, digit.output + plane, &mut pads);
             }
         }
         let bits = self.comparison.sign;
         let index = Index { start: 0, bits };
-        let keys = take(index, &mut table_choices);
-        for (k, keys) in (0..bits).zip(keys) {
-            chosen_words(keys, &mut words);
-            receiver_pads(&words, &table_choices, index, k, 1, bits, &mut pads);
-        }
-        let index = Index { start: bits, bits };
-        let keys = take(index, &mut table_choices);
-        for (k, keys) in (0..bits).zip(keys) {
-            let pads = &mut self.word_pads[run.clone()];
-            xor_chosen(keys, &table_choices, index, k, (&mut words, pads));
-        }
+        let signs = &mut all[0];
+        rots.take_table(index, &mut table_choices, &mut [&mut self.word_pads[run.clone()], &mut signs[..]]);
+        open(signs, &table_choices, index, bits, &mut pads);
         for (tables, (&choices, &pads)) in self.tables[run].iter_mut().zip(table_choices.iter().zip(pads.iter())) {
             *tables = choices | pads << PADS;
         }
@@ -182,7 +173,7 @@ impl Server {
         }
     }
 
-    /// tS - u, and the comparison bits as the index of either table.
+    /// tS - u, and the comparison bits as the index of both tables.
     fn request_words(&mut self, request: &mut FieldWriter) {
         let bits = self.comparison.sign;
         let mut arrays = scratch::<2>(self.words.len());
@@ -194,11 +185,10 @@ impl Server {
             }
             let elements = self.bits[block.clone()].iter().zip(&self.tables[block]);
             for (flip, (&opened, &choices)) in flips.iter_mut().zip(elements) {
-                let index = opened & ones(bits) as u32;
-                *flip = (index | index << bits) ^ choices;
+                *flip = opened ^ choices;
             }
             request.put(values, self.truncation.word_bits());
-            request.put(flips, 2 * bits);
+            request.put(flips, bits);
         }
     }
 
@@ -237,20 +227,6 @@ impl Server {
     #[cfg(test)]
     pub(super) fn opened_bits(&self) -> &[u32] {
         &self.bits
-    }
-}
-
-/// XORs into each pad the word rank_k(index) of the chosen key of index bit k ([`crate::ot::table`]). All words are read.
-fn xor_chosen(keys: &[Block], choices: &[u32], index: Index, k: u32, (words, pads): (&mut [u32], &mut [u32])) {
-    let top = index.bits - 1;
-    for number in 0..1 << top {
-        chosen_words_at(keys, number, words);
-        for ((pad, &word), &choices) in pads.iter_mut().zip(words.iter()).zip(choices) {
-            let choice = index.of(choices);
-            let swap = (choice >> k ^ choice >> top) & 1;
-            let rank = (choice ^ swap << k) & ((1 << top) - 1);
-            *pad ^= word & spread(is_zero(rank ^ number));
-        }
     }
 }
 

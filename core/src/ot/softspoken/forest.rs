@@ -1,0 +1,260 @@
+//! The trees of one party, expanded and folded into columns.
+
+use super::super::transpose::{Tile, transpose};
+use super::super::{Block, Bytes, Context, Label, ROW_BITS, encrypt_into, encrypt_with};
+use super::{Code, Depth};
+use crate::prg::SecretVec;
+use aes::Aes128Enc;
+use aes::cipher::common::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
+use alloc::vec;
+use alloc::vec::Vec;
+use zeroize::Zeroizing;
+
+/// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units;
+/// the matrix of 128 columns then takes 128 KiB (248 columns 248 KiB), which second-level caches hold.
+pub(super) const CHUNK: usize = 64;
+
+/// Groups transposed together: a cache line of a column.
+pub(super) const STRIPE: usize = 4;
+
+/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
+/// session's own, which keeps tables made in advance from serving against more than one session.
+pub(super) struct Leaf(Aes128Enc);
+
+impl Leaf {
+    fn new(seed: Block) -> Self {
+        Self(Aes128Enc::new(&seed.to_le_bytes().into()))
+    }
+
+    /// The encrypted counter blocks. `blocks` is as long as `counters`.
+    pub(super) fn expand(&self, counters: &[Bytes], blocks: &mut [Bytes]) {
+        encrypt_into(&self.0, counters, blocks);
+    }
+}
+
+/// The leaves of one party's trees and the position in their streams.
+pub(super) struct Forest {
+    pub(super) depth: Depth,
+    /// Leaf x of tree i at 2^k·i + x, in the party's own numbering.
+    pub(super) leaves: Vec<Leaf>,
+    /// The first entry of each tree that is known: 0 at the receiver, 1 at the sender.
+    first: usize,
+    salt: [u8; 8],
+    /// The number of the next group. Never goes back.
+    pub(super) group: u64,
+}
+
+/// Working memory of [`Forest::fold`]: secret, wiped when dropped.
+pub(super) struct Scratch {
+    /// The counter blocks: public.
+    counters: Vec<Bytes>,
+    /// The expansion of four leaves.
+    quad: [SecretVec<Bytes>; 4],
+    /// The sum of the subtree just completed.
+    carry: SecretVec<Bytes>,
+    /// Sums of left subtrees that wait for their right neighbours, by height − 2. The last one is that of the whole
+    /// tree.
+    waiting: Vec<SecretVec<Bytes>>,
+}
+
+impl Scratch {
+    pub(super) fn new(depth: Depth, groups: usize) -> Self {
+        let lane = || Zeroizing::new(vec![[0; 16]; groups]);
+        let counters = vec![[0; 16]; groups];
+        Self {
+            counters,
+            quad: [(); 4].map(|()| lane()),
+            carry: lane(),
+            waiting: (1..depth.bits()).map(|_| lane()).collect(),
+        }
+    }
+
+    /// The sum of all leaves of the tree folded last: u.
+    pub(super) fn total(&self) -> &[Bytes] {
+        self.waiting.last().map_or(&[], |sum| sum)
+    }
+}
+
+impl Forest {
+    pub(super) fn new(context: &Context, depth: Depth, first: usize) -> Self {
+        let digest = context.digest(Label::LeafSalt, &[]);
+        let mut salt = [0; 8];
+        salt.copy_from_slice(&digest[..8]);
+        Self {
+            depth,
+            leaves: Vec::with_capacity(context.direction.base_ots() / depth.bits() << depth.bits()),
+            first,
+            salt,
+            group: 0,
+        }
+    }
+
+    pub(super) fn add_tree(&mut self, leaves: &[Block]) {
+        self.leaves.extend(leaves.iter().map(|&seed| Leaf::new(seed)));
+    }
+
+    /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ
+    /// x_b·r_x over all known leaves x, and [`Scratch::total`] Σ r_x.
+    ///
+    /// Takes two XORs for each leaf whatever k is: subtrees are summed from the leaves upward, and column b gets the
+    /// sum of each right subtree that hangs at height b.
+    pub(super) fn fold(&self, tree: usize, columns: &mut [Bytes], scratch: &mut Scratch) {
+        let k = self.depth.bits();
+        let groups = columns.len() / k;
+        columns.fill([0; 16]);
+        let (low, high) = columns.split_at_mut(2 * groups);
+        let (column_0, column_1) = low.split_at_mut(groups);
+        let leaves = self.leaves.chunks_exact(1 << k).nth(tree).unwrap_or(&[]);
+        self.count(&mut scratch.counters[..groups]);
+        for (n, four) in leaves.chunks_exact(4).enumerate() {
+            let [_, _, _, last] = four else { continue };
+            for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate().take(3) {
+                if 4 * n + x < self.first {
+                    lane.fill([0; 16]);
+                } else {
+                    leaf.expand(&scratch.counters[..groups], &mut lane[..groups]);
+                }
+            }
+            // Carry as in counting: each trailing one of n says that a right subtree is complete.
+            let height = n.trailing_ones() as usize;
+            last.0.encrypt_with_backend(LastOfFour {
+                counters: &scratch.counters[..groups],
+                quad: &mut scratch.quad,
+                column_0,
+                column_1,
+                carry: &mut scratch.carry,
+                columns: high,
+                waiting: &scratch.waiting[..height.min(scratch.waiting.len())],
+            });
+            if let Some(place) = scratch.waiting.get_mut(height) {
+                core::mem::swap(&mut scratch.carry, place);
+            }
+        }
+    }
+
+    /// The counter blocks of the next groups, the same for all leaves.
+    pub(super) fn count(&self, counters: &mut [Bytes]) {
+        for (block, group) in counters.iter_mut().zip(self.group..) {
+            let (counter, salt) = block.split_at_mut(8);
+            counter.copy_from_slice(&group.to_le_bytes());
+            salt.copy_from_slice(&self.salt);
+        }
+    }
+}
+
+/// Expands the last of four sibling leaves and adds all four to the columns, and the subtrees that are then complete. As a
+/// closure of the cipher's back end, the sums are compiled for the instruction set that the back end uses.
+struct LastOfFour<'a> {
+    counters: &'a [Bytes],
+    /// The leaves' expansions, the last one to come.
+    quad: &'a mut [SecretVec<Bytes>; 4],
+    /// The columns of the two lowest index bits.
+    column_0: &'a mut [Bytes],
+    column_1: &'a mut [Bytes],
+    /// Gets the sum of the largest subtree completed.
+    carry: &'a mut [Bytes],
+    /// The columns of the higher index bits, one after the other.
+    columns: &'a mut [Bytes],
+    /// The left neighbours of the subtrees completed, from the lowest.
+    waiting: &'a [SecretVec<Bytes>],
+}
+
+impl BlockSizeUser for LastOfFour<'_> {
+    type BlockSize = U16;
+}
+
+impl BlockCipherEncClosure for LastOfFour<'_> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let groups = self.counters.len();
+        let [r0, r1, r2, r3] = self.quad;
+        r3[..groups].copy_from_slice(self.counters);
+        encrypt_with(backend, &mut r3[..groups]);
+        let carry = &mut self.carry[..groups];
+        let quad = [&**r0, r1, r2, r3].map(|lane| &lane[..groups]);
+        add_four(quad, self.column_0, self.column_1, carry);
+        for (column, left) in self.columns.chunks_exact_mut(groups).zip(self.waiting) {
+            add_subtree(carry, &left[..groups], column);
+        }
+    }
+}
+
+/// Adds four sibling leaves to the columns of the two lowest index bits and gives their sum.
+#[inline(always)]
+fn add_four(quad: [&[Bytes]; 4], column_0: &mut [Bytes], column_1: &mut [Bytes], sum: &mut [Bytes]) {
+    let [r0, r1, r2, r3] = quad.map(|lane| lane.as_flattened());
+    let columns = column_0.as_flattened_mut().iter_mut().zip(column_1.as_flattened_mut());
+    let leaves = r0.iter().zip(r1).zip(r2.iter().zip(r3));
+    for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in leaves.zip(columns.zip(sum.as_flattened_mut())) {
+        let right = r1 ^ r3;
+        *v0 ^= right;
+        *v1 ^= r2 ^ r3;
+        *sum = r0 ^ r2 ^ right;
+    }
+}
+
+/// Adds a right subtree, whose sum is `sum`, to its column, and its left neighbour to the sum.
+#[inline(always)]
+fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
+    let column = column.as_flattened_mut().iter_mut();
+    for ((sum, left), column) in sum.as_flattened_mut().iter_mut().zip(left.as_flattened()).zip(column) {
+        *column ^= *sum;
+        *sum ^= left;
+    }
+}
+
+/// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)`
+/// gets the n-th group's rows.
+pub(super) fn for_each_group(columns: &[Bytes], tiles: &mut [Tile; STRIPE], mut rows: impl FnMut(usize, &Tile)) {
+    let groups = columns.len() / ROW_BITS;
+    for first in (0..groups).step_by(STRIPE) {
+        for (c, column) in columns.chunks_exact(groups).enumerate() {
+            for (tile, bytes) in tiles.iter_mut().zip(&column[first..]) {
+                let word = u128::from_le_bytes(*bytes);
+                tile[c] = [word as u64, (word >> 64) as u64];
+            }
+        }
+        for (n, tile) in tiles.iter_mut().enumerate().take(groups - first) {
+            transpose(tile);
+            rows(first + n, tile);
+        }
+    }
+}
+
+/// A row of a transposed tile as a block.
+#[inline]
+pub(super) fn row_block(row: &[u64; 2]) -> Block {
+    u128::from(row[0]) | u128::from(row[1]) << 64
+}
+
+/// Copies the rows of a tile.
+pub(super) fn copy_rows(tile: &Tile, rows: &mut [Block]) {
+    for (to, row) in rows.iter_mut().zip(tile) {
+        *to = row_block(row);
+    }
+}
+
+/// Working memory of one call, no larger than the call needs. Secret, wiped when dropped.
+pub(super) struct Work {
+    /// The columns of a chunk.
+    pub(super) columns: SecretVec<Bytes>,
+    /// The word of the code: u at each position.
+    pub(super) word: SecretVec<Bytes>,
+    pub(super) scratch: Scratch,
+    pub(super) tiles: Zeroizing<[Tile; STRIPE]>,
+}
+
+impl Work {
+    pub(super) fn new(code: Code, depth: Depth, groups: usize) -> Self {
+        let groups = groups.min(CHUNK);
+        let lanes = |count: usize| Zeroizing::new(vec![[0; 16]; count * groups]);
+        Self {
+            columns: lanes(code.trees(depth) * depth.bits()),
+            word: lanes(code.positions()),
+            scratch: Scratch::new(depth, groups),
+            tiles: Zeroizing::new([[[0; 2]; 128]; STRIPE]),
+        }
+    }
+}

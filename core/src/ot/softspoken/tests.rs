@@ -1,0 +1,222 @@
+use super::super::base::{BaseSender, base_receive};
+use super::super::{Block, Bytes, Delta, Direction, test_context, xor_into};
+use super::forest::{CHUNK, Forest, STRIPE, Scratch, for_each_group, row_block};
+use super::*;
+use crate::prg::{Prg, Seed};
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+const DEPTHS: [Depth; 3] = [Depth::Two, Depth::Four, Depth::Eight];
+
+fn prg(n: u8) -> Prg {
+    Prg::new(&Seed::from_bytes([n; 32]))
+}
+
+/// Both parties after a real setup.
+fn pair(depth: Depth, seed: u8) -> (RotReceiver, RotSender) {
+    let context = test_context(Direction::ServerReceives);
+    let mut delta: Delta = vec![0; context.direction.base_ots() / 8].into();
+    prg(seed).fill(&mut delta);
+    let (sender, message) = BaseSender::new(&context, &mut prg(seed + 1));
+    let (reply, chosen) = base_receive(&context, &delta, &message, &mut prg(seed + 2)).unwrap();
+    let (receiver, corrections) = RotReceiver::setup(&context, depth, sender.finish(&reply).unwrap());
+    assert_eq!(corrections.len(), setup_bytes(context.direction, depth));
+    (receiver, RotSender::setup(&context, depth, delta, chosen, &corrections).unwrap())
+}
+
+#[test]
+fn the_receiver_gets_the_chosen_key_of_each_ot_and_choices_are_balanced() {
+    for depth in DEPTHS {
+        let (mut receiver, mut sender) = pair(depth, 1);
+        let (mut ones, mut total) = (0, 0);
+        let mut seen = Vec::new();
+        for count in [128, 0, 512, 128 * CHUNK, 128 * CHUNK + 128, 128 * 77] {
+            let (message, got) = receiver.extend(count).unwrap();
+            assert_eq!(message.len(), extension_bytes(depth, count));
+            let keys = sender.extend(count, &message).unwrap();
+            assert_eq!((keys.len(), got.keys.len(), got.choices.len()), (count, count, count / 8));
+            for (j, (pair, key)) in keys.iter().zip(got.keys.iter()).enumerate() {
+                let c = got.choice_bits(j, 1) as usize;
+                assert_eq!(*key, pair[c], "{depth:?} {count} {j}");
+                assert_ne!(*key, pair[1 - c], "{depth:?} {count} {j}");
+                ones += c;
+            }
+            total += count;
+            seen.extend(keys.iter().flatten().copied());
+        }
+        // Six standard deviations.
+        let deviation = (ones as f64 - total as f64 / 2.0).abs() / (total as f64 / 4.0).sqrt();
+        assert!(deviation < 6.0, "{depth:?} {ones} of {total}");
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 2 * total);
+    }
+}
+
+#[test]
+fn messages_choices_and_keys_are_the_known_answers() {
+    // From tests/known-answers/ot.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
+    let known = [
+        (
+            Depth::Two,
+            [
+                "65b6df0d98e85e3a621ad9c8b916b33633808916963336b9ca550913818de8aa",
+                "37a8574369dc0848e58afe239f4290a93642e11929b97fc852127c1098d0a68f",
+                "6e93316ea56ff3b6e9c884adeafee22cad99d1451257235a3a6e0d1a448a4890",
+                "eb3a1926543a4555789f97fa4cf8e39ee4a8b68d13b399f1c8be8ff2304d830f",
+            ],
+        ),
+        (
+            Depth::Four,
+            [
+                "4e6f8adc980e14b9cbb22692b62562912395f611593cd777d37e9710157675ee",
+                "3aa38bfea9dd9131c46d57ed2daf5d14f815746305fbe08d8704308f5c5aae15",
+                "4b031fec80ff2b5def3de9905dc6d75140f15026466eacd7d65aacad10511372",
+                "bd7f9e3ab0992160dfc48326b55ecf14a89868ee9971453178c91bbcf4dac817",
+            ],
+        ),
+        (
+            Depth::Eight,
+            [
+                "95ca4fcede815f0857d9af1b7a10d2bea934f83e687768979e3cd02105d55515",
+                "60ac1fa334eef8651396e436e74f4dbd166bf4f2972520d3b9b415f8774667b6",
+                "d69701e9ffc3f2f82337a792a6c16997387d5e7475ebcc82e8a4f35658b0494e",
+                "110382d54fcdb8350f3825cabd4412f9741e84a6d9f697c5f44258a388491afc",
+            ],
+        ),
+    ];
+    let context = test_context(Direction::ServerReceives);
+    for (depth, expected) in known {
+        let key = |i| [0, 1].map(|b| Block::from_le_bytes([2 * i + b; 16]));
+        let base_keys: Vec<[Block; 2]> = (0..ROW_BITS as u8).map(key).collect();
+        let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
+        let (message, got) = receiver.extend(640).unwrap();
+        let keys: Vec<u8> = got.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+        for (bytes, expected) in [&corrections, &message, &*got.choices, &keys].into_iter().zip(expected) {
+            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{depth:?}");
+        }
+    }
+}
+
+#[test]
+fn how_ots_are_divided_among_calls_changes_nothing() {
+    for depth in DEPTHS {
+        let (mut whole, mut sender) = pair(depth, 1);
+        let (mut parts, _) = pair(depth, 1);
+        let (message, got) = whole.extend(1280).unwrap();
+        let (mut messages, mut choices, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for count in [128, 640, 512] {
+            let (message, got) = parts.extend(count).unwrap();
+            messages.extend_from_slice(&message);
+            choices.extend_from_slice(&got.choices);
+            keys.extend_from_slice(&got.keys);
+        }
+        assert_eq!(messages, message);
+        assert_eq!((&choices, &keys), (&*got.choices, &*got.keys));
+        let cut = extension_bytes(depth, 384);
+        let first = sender.extend(384, &message[..cut]).unwrap();
+        let second = sender.extend(896, &message[cut..]).unwrap();
+        for (j, (pair, key)) in first.iter().chain(second.iter()).zip(&keys).enumerate() {
+            assert_eq!(pair[got.choice_bits(j, 1) as usize], *key);
+        }
+    }
+}
+
+#[test]
+fn counts_and_messages_of_wrong_length_are_refused_and_change_nothing() {
+    for depth in DEPTHS {
+        let context = test_context(Direction::ServerReceives);
+        let right = setup_bytes(context.direction, depth);
+        for length in [0, right - 1, right + 1] {
+            let keys = Zeroizing::new(vec![0; context.direction.base_ots()]);
+            let setup = RotSender::setup(&context, depth, vec![0; 31].into(), keys, &vec![0; length]);
+            assert_eq!(setup.err().unwrap().kind(), ErrorKind::MalformedMessage);
+        }
+        let (mut receiver, mut sender) = pair(depth, 1);
+        assert_eq!(receiver.extend(100).err().unwrap().kind(), ErrorKind::InvalidArgument);
+        let (message, got) = receiver.extend(256).unwrap();
+        assert_eq!(sender.extend(100, &message).err().unwrap().kind(), ErrorKind::InvalidArgument);
+        for length in [0, message.len() - 1, message.len() + 1] {
+            let mut message = message.clone();
+            message.resize(length, 0);
+            assert_eq!(sender.extend(256, &message).err().unwrap().kind(), ErrorKind::MalformedMessage);
+        }
+        let keys = sender.extend(256, &message).unwrap();
+        assert_eq!(keys[255][got.choice_bits(255, 1) as usize], got.keys[255]);
+    }
+    for k in [0, 1, 3, 5, 16, 128] {
+        assert!(Depth::new(k).is_err());
+    }
+}
+
+#[test]
+fn columns_are_the_naive_weighted_sums() {
+    for depth in DEPTHS {
+        let context = test_context(Direction::ServerReceives);
+        let (k, groups) = (depth.bits(), 3);
+        for first in [0, 1] {
+            let mut forest = Forest::new(&context, depth, first);
+            let mut random = prg(9);
+            for _ in 0..2 {
+                forest.add_tree(&(0..1 << k).map(|_| Block::from_le_bytes(random.array())).collect::<Vec<_>>());
+            }
+            forest.group = 40;
+            let mut columns = vec![[0xaa; 16]; k * groups];
+            let mut scratch = Scratch::new(depth, groups + 2);
+            forest.fold(1, &mut columns, &mut scratch);
+            let mut counters = vec![[0; 16]; groups];
+            forest.count(&mut counters);
+            let mut expected = vec![[0; 16]; k * groups];
+            let mut total = vec![[0; 16]; groups];
+            for x in first..1 << k {
+                let mut lane = vec![[0; 16]; groups];
+                forest.leaves[(1 << k) + x].expand(&counters, &mut lane);
+                xor_into(&mut total, &lane);
+                for b in 0..k {
+                    if x >> b & 1 == 1 {
+                        xor_into(&mut expected[b * groups..][..groups], &lane);
+                    }
+                }
+            }
+            assert_eq!(columns, expected);
+            assert_eq!(scratch.total()[..groups], total);
+        }
+    }
+}
+
+#[test]
+fn rows_are_those_of_the_bit_matrix() {
+    for groups in [1, 4, 6] {
+        let mut random = prg(11);
+        let columns: Vec<Bytes> = (0..ROW_BITS * groups).map(|_| random.array()).collect();
+        let mut visited = 0;
+        for_each_group(&columns, &mut [[[0; 2]; 128]; STRIPE], |n, rows| {
+            assert_eq!(n, visited);
+            visited += 1;
+            for (j, row) in rows.iter().enumerate() {
+                for c in 0..ROW_BITS {
+                    let expected = columns[c * groups + n][j / 8] >> (j % 8) & 1;
+                    assert_eq!((row_block(row) >> c & 1) as u8, expected);
+                }
+            }
+        });
+        assert_eq!(visited, groups);
+    }
+}
+
+#[test]
+fn choice_bits_reads_across_bytes_and_past_the_end() {
+    let batch = RotBatchReceived {
+        choices: Zeroizing::new(vec![0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]),
+        keys: Zeroizing::new(Vec::new()),
+    };
+    assert_eq!(batch.choice_bits(0, 8), 0x12);
+    assert_eq!(batch.choice_bits(4, 12), 0x341);
+    assert_eq!(batch.choice_bits(7, 32), ((0xbc9a_7856_3412u64 >> 7) & 0xffff_ffff) as u32);
+    assert_eq!(batch.choice_bits(44, 32), 0xb);
+    assert_eq!(batch.choice_bits(1000, 32), 0);
+}

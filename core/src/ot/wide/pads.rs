@@ -1,0 +1,231 @@
+//! From rows to the pads of tables.
+//!
+//! The key of entry i is H(q ⊕ D(i)), H(x) = π(x) ⊕ x with π AES-128 under a public key, the Matyas-Meyer-Oseas
+//! construction, which is correlation robust for π an ideal permutation (Guo, Katz, Wang and Yu, IEEE S&P 2020, section 7.2):
+//! to one who knows uniform rows t the values H(t ⊕ D(j)) for j ≠ 0 are uniform, D(j) being so. No tweak is needed, as rows
+//! are uniform and not of anyone's choice. An attack that evaluates π p times against q hashes under one key succeeds with
+//! probability in the order of p·q / 2^128, so each group of 128 rows has a key of its own: q is at most 2^12.
+//!
+//! Of the 128 bits of a key a table of bits takes four at most: with the key as four words of 32 bits, plane p of entry i is
+//! bit i of word p. So a table's pads lie in words as the table itself does. A table of words takes word 0 of each key, and
+//! may have a plane of bits from word 1 beside it.
+
+use super::super::softspoken::GROUP;
+use super::super::{Block, Bytes, Context, Label, encrypt_with, first_half};
+use super::INDEX_BITS;
+use crate::prg::SecretVec;
+use aes::Aes128Enc;
+use aes::cipher::common::BlockSizeUser;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
+use alloc::vec;
+use core::ops::Range;
+use zeroize::Zeroizing;
+
+/// Where wide OTs come from: each source numbers its own.
+#[derive(Clone, Copy)]
+pub(in crate::ot) enum Source {
+    SoftSpoken,
+    /// The silent extension with the set of this number.
+    Silent(u8),
+}
+
+/// The AES keys of the groups of one source, known to both parties.
+#[derive(Clone)]
+pub(in crate::ot) struct Keys(Aes128Enc);
+
+impl Keys {
+    pub(in crate::ot) fn new(context: &Context, source: Source) -> Self {
+        let id = match source {
+            Source::SoftSpoken => 0,
+            Source::Silent(set) => set,
+        };
+        Self(Aes128Enc::new(&first_half(&context.digest(Label::WideHash, &[&[id]])).into()))
+    }
+
+    /// The cipher of a group: under the key that the group's number encrypts to.
+    fn group(&self, number: u64) -> Aes128Enc {
+        let mut key = u128::from(number).to_le_bytes().into();
+        self.0.encrypt_block(&mut key);
+        Aes128Enc::new(&key)
+    }
+}
+
+/// The parts of a run of rows that lie in one group each, with the groups' numbers; `first` is the number of row 0.
+fn by_group(first: u64, run: Range<usize>) -> impl Iterator<Item = (u64, Range<usize>)> {
+    debug_assert!(first.is_multiple_of(GROUP as u64));
+    let groups = run.start / GROUP..run.end.div_ceil(GROUP);
+    groups.map(move |n| (first / GROUP as u64 + n as u64, run.start.max(n * GROUP)..run.end.min((n + 1) * GROUP)))
+}
+
+/// What the sender holds of some wide OTs.
+pub struct Sent {
+    keys: Keys,
+    /// D.
+    offsets: SecretVec<Block>,
+    /// The number of the first row, a multiple of [`GROUP`].
+    first: u64,
+    rows: SecretVec<Block>,
+}
+
+impl Sent {
+    pub(in crate::ot) fn new(keys: Keys, offsets: SecretVec<Block>, first: u64, rows: SecretVec<Block>) -> Self {
+        debug_assert!(offsets.len() == 1 << INDEX_BITS);
+        Self { keys, offsets, first, rows }
+    }
+
+    /// D.
+    #[cfg(test)]
+    pub(in crate::ot) fn offsets(&self) -> &SecretVec<Block> {
+        &self.offsets
+    }
+
+    /// The rows q.
+    pub(in crate::ot) fn into_rows(self) -> SecretVec<Block> {
+        self.rows
+    }
+
+    /// Goes on with tables of 2^`bits` entries, given the receiver's upper index bits, one word for each row of the run.
+    pub fn narrow(&mut self, run: Range<usize>, bits: u32, upper: &[u32]) {
+        for (row, &upper) in self.rows[run].iter_mut().zip(upper) {
+            // What the receiver told is public.
+            *row ^= self.offsets[(upper << bits) as usize & ((1 << INDEX_BITS) - 1)];
+        }
+    }
+
+    /// The pads of tables of 2^`bits` entries, one for each row of the run: bit i of an element of plane p is the pad of
+    /// entry i. There are at most four planes.
+    pub fn planes(&self, run: Range<usize>, bits: u32, planes: &mut [&mut [u32]]) {
+        let mut sums = Zeroizing::new([[0; 16]; GROUP]);
+        self.hash(run, bits, |part, entry, inputs, images| {
+            let sums = &mut sums[..part.len()];
+            let mask = mask(entry as u32);
+            if entry == 0 {
+                sums.fill([0; 16]);
+            }
+            for (sum, (input, image)) in sums.iter_mut().zip(inputs.iter().zip(images)) {
+                *sum = core::array::from_fn(|b| sum[b] ^ ((input[b] ^ image[b]) & mask[b]));
+            }
+            if entry + 1 == 1 << bits {
+                for (plane, word) in planes.iter_mut().zip(0..) {
+                    plane[part.clone()].iter_mut().zip(&*sums).for_each(|(pad, sum)| *pad = word_of(sum, word));
+                }
+            }
+        });
+    }
+
+    /// The pads of tables of 2^`bits` words and of a plane of bits beside them: `words[i]` gets those of entry i.
+    pub fn words(&self, run: Range<usize>, bits: u32, words: &mut [&mut [u32]], plane: &mut [u32]) {
+        plane.fill(0);
+        self.hash(run, bits, |part, entry, inputs, images| {
+            let pads = words[entry][part.clone()].iter_mut().zip(&mut plane[part]);
+            for ((word, plane), (input, image)) in pads.zip(inputs.iter().zip(images)) {
+                *word = word_of(input, 0) ^ word_of(image, 0);
+                *plane |= (word_of(input, 1) ^ word_of(image, 1)) & 1 << entry;
+            }
+        });
+    }
+
+    /// For each part of the run in a group and each entry: the part, counted from the run's start, the entry's number, and x
+    /// and π(x) of all rows of the part.
+    fn hash(&self, run: Range<usize>, bits: u32, mut each: impl FnMut(Range<usize>, usize, &[Bytes], &[Bytes])) {
+        let mut inputs = Zeroizing::new([[0; 16]; GROUP]);
+        let mut images = Zeroizing::new([[0; 16]; GROUP]);
+        let start = run.start;
+        for (group, part) in by_group(self.first, run) {
+            let place = part.start - start..part.end - start;
+            let entries = Entries {
+                rows: &self.rows[part],
+                offsets: &self.offsets[..1 << bits],
+                inputs: &mut inputs[..place.len()],
+                images: &mut images[..place.len()],
+                each: |entry, inputs: &[Bytes], images: &[Bytes]| each(place.clone(), entry, inputs, images),
+            };
+            self.keys.group(group).encrypt_with_backend(entries);
+        }
+    }
+}
+
+/// A bit of each of the four words of a key.
+#[inline(always)]
+fn mask(bit: u32) -> Bytes {
+    (u128::from(1u32 << bit) * 0x0000_0001_0000_0001_0000_0001_0000_0001).to_le_bytes()
+}
+
+/// A word of a key.
+#[inline(always)]
+fn word_of(key: &Bytes, word: usize) -> u32 {
+    let (words, _) = key.as_chunks();
+    u32::from_le_bytes(words[word])
+}
+
+/// All keys of a part of a group. As a closure of the cipher's back end, the loops are compiled for the instruction set that
+/// the back end uses.
+struct Entries<'a, F> {
+    rows: &'a [Block],
+    offsets: &'a [Block],
+    inputs: &'a mut [Bytes],
+    images: &'a mut [Bytes],
+    each: F,
+}
+
+impl<F> BlockSizeUser for Entries<'_, F> {
+    type BlockSize = U16;
+}
+
+impl<F: FnMut(usize, &[Bytes], &[Bytes])> BlockCipherEncClosure for Entries<'_, F> {
+    #[inline(always)]
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
+        for (entry, offset) in self.offsets.iter().enumerate() {
+            for ((input, image), row) in self.inputs.iter_mut().zip(&mut *self.images).zip(self.rows) {
+                *input = (row ^ offset).to_le_bytes();
+                *image = *input;
+            }
+            encrypt_with(backend, self.images);
+            (self.each)(entry, self.inputs, self.images);
+        }
+    }
+}
+
+/// What the receiver holds of some wide OTs.
+pub struct Received {
+    keys: Keys,
+    first: u64,
+    rows: SecretVec<Block>,
+    /// Of 5 bits each.
+    indices: SecretVec<u8>,
+}
+
+impl Received {
+    pub(in crate::ot) fn new(keys: Keys, first: u64, rows: SecretVec<Block>, indices: SecretVec<u8>) -> Self {
+        debug_assert!(rows.len() == indices.len());
+        Self { keys, first, rows, indices }
+    }
+
+    /// The rows t and the indices.
+    pub(in crate::ot) fn into_rows(self) -> (SecretVec<Block>, SecretVec<u8>) {
+        (self.rows, self.indices)
+    }
+
+    /// The indices, of 5 bits each.
+    pub fn indices(&self) -> &[u8] {
+        &self.indices
+    }
+
+    /// The words of the chosen keys, one for each row of the run: element n of plane p is word p. There are at most four.
+    pub fn words(&self, run: Range<usize>, planes: &mut [&mut [u32]]) {
+        let mut images = Zeroizing::new(vec![[0; 16]; GROUP.min(run.len())]);
+        let start = run.start;
+        for (group, part) in by_group(self.first, run) {
+            let images = &mut images[..part.len()];
+            images.iter_mut().zip(&self.rows[part.clone()]).for_each(|(image, row)| *image = row.to_le_bytes());
+            super::super::encrypt(&self.keys.group(group), images);
+            for (plane, word) in planes.iter_mut().zip(0..) {
+                let pads = plane[part.start - start..part.end - start].iter_mut();
+                for (pad, (image, row)) in pads.zip(images.iter().zip(&self.rows[part.clone()])) {
+                    *pad = word_of(image, word) ^ word_of(&row.to_le_bytes(), word);
+                }
+            }
+        }
+    }
+}
