@@ -1,164 +1,124 @@
-//! Oblivious transfer: base OTs, setup and extension by depth, tables.
+//! Oblivious transfer: base OTs, setup and extension, pads of tables.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use safenet_core::ot::base::{BaseSender, ReceiverKeys, SenderKeys, base_receive};
-use safenet_core::ot::silent::{self, Set};
-use safenet_core::ot::softspoken::{Depth, RotReceiver, RotSender, extension_bytes};
-use safenet_core::ot::{Context, Direction, table};
+use safenet_core::ot::silent::Set;
+use safenet_core::ot::supply::{Count, ReceiverSupply, SenderSupply};
+use safenet_core::ot::{Context, Delta, Direction, Extension};
 use safenet_core::prg::{Prg, Seed};
 use std::hint::black_box;
 use zeroize::Zeroizing;
 
-const CONTEXT: Context = Context { direction: Direction::ServerReceives, client_nonce: [1; 32], server_nonce: [2; 32] };
-const DELTA: [u8; 16] = *b"a secret delta 1";
+const DIRECTION: Direction = Direction::ServerReceives;
+const CONTEXT: Context = Context { direction: DIRECTION, client_nonce: [1; 32], server_nonce: [2; 32] };
+/// SoftSpokenOT of each depth, and the silent extension.
+const EXTENSIONS: [u32; 4] = [2, 4, 8, 1];
 
 fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
 }
 
+fn delta() -> Delta {
+    Zeroizing::new(b"a secret delta of 31 bytes, odd".to_vec())
+}
+
 fn base_keys() -> (SenderKeys, ReceiverKeys) {
     let (sender, message) = BaseSender::new(&CONTEXT, &mut prg(1));
-    let (reply, chosen) = base_receive(&CONTEXT, &DELTA, &message, &mut prg(2)).unwrap();
+    let (reply, chosen) = base_receive(&CONTEXT, &delta(), &message, &mut prg(2)).unwrap();
     (sender.finish(&reply).unwrap(), chosen)
 }
 
-fn pair(depth: Depth, keys: &(SenderKeys, ReceiverKeys)) -> (RotReceiver, RotSender) {
-    let (receiver, corrections) = RotReceiver::setup(&CONTEXT, depth, keys.0.clone());
-    let sender =
-        RotSender::setup(&CONTEXT, depth, Box::new(Zeroizing::new(DELTA)), keys.1.clone(), &corrections).unwrap();
-    (receiver, sender)
-}
-
 fn base(c: &mut Criterion) {
-    let mut group = c.benchmark_group("base OT, all 128");
+    let mut group = c.benchmark_group(format!("base OT, all {}", DIRECTION.base_ots()));
     let (_, message) = BaseSender::new(&CONTEXT, &mut prg(1));
-    let (reply, _) = base_receive(&CONTEXT, &DELTA, &message, &mut prg(2)).unwrap();
-    group.bench_function("receiver", |b| b.iter(|| base_receive(&CONTEXT, &DELTA, &message, &mut prg(2)).unwrap()));
+    let (reply, _) = base_receive(&CONTEXT, &delta(), &message, &mut prg(2)).unwrap();
+    group.bench_function("receiver", |b| b.iter(|| base_receive(&CONTEXT, &delta(), &message, &mut prg(2)).unwrap()));
     group.bench_function("sender", |b| {
         b.iter(|| BaseSender::new(&CONTEXT, &mut prg(1)).0.finish(black_box(&reply)).unwrap());
     });
 }
 
+fn pair(extension: Extension, keys: &(SenderKeys, ReceiverKeys)) -> (ReceiverSupply, SenderSupply) {
+    let (receiver, corrections) = ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone());
+    (receiver, SenderSupply::setup(&CONTEXT, extension, delta(), keys.1.clone(), &corrections).unwrap())
+}
+
+/// Both sides as they go in a session: what is due first, then a run of OTs. The silent extension's large sets serve.
 fn extension(c: &mut Criterion) {
     let keys = base_keys();
-    for k in [2, 4, 8] {
-        let depth = Depth::new(k).unwrap();
-        println!("k={k}: {} bytes for 128 random OTs", extension_bytes(depth, 128));
-        let mut group = c.benchmark_group(format!("extension k={k}"));
-        group.bench_function("setup, receiver", |b| b.iter(|| RotReceiver::setup(&CONTEXT, depth, keys.0.clone())));
-        let (_, corrections) = RotReceiver::setup(&CONTEXT, depth, keys.0.clone());
-        group.bench_function("setup, sender", |b| {
-            b.iter(|| {
-                RotSender::setup(&CONTEXT, depth, Box::new(Zeroizing::new(DELTA)), keys.1.clone(), &corrections)
-                    .unwrap()
-            });
+    for code in EXTENSIONS {
+        let extension = Extension::from_code(code).unwrap();
+        let mut group = c.benchmark_group(format!("{extension:?}"));
+        group.bench_function("setup, receiver", |b| {
+            b.iter(|| ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone()));
         });
-        for count in [1 << 10, 1 << 13, 1 << 17] {
-            group.throughput(Throughput::Elements(count as u64));
-            let (mut receiver, mut sender) = pair(depth, &keys);
-            group.bench_function(BenchmarkId::new("receiver", count), |b| b.iter(|| receiver.extend(count).unwrap()));
-            // The sender's work does not depend on what the message says.
-            let message = receiver.extend(count).unwrap().0;
-            group.bench_function(BenchmarkId::new("sender", count), |b| {
-                b.iter(|| sender.extend(count, black_box(&message)).unwrap());
+        let (_, corrections) = ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone());
+        group.bench_function("setup, sender", |b| {
+            b.iter(|| SenderSupply::setup(&CONTEXT, extension, delta(), keys.1.clone(), &corrections).unwrap());
+        });
+        for count in [Count { single: 1 << 16, wide: 0 }, Count { single: 0, wide: 1 << 16 }] {
+            let planned = Count { single: 100 * count.single, wide: 100 * count.wide };
+            let name = if count.wide == 0 { "single" } else { "wide" };
+            group.throughput(Throughput::Elements((count.single + count.wide) as u64));
+            let (mut receiver, mut sender) = pair(extension, &keys);
+            let mut refills = Vec::new();
+            let seed = receiver.seed(count, planned).unwrap();
+            sender.seed(count, planned, &seed).unwrap();
+            let mut messages = Vec::new();
+            group.bench_function(BenchmarkId::new("sender", name), |b| {
+                b.iter(|| {
+                    refills.extend(sender.refill(count, planned).unwrap());
+                    // The sender's work does not depend on what the message says.
+                    messages.resize(sender.run_bytes(count), 0);
+                    sender.extend(count, black_box(&messages)).unwrap()
+                });
+            });
+            group.bench_function(BenchmarkId::new("receiver", name), |b| {
+                b.iter(|| {
+                    for set in receiver.due(count, planned) {
+                        // Nor does the receiver's.
+                        let message = refills.iter().find(|message| message.len() == set.refill_bytes()).unwrap();
+                        receiver.refill(set, message).unwrap();
+                    }
+                    receiver.extend(count).unwrap()
+                });
             });
         }
     }
-}
-
-/// Both parties of the silent extension, before their first refill.
-fn silent_pair(set: Set, keys: &(SenderKeys, ReceiverKeys)) -> (silent::Receiver, silent::Sender) {
-    let (mut receiver, mut sender) = pair(Depth::Four, keys);
-    let (message, t) = receiver.extend_correlated(set.seed_rows()).unwrap();
-    let q = sender.extend_correlated(set.seed_rows(), &message).unwrap();
-    let sender = silent::Sender::new(&CONTEXT, set, Box::new(Zeroizing::new(DELTA)), q).unwrap();
-    (silent::Receiver::new(&CONTEXT, set, t).unwrap(), sender)
-}
-
-/// The silent extension: random OTs as they are asked for, and a refill with what was left given up. A refill's time
-/// counts once for all outputs of its iteration.
-fn silent_extension(c: &mut Criterion) {
-    let keys = base_keys();
-    for set in [Set::Small, Set::Large] {
+    for set in [Set::Small, Set::Large, Set::WideSmall, Set::WideLarge] {
         println!(
-            "{set:?}: {} random OTs from {} correlated ones and {} bytes, {:.2} bits each; memory {} and {} KiB",
+            "{set:?}: {} OTs from {} of their kind, {} single ones and {} bytes, {:.2} bits each; memory {} and {} KiB",
             set.outputs(),
             set.seed_rows(),
+            set.tree_rows(),
             set.refill_bytes(),
             set.refill_bytes() as f64 * 8.0 / set.outputs() as f64,
             set.sender_memory() >> 10,
             set.receiver_memory() >> 10,
         );
-        let mut group = c.benchmark_group(format!("extension silent {set:?}"));
-        let (mut receiver, mut sender) = silent_pair(set, &keys);
-        let message = sender.refill();
-        receiver.refill(&message).unwrap();
-        let count = 1 << 17;
-        group.throughput(Throughput::Elements(count as u64));
-        group.bench_function(BenchmarkId::new("receiver", count), |b| {
-            b.iter(|| {
-                if receiver.available() < count {
-                    receiver.refill(&message).unwrap();
-                }
-                receiver.extend(count).unwrap()
-            });
-        });
-        group.bench_function(BenchmarkId::new("sender", count), |b| {
-            b.iter(|| {
-                if sender.available() < count {
-                    sender.refill();
-                }
-                sender.extend(count).unwrap()
-            });
-        });
-        group.throughput(Throughput::Elements(set.outputs() as u64));
-        group.sample_size(10);
-        group.bench_function("refill, receiver", |b| b.iter(|| receiver.refill(black_box(&message)).unwrap()));
-        group.bench_function("refill, sender", |b| b.iter(|| sender.refill()));
     }
 }
 
 fn tables(c: &mut Criterion) {
-    const TABLES: usize = 1000;
-    let mut random = prg(3);
-    let keys: Vec<[u128; 2]> =
-        (0..7 * TABLES).map(|_| [u128::from_le_bytes(random.array()), u128::from_le_bytes(random.array())]).collect();
-    let chosen: Vec<u128> = keys.iter().map(|keys| keys[0]).collect();
-    let mut group = c.benchmark_group("tables");
+    const TABLES: usize = 2048;
+    let (mut receiver, mut sender) = pair(Extension::from_code(4).unwrap(), &base_keys());
+    let count = Count { single: 0, wide: TABLES };
+    let (message, _, got) = receiver.extend(count).unwrap();
+    let sent = sender.extend(count, &message).unwrap().1.unwrap();
+    let got = got.unwrap();
+    let mut planes = [(); 2].map(|()| vec![0; TABLES]);
+    let mut group = c.benchmark_group("pads of tables");
     group.throughput(Throughput::Elements(TABLES as u64));
-    for (j, planes) in [(1, 1), (3, 1), (4, 2), (5, 1), (5, 2), (7, 2)] {
-        let name = format!("{} entries of {planes}", 1 << j);
-        group.bench_function(BenchmarkId::new("sender", &name), |b| {
-            b.iter(|| {
-                keys.chunks_exact(j).take(TABLES).fold([0; 2], |sum, keys| {
-                    let words = table::sender_planes(keys, planes);
-                    [sum[0] ^ words[0], sum[1] ^ words[1]]
-                })
-            });
-        });
-        group.bench_function(BenchmarkId::new("receiver", &name), |b| {
-            b.iter(|| {
-                let tables = chosen.chunks_exact(j).take(TABLES).enumerate();
-                tables.fold(0, |sum, (c, keys)| {
-                    sum ^ table::receiver_planes(black_box(c as u32) & ((1 << j) - 1), keys, planes)
-                })
-            });
+    for bits in [1, 3, 4, 5] {
+        group.bench_function(BenchmarkId::new("sender", format!("{} entries of 2 bits", 1 << bits)), |b| {
+            b.iter(|| sent.planes(0..TABLES, bits, &mut planes.each_mut().map(|plane| &mut plane[..])));
         });
     }
-    group.bench_function("sender/4 words", |b| {
-        b.iter(|| keys.chunks_exact(2).take(TABLES).fold(0, |sum, keys| sum ^ table::sender_words(keys)[3]));
-    });
-    let words: Vec<u32> = (0..TABLES).map(|_| random.next_u32()).collect();
-    group.bench_function("permute, 32 entries", |b| {
-        b.iter(|| words.iter().fold(0, |sum, &word| sum ^ table::permute_u32(word, black_box(word >> 27), 5)));
-    });
-    group.bench_function("permute, 128 entries", |b| {
-        b.iter(|| {
-            words.iter().fold(0, |sum, &word| sum ^ table::permute(u128::from(word) << 64, black_box(word >> 25), 7))
-        });
+    group.bench_function("receiver/2 bits", |b| {
+        b.iter(|| got.words(0..TABLES, &mut planes.each_mut().map(|plane| &mut plane[..])));
     });
 }
 
-criterion_group!(benches, base, extension, silent_extension, tables);
+criterion_group!(benches, base, extension, tables);
 criterion_main!(benches);

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 CONTEXT = bytes([7] * 32 + [9] * 32)  # client's nonce, server's nonce
 SERVER_RECEIVES = 0
-BASE_KEY, HASH_KEY, TREE_KEYS, LEAF_SALT = 1, 2, 3, 4
+BASE_KEY, HASH_KEY, TREE_KEYS, LEAF_SALT, WIDE_HASH = 1, 2, 3, 4, 8
+SOFTSPOKEN = 0  # the number of that source of wide OTs
 
 
 def digest(label, *parts):
@@ -84,6 +85,81 @@ def receiver(k, groups):
     ]
 
 
+def powers():
+    """The powers of alpha, a root of x^5 + x^2 + 1, as polynomials of degree below 5."""
+    power, out = 1, []
+    for _ in range(31):
+        out.append(power)
+        power = power << 1 if power < 16 else (power << 1) ^ 0b100101
+    return out
+
+
+def product(a, b):
+    """Of polynomials over GF(2)."""
+    return sum_xor(a << i for i in range(b.bit_length()) if b >> i & 1)
+
+
+def sum_xor(values):
+    total = 0
+    for value in values:
+        total ^= value
+    return total
+
+
+def minimal_polynomial(exponent):
+    """Of alpha^exponent: the one polynomial of degree 5 that has it as a root."""
+    alphas = powers()
+    for polynomial in range(1 << 5, 1 << 6):
+        terms = (i for i in range(6) if polynomial >> i & 1)
+        if sum_xor(alphas[exponent * i % 31] for i in terms) == 0:
+            return polynomial
+    raise AssertionError
+
+
+def compress(columns):
+    """128 of 248 columns: the code's generator polynomial, moved along, position by position."""
+    generator = product(product(minimal_polynomial(3), minimal_polynomial(11)), minimal_polynomial(15))
+    taps = [i for i in range(16) if generator >> i & 1]
+    return [sum_xor(columns[8 * (r + tap) + b] for tap in taps) for r in range(16) for b in range(8)]
+
+
+def wide_key(source, group, row):
+    """The hash of a row of a group."""
+    key = aes(digest(WIDE_HASH, bytes([source]))[:16], group.to_bytes(16, "little"))
+    return xor(aes(key, row), row)
+
+
+def wide_receiver(k, groups):
+    """SHA-256 of the corrections, the message, the indices and the keys of 128·groups wide OTs."""
+    base = [[(2 * i + b).to_bytes(2, "little") * 8 for b in (0, 1)] for i in range(248)]
+    trees = [tree(base[i : i + k]) for i in range(0, 248, k)]
+    salt = digest(LEAF_SALT)[:8]
+    alphas, copies = powers(), 8 // k
+    message = indices = keys = b""
+    for g in range(groups):
+        counter = g.to_bytes(8, "little") + salt
+        sums, columns = [], []
+        for leaves, _ in trees:
+            r = [int.from_bytes(aes(leaf, counter), "little") for leaf in leaves]
+            sums.append(sum_xor(r))
+            columns += [sum_xor(r_x for x, r_x in enumerate(r) if x >> b & 1) for b in range(k)]
+        index = [sums[b * copies] for b in range(5)]
+        for i, total in enumerate(sums):
+            position, copy = divmod(i, copies)
+            if position >= 5 or copy > 0:
+                word = sum_xor(index[b] for b in range(5) if alphas[position] >> b & 1)
+                message += (total ^ word).to_bytes(16, "little")
+        columns = compress(columns)
+        for j in range(128):
+            indices += bytes([sum((index[b] >> j & 1) << b for b in range(5))])
+            row = sum((column >> j & 1) << c for c, column in enumerate(columns))
+            keys += wide_key(SOFTSPOKEN, g, row.to_bytes(16, "little"))
+    return [
+        hashlib.sha256(b).hexdigest()
+        for b in (b"".join(c for _, c in trees), message, indices, keys)
+    ]
+
+
 def main():
     x = bytes(range(16))
     for tweak in (0, 5, (1 << 20) + 5):
@@ -103,6 +179,8 @@ def main():
     )
     for k in (2, 4, 8):
         print("extension", k, *receiver(k, 5))
+    for k in (2, 4, 8):
+        print("wide", k, *wide_receiver(k, 3))
 
 
 if __name__ == "__main__":

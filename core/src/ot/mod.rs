@@ -35,6 +35,7 @@ pub use supply::Extension;
 
 use crate::prg::SecretVec;
 use aes::cipher::consts::U16;
+use aes::cipher::inout::InOutBuf;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -159,6 +160,20 @@ fn encrypt_with<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, blocks: 
         backend.encrypt_par_blocks_inplace(chunk);
     }
     backend.encrypt_tail_blocks_inplace(tail);
+}
+
+/// Encrypts `from` to `to`, of one length, within a closure of the cipher's back end.
+#[inline(always)]
+fn encrypt_into_with<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, from: &[Bytes], to: &mut [Bytes]) {
+    let (from, to) = (Array::cast_slice_from_core(from), Array::cast_slice_from_core_mut(to));
+    let Ok(blocks) = InOutBuf::new(from, to) else { return };
+    let (chunks, tail) = blocks.into_chunks();
+    for chunk in chunks {
+        backend.encrypt_par_blocks(chunk);
+    }
+    for block in tail {
+        backend.encrypt_block(block);
+    }
 }
 
 /// XORs `b` into `a`, as far as both reach.

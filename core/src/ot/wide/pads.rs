@@ -11,7 +11,7 @@
 //! may have a plane of bits from word 1 beside it.
 
 use super::super::softspoken::GROUP;
-use super::super::{Block, Bytes, Context, Label, encrypt_with, first_half};
+use super::super::{Block, Bytes, Context, Label, encrypt_into_with, first_half};
 use super::INDEX_BITS;
 use crate::prg::SecretVec;
 use aes::Aes128Enc;
@@ -96,19 +96,20 @@ impl Sent {
     /// The pads of tables of 2^`bits` entries, one for each row of the run: bit i of an element of plane p is the pad of
     /// entry i. There are at most four planes.
     pub fn planes(&self, run: Range<usize>, bits: u32, planes: &mut [&mut [u32]]) {
-        let mut sums = Zeroizing::new([[0; 16]; GROUP]);
+        let mut sums = Zeroizing::new([[0; 32]; PAIRS]);
         self.hash(run, bits, |part, entry, inputs, images| {
-            let sums = &mut sums[..part.len()];
-            let mask = mask(entry as u32);
+            let sums = &mut sums[..inputs.len()];
             if entry == 0 {
-                sums.fill([0; 16]);
+                sums.fill([0; 32]);
             }
+            let mask = twice(u128::from(1u32 << entry) * 0x0000_0001_0000_0001_0000_0001_0000_0001);
             for (sum, (input, image)) in sums.iter_mut().zip(inputs.iter().zip(images)) {
                 *sum = core::array::from_fn(|b| sum[b] ^ ((input[b] ^ image[b]) & mask[b]));
             }
             if entry + 1 == 1 << bits {
                 for (plane, word) in planes.iter_mut().zip(0..) {
-                    plane[part.clone()].iter_mut().zip(&*sums).for_each(|(pad, sum)| *pad = word_of(sum, word));
+                    let pads = plane[part.clone()].iter_mut();
+                    pads.zip(sums.as_flattened().as_chunks().0).for_each(|(pad, sum)| *pad = word_of(sum, word));
                 }
             }
         });
@@ -119,6 +120,7 @@ impl Sent {
         plane.fill(0);
         self.hash(run, bits, |part, entry, inputs, images| {
             let pads = words[entry][part.clone()].iter_mut().zip(&mut plane[part]);
+            let [inputs, images] = [inputs, images].map(|pairs| pairs.as_flattened().as_chunks().0);
             for ((word, plane), (input, image)) in pads.zip(inputs.iter().zip(images)) {
                 *word = word_of(input, 0) ^ word_of(image, 0);
                 *plane |= (word_of(input, 1) ^ word_of(image, 1)) & 1 << entry;
@@ -127,29 +129,34 @@ impl Sent {
     }
 
     /// For each part of the run in a group and each entry: the part, counted from the run's start, the entry's number, and x
-    /// and π(x) of all rows of the part.
-    fn hash(&self, run: Range<usize>, bits: u32, mut each: impl FnMut(Range<usize>, usize, &[Bytes], &[Bytes])) {
-        let mut inputs = Zeroizing::new([[0; 16]; GROUP]);
-        let mut images = Zeroizing::new([[0; 16]; GROUP]);
+    /// and π(x) of all rows of the part, with what fills up the last pair.
+    fn hash(&self, run: Range<usize>, bits: u32, mut each: impl FnMut(Range<usize>, usize, &[Pair], &[Pair])) {
+        let mut buffers = Zeroizing::new([[[0; 32]; PAIRS]; 3]);
         let start = run.start;
         for (group, part) in by_group(self.first, run) {
+            let [rows, inputs, images] = buffers.each_mut().map(|buffer| &mut buffer[..part.len().div_ceil(2)]);
+            for (row, own) in rows.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(&self.rows[part.clone()]) {
+                *row = own.to_le_bytes();
+            }
             let place = part.start - start..part.end - start;
-            let entries = Entries {
-                rows: &self.rows[part],
-                offsets: &self.offsets[..1 << bits],
-                inputs: &mut inputs[..place.len()],
-                images: &mut images[..place.len()],
-                each: |entry, inputs: &[Bytes], images: &[Bytes]| each(place.clone(), entry, inputs, images),
-            };
+            let each = |entry, inputs: &[Pair], images: &[Pair]| each(place.clone(), entry, inputs, images);
+            let entries = Entries { rows, offsets: &self.offsets[..1 << bits], inputs, images, each };
             self.keys.group(group).encrypt_with_backend(entries);
         }
     }
 }
 
-/// A bit of each of the four words of a key.
+/// Two rows or keys, which fill a vector.
+type Pair = [u8; 32];
+
+/// Pairs of a group.
+const PAIRS: usize = GROUP / 2;
+
+/// A pair of one block.
 #[inline(always)]
-fn mask(bit: u32) -> Bytes {
-    (u128::from(1u32 << bit) * 0x0000_0001_0000_0001_0000_0001_0000_0001).to_le_bytes()
+fn twice(block: Block) -> Pair {
+    let bytes = block.to_le_bytes();
+    core::array::from_fn(|b| bytes[b % 16])
 }
 
 /// A word of a key.
@@ -162,10 +169,10 @@ fn word_of(key: &Bytes, word: usize) -> u32 {
 /// All keys of a part of a group. As a closure of the cipher's back end, the loops are compiled for the instruction set that
 /// the back end uses.
 struct Entries<'a, F> {
-    rows: &'a [Block],
+    rows: &'a [Pair],
     offsets: &'a [Block],
-    inputs: &'a mut [Bytes],
-    images: &'a mut [Bytes],
+    inputs: &'a mut [Pair],
+    images: &'a mut [Pair],
     each: F,
 }
 
@@ -173,15 +180,16 @@ impl<F> BlockSizeUser for Entries<'_, F> {
     type BlockSize = U16;
 }
 
-impl<F: FnMut(usize, &[Bytes], &[Bytes])> BlockCipherEncClosure for Entries<'_, F> {
+impl<F: FnMut(usize, &[Pair], &[Pair])> BlockCipherEncClosure for Entries<'_, F> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
         for (entry, offset) in self.offsets.iter().enumerate() {
-            for ((input, image), row) in self.inputs.iter_mut().zip(&mut *self.images).zip(self.rows) {
-                *input = (row ^ offset).to_le_bytes();
-                *image = *input;
+            let offset = twice(*offset);
+            for (input, row) in self.inputs.iter_mut().zip(self.rows) {
+                *input = core::array::from_fn(|b| row[b] ^ offset[b]);
             }
-            encrypt_with(backend, self.images);
+            let images = self.images.as_flattened_mut().as_chunks_mut().0;
+            encrypt_into_with(backend, self.inputs.as_flattened().as_chunks().0, images);
             (self.each)(entry, self.inputs, self.images);
         }
     }
