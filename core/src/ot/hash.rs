@@ -7,7 +7,7 @@
 //! session's own, replaced every 2^20 OTs. The tweak is the OT's index, which never restarts.
 
 use super::{Block, Bytes, Context, Label, encrypt_with, first_half};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};

@@ -34,6 +34,7 @@ pub mod wide;
 pub use supply::Extension;
 
 use crate::prg::SecretVec;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::consts::U16;
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
@@ -142,12 +143,12 @@ fn first_half(digest: &[u8; 32]) -> Bytes {
 }
 
 /// Encrypts blocks in place, as many side by side as the processor's AES unit takes.
-fn encrypt(cipher: &aes::Aes128Enc, blocks: &mut [Bytes]) {
+fn encrypt(cipher: &Aes128Enc, blocks: &mut [Bytes]) {
     cipher.encrypt_blocks(Array::cast_slice_from_core_mut(blocks));
 }
 
 /// Encrypts `from` to `to`. Both have the same length.
-fn encrypt_into(cipher: &aes::Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
+fn encrypt_into(cipher: &Aes128Enc, from: &[Bytes], to: &mut [Bytes]) {
     let result = cipher.encrypt_blocks_b2b(Array::cast_slice_from_core(from), Array::cast_slice_from_core_mut(to));
     debug_assert!(result.is_ok());
 }

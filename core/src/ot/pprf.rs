@@ -8,7 +8,7 @@
 
 use super::{Block, Bytes, Context, Label, encrypt, mask, read_block};
 use crate::prg::SecretVec;
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::KeyInit;
 use alloc::vec;
 use alloc::vec::Vec;

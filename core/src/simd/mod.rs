@@ -6,6 +6,7 @@
 //! Most kernels need no intrinsics: `multiversion!` compiles one portable body once per instruction set, and the compiler's
 //! vectoriser does the rest. The others have a file per instruction set.
 
+pub(crate) mod aes;
 pub(crate) mod chacha;
 pub(crate) mod residues;
 pub(crate) mod samples;

@@ -10,7 +10,7 @@
 use super::super::{Block, Bytes, encrypt_with};
 use super::Set;
 use crate::prg::SecretVec;
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt};

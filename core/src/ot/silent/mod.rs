@@ -43,7 +43,7 @@ pub use wide::{WideReceiver, WideSender};
 use super::softspoken::GROUP;
 use super::{Block, Context, Label, first_half};
 use crate::error::{Error, ErrorKind, Result};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::KeyInit;
 use alloc::format;
 

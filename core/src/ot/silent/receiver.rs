@@ -7,7 +7,7 @@ use super::stream::{Forest, Rows, Stream, Streams, check_count, tree_rows};
 use super::{Set, choice, tree};
 use crate::error::Result;
 use crate::prg::{SecretVec, collect};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;

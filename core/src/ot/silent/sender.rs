@@ -6,7 +6,7 @@ use super::stream::{Forest, Rows, Stream, Streams, check_count, tree_rows};
 use super::{Set, tree};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -5,7 +5,7 @@ use super::Set;
 use super::code::{BATCH, Encode, Vector};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{SecretVec, collect};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec;

@@ -18,7 +18,7 @@
 //! i in bit i − 1.
 
 use super::super::{Block, Bytes, encrypt_with, mask};
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::common::{Block as CipherBlock, BlockSizeUser};
 use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};

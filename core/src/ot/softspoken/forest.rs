@@ -4,7 +4,7 @@ use super::super::transpose::{Tile, transpose};
 use super::super::{Block, Bytes, Context, Label, ROW_BITS, encrypt_into, encrypt_with};
 use super::{Code, Depth};
 use crate::prg::SecretVec;
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};

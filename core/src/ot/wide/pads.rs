@@ -14,7 +14,7 @@ use super::super::softspoken::GROUP;
 use super::super::{Block, Bytes, Context, Label, encrypt_into_with, first_half};
 use super::INDEX_BITS;
 use crate::prg::SecretVec;
-use aes::Aes128Enc;
+use crate::simd::aes::Aes128Enc;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
@@ -104,7 +104,8 @@ impl Sent {
             }
             let mask = twice(u128::from(1u32 << entry) * 0x0000_0001_0000_0001_0000_0001_0000_0001);
             for (sum, (input, image)) in sums.iter_mut().zip(inputs.iter().zip(images)) {
-                *sum = core::array::from_fn(|b| sum[b] ^ ((input[b] ^ image[b]) & mask[b]));
+                let (input, image, old) = (load(input), load(image), load(sum));
+                *sum = store([0, 1, 2, 3].map(|w| old[w] ^ ((input[w] ^ image[w]) & mask[w])));
             }
             if entry + 1 == 1 << bits {
                 for (plane, word) in planes.iter_mut().zip(0..) {
@@ -152,11 +153,26 @@ type Pair = [u8; 32];
 /// Pairs of a group.
 const PAIRS: usize = GROUP / 2;
 
-/// A pair of one block.
+/// A pair of one block, as words.
 #[inline(always)]
-fn twice(block: Block) -> Pair {
-    let bytes = block.to_le_bytes();
-    core::array::from_fn(|b| bytes[b % 16])
+fn twice(block: Block) -> [u64; 4] {
+    let (low, high) = (block as u64, (block >> 64) as u64);
+    [low, high, low, high]
+}
+
+// Words, whose sums compilers turn into vector instructions.
+
+#[inline(always)]
+fn load(pair: &Pair) -> [u64; 4] {
+    let (words, _) = pair.as_chunks();
+    [0, 1, 2, 3].map(|w| u64::from_le_bytes(words[w]))
+}
+
+#[inline(always)]
+fn store(words: [u64; 4]) -> Pair {
+    let mut pair = [0; 32];
+    pair.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
+    pair
 }
 
 /// A word of a key.
@@ -186,7 +202,8 @@ impl<F: FnMut(usize, &[Pair], &[Pair])> BlockCipherEncClosure for Entries<'_, F>
         for (entry, offset) in self.offsets.iter().enumerate() {
             let offset = twice(*offset);
             for (input, row) in self.inputs.iter_mut().zip(self.rows) {
-                *input = core::array::from_fn(|b| row[b] ^ offset[b]);
+                let row = load(row);
+                *input = store([0, 1, 2, 3].map(|w| row[w] ^ offset[w]));
             }
             let images = self.images.as_flattened_mut().as_chunks_mut().0;
             encrypt_into_with(backend, self.inputs.as_flattened().as_chunks().0, images);
