@@ -125,6 +125,11 @@ impl Link {
         self.0.lock().meter.received(HEADER_BYTES + payload);
     }
 
+    /// Counts an inference as done.
+    pub(crate) fn count_inference(&self) {
+        self.0.lock().meter.answered();
+    }
+
     /// Receives one of several frames, uncounted: only its kind tells where it belongs. An error frame becomes the error it
     /// tells of.
     pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {

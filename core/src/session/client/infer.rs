@@ -49,5 +49,6 @@ pub(super) async fn infer(
     });
     let output = collect(bundle.output_mask.len(), unmasked);
     reader.finish()?;
+    link.count_inference();
     Ok(output)
 }

@@ -86,7 +86,9 @@ impl Party {
         for &word in tensors.last().iter().flat_map(|words| words.iter()) {
             answer.put((word & (u32::MAX >> (32 - bits))).into(), bits);
         }
-        link.send(FrameKind::Output, answer.finish()).await
+        link.send(FrameKind::Output, answer.finish()).await?;
+        link.count_inference();
+        Ok(())
     }
 }
 
