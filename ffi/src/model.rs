@@ -7,7 +7,7 @@ use alloc::ffi::CString;
 use alloc::string::String;
 use core::ffi::c_char;
 use safenet_core::model::{Architecture, ModelId, Output, Shape};
-use safenet_core::session::{ClientModel, ServerModel};
+use safenet_core::session::{ClientModel, Line, Options, ServerModel, Trade};
 
 /// The public part of a model: what a client needs. Immutable: any number of sessions and threads may use it at once.
 pub struct safenet_client_model {
@@ -153,6 +153,33 @@ pub unsafe extern "C" fn safenet_client_model_info(
             let model = pointer::object(model, "model")?;
             SizedOut::new(info)?.write(&model.public.info(model.model.architecture()));
         }
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Tells with which `relu_round_trips` of safenet_options, 2 or 3, an inference takes less time: 2 if the round trips that it
+/// saves take longer than the bytes that it adds. `round_trip_seconds` is how long a message and its answer are under way
+/// between the parties, as connect() takes, and `bytes_per_second` what the connection carries, each way. What is no
+/// number, or not known and therefore 0, leaves it at 3.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_model_round_trips(
+    model: *const safenet_client_model,
+    round_trip_seconds: f64,
+    bytes_per_second: f64,
+    round_trips: *mut u32,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        // SAFETY: what the header asks of callers.
+        let model = unsafe { pointer::object(model, "model") }?;
+        let out = Out::new(round_trips, "round_trips")?;
+        let line = Line { round_trip_s: round_trip_seconds, bytes_per_s: bytes_per_second };
+        let chosen = Trade::new(&model.model, &Options::default()).choose(&line);
+        // SAFETY: what the header asks of callers.
+        unsafe { out.write(chosen.count().into()) };
         Ok(())
     };
     // SAFETY: what the header asks of callers.

@@ -524,6 +524,9 @@ fn null_is_an_error_of_every_function_and_never_a_crash() {
     unsafe {
         // Models.
         assert_eq!(safenet_client_model_load(null(), 9, &mut a, e, 512), NULL);
+        let mut trips = 0;
+        assert_eq!(safenet_client_model_round_trips(null(), 0.1, 1e6, &mut trips, e, 512), NULL);
+        assert_eq!(safenet_client_model_round_trips(client_model, 0.1, 1e6, null_mut(), e, 512), NULL);
         assert_eq!(safenet_client_model_load(null(), 0, &mut a, e, 512), SAFENET_ERROR_MALFORMED_MODEL);
         assert_eq!(safenet_client_model_load(bytes.as_ptr(), bytes.len(), null_mut(), e, 512), NULL);
         assert_eq!(safenet_client_model_load(bytes.as_ptr(), bytes.len(), &mut a, null_mut(), 512), NULL);
@@ -644,6 +647,21 @@ fn inferences_are_counted_however_many_round_trips_a_relu_takes() {
     }
     // Input and output, the ReLUs, and the scores' truncation.
     assert_eq!(rounds, [5, 5, 5, 4, 4, 4]);
+}
+
+#[test]
+fn the_round_trips_that_suit_a_connection_are_told() {
+    let model = load_client(&tiny().public_bytes().unwrap());
+    let told = |seconds, rate| {
+        let mut count = 0;
+        let status = unsafe { safenet_client_model_round_trips(model, seconds, rate, &mut count, null_mut(), 0) };
+        assert_eq!(status, SAFENET_OK);
+        count
+    };
+    // A few kilobytes more, for one round trip less.
+    assert_eq!([told(0.04, 1e6), told(0.04, 1e3), told(0.0, 1e9)], [2, 3, 3]);
+    assert_eq!([told(f64::NAN, 1e6), told(0.04, 0.0), told(0.04, f64::NAN)], [3, 3, 3]);
+    unsafe { safenet_client_model_free(model) };
 }
 
 #[test]
