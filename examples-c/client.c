@@ -25,6 +25,10 @@ static const char usage[] =
     "  --model PUBLIC   public part of the server's model\n"
     "  --prepare N      prepare N inferences at a time (as many as there are images, at most 64)\n"
     "  --ot EXTENSION   2, 4 or 8 (4): more sends less and computes more; silent: sends least, takes memory\n"
+    "  --round-trips N  2, 3 or auto (3), of a ReLU of at most 13 bits: 2 sends more than twice the bytes. auto: 2 if the\n"
+    "                   round trips saved take longer than the bytes added, from the time that connecting takes\n"
+    "  --mbit RATE      for auto: what the connection carries, in 10^6 bits per second each way (100)\n"
+    "  --poll US        wait for the server awake for up to US microseconds, where processors are idle (500); 0: never\n"
     "  --json FILE      also write one JSON object per image and line to FILE\n"
     "  --help           this text\n";
 
@@ -214,25 +218,44 @@ static int load_model(struct run *run, const char *path)
     return 0;
 }
 
-static int open_session(struct run *run, const char *target, uint32_t ot_extension)
+/* For --round-trips: by the time of a round trip and the rate. */
+#define ROUND_TRIPS_AUTO 1
+
+static int open_session(struct run *run, const char *target, safenet_options *options, long mbit)
 {
     char error[512];
-    safenet_options options;
-    memset(&options, 0, sizeof options);
-    options.size = sizeof options;
-    options.ot_extension = ot_extension;
-    if (safenet_client_new(run->model, &options, &run->client, error, sizeof error) != SAFENET_OK) {
+    double round_trip_ms;
+    safenet_status status = SAFENET_OK;
+    options->size = sizeof *options;
+    if (options->relu_round_trips == ROUND_TRIPS_AUTO) {
+        run->connection.fd = connect_to(target, &round_trip_ms);
+        if (run->connection.fd < 0) {
+            return -1;
+        }
+        status = safenet_client_model_round_trips(run->model, round_trip_ms / 1e3, (double)mbit * 1e6 / 8,
+                                                  &options->relu_round_trips, error, sizeof error);
+        if (status == SAFENET_OK) {
+            printf("ReLUs in %" PRIu32 " round trips: one takes %.3f ms, at %ld Mbit/s\n", options->relu_round_trips,
+                   round_trip_ms, mbit);
+        }
+    }
+    if (status == SAFENET_OK) {
+        status = safenet_client_new(run->model, options, &run->client, error, sizeof error);
+    }
+    if (status != SAFENET_OK) {
         complain("%s", error);
         return -1;
     }
-    run->connection.fd = connect_to(target);
+    if (run->connection.fd < 0) {
+        run->connection.fd = connect_to(target, &round_trip_ms);
+    }
     return run->connection.fd < 0 ? -1 : 0;
 }
 
 int main(int argc, char **argv)
 {
     const char *target = NULL, *public_part = NULL, *json = NULL, *value;
-    long prepare = 0, ot_extension = 0;
+    long prepare = 0, ot_extension = 0, round_trips = 0, mbit = 100, poll_us = POLL_US;
     /* The images' names are gathered at the front of argv. */
     int images = 0;
     for (int i = 1; i < argc; i++) {
@@ -260,8 +283,25 @@ int main(int argc, char **argv)
             } else if (parse_number("--ot", value, 2, 8, &ot_extension)) {
                 return 2;
             }
+        } else if (!strcmp(argv[i], "--round-trips")) {
+            if (!(value = option_argument(argc, argv, &i))) {
+                return 2;
+            }
+            if (!strcmp(value, "auto")) {
+                round_trips = ROUND_TRIPS_AUTO;
+            } else if (parse_number("--round-trips", value, 2, 3, &round_trips)) {
+                return 2;
+            }
+        } else if (!strcmp(argv[i], "--mbit")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--mbit", value, 1, 1000000, &mbit)) {
+                return 2;
+            }
+        } else if (!strcmp(argv[i], "--poll")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--poll", value, 0, MOST_POLL_US, &poll_us)) {
+                return 2;
+            }
         } else if (argv[i][0] == '-') {
-            complain("expected HOST:PORT, --model, --prepare, --ot, --json, --help or an IMAGE, got '%s'", argv[i]);
+            complain("expected HOST:PORT, --model, --prepare, --ot, --round-trips, --mbit, --poll, --json, --help or an IMAGE, got '%s'", argv[i]);
             return 2;
         } else if (!target) {
             target = argv[i];
@@ -279,6 +319,7 @@ int main(int argc, char **argv)
     struct run run;
     memset(&run, 0, sizeof run);
     run.connection.fd = -1;
+    run.connection.poll_us = poll_us;
     float **inputs = calloc(count, sizeof *inputs);
     int result = 1;
     if (!inputs) {
@@ -298,7 +339,11 @@ int main(int argc, char **argv)
         complain("--json %s: expected a file that can be written, got: %s", json, strerror(errno));
         goto done;
     }
-    if (open_session(&run, target, (uint32_t)ot_extension) || infer_all(&run, argv, inputs, count, at_a_time)) {
+    safenet_options options;
+    memset(&options, 0, sizeof options);
+    options.ot_extension = (uint32_t)ot_extension;
+    options.relu_round_trips = (uint32_t)round_trips;
+    if (open_session(&run, target, &options, mbit) || infer_all(&run, argv, inputs, count, at_a_time)) {
         goto done;
     }
     result = 0;

@@ -6,6 +6,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,9 +86,9 @@ const char *option_argument(int argc, char **argv, int *i)
     return argv[++*i];
 }
 
-/* Tries each address that a name stands for with `attempt`, which returns 0 on success. */
+/* Tries each address that a name stands for with `attempt`, which returns 0 on success, and measures how long that took. */
 static int first_socket(const char *host, const char *port, int flags, int (*attempt)(int, const struct addrinfo *),
-                        const char *what)
+                        const char *what, double *ms)
 {
     struct addrinfo hints, *all;
     memset(&hints, 0, sizeof hints);
@@ -103,10 +104,12 @@ static int first_socket(const char *host, const char *port, int flags, int (*att
     int reason = 0;
     for (const struct addrinfo *one = all; one && found < 0; one = one->ai_next) {
         int fd = socket(one->ai_family, one->ai_socktype, one->ai_protocol);
+        double start = now_ms();
         if (fd < 0) {
             reason = errno;
         } else if (attempt(fd, one) == 0) {
             found = fd;
+            *ms = now_ms() - start;
         } else {
             reason = errno;
             close(fd);
@@ -134,10 +137,11 @@ static int attempt_connect(int fd, const struct addrinfo *address)
 
 int listen_on(const char *address, const char *port)
 {
-    return first_socket(address, port, AI_PASSIVE | AI_NUMERICSERV, attempt_listen, "listening on");
+    double ms;
+    return first_socket(address, port, AI_PASSIVE | AI_NUMERICSERV, attempt_listen, "listening on", &ms);
 }
 
-int connect_to(const char *target)
+int connect_to(const char *target, double *round_trip_ms)
 {
     const char *colon = strrchr(target, ':');
     size_t length = colon ? (size_t)(colon - target) : 0;
@@ -156,7 +160,7 @@ int connect_to(const char *target)
     }
     memcpy(host, target, length);
     host[length] = '\0';
-    int fd = first_socket(host, colon + 1, 0, attempt_connect, "connecting to");
+    int fd = first_socket(host, colon + 1, 0, attempt_connect, "connecting to", round_trip_ms);
     if (fd >= 0) {
         send_at_once(fd);
     }
@@ -183,12 +187,51 @@ void format_address(int fd, int other_end, char *text, size_t size)
     snprintf(text, size, strchr(host, ':') ? "[%s]:%s" : "%s:%s", host, port);
 }
 
+/* So many long waits in a row, as over a distant link or for an idle client, and the next ones are taken to be long too. */
+#define LONG_WAITS 4
+/* Waits that do not poll after one in which someone else had use for the processor. */
+#define REST 64
+/* A yield that takes more milliseconds has let someone else run. */
+#define YIELDED_MS 0.04
+
+/* recv(), but awake at first. Whoever is ready to run does so between two looks; if someone did, or waits are long, the next
+ * ones do not poll. */
+static ssize_t receive(struct connection *connection, uint8_t *buffer, size_t size)
+{
+    double start = now_ms(), last = start, now, limit = (double)connection->poll_us / 1e3;
+    int polls = limit > 0 && !connection->rest && connection->long_waits < LONG_WAITS;
+    int done = 0;
+    ssize_t count = -1;
+    while (polls) {
+        count = recv(connection->fd, buffer, size, MSG_DONTWAIT);
+        done = count >= 0 || errno != EAGAIN;
+        if (done) {
+            break;
+        }
+        sched_yield();
+        now = now_ms();
+        if (now - last > YIELDED_MS) {
+            connection->rest = REST;
+        }
+        polls = now - start <= limit && !connection->rest;
+        last = now;
+    }
+    if (!done) {
+        count = recv(connection->fd, buffer, size, 0);
+    }
+    int code = errno;
+    connection->rest -= connection->rest > 0;
+    connection->long_waits = now_ms() - start > limit ? connection->long_waits + 1 : 0;
+    errno = code;
+    return count;
+}
+
 ptrdiff_t read_socket(void *context, uint8_t *buffer, size_t size)
 {
     struct connection *connection = context;
     ssize_t count;
     do {
-        count = recv(connection->fd, buffer, size, 0);
+        count = receive(connection, buffer, size);
     } while (count < 0 && errno == EINTR);
     connection->error_number = count < 0 ? errno : 0;
     return count;

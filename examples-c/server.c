@@ -30,6 +30,8 @@ static const char usage[] =
     "  --sessions N    most sessions at a time; more wait (64)\n"
     "  --prepared N    most unused prepared inferences that one session may hold (64)\n"
     "  --timeout S     seconds without a byte after which a client is let go; 0 means never (600)\n"
+    "  --poll US       wait for a client awake for up to US microseconds, where processors are idle and clients quick\n"
+    "                  (500); 0: never\n"
     "  --help          this text\n";
 
 /* One client's connection and the thread that serves it. The list of them is the main thread's alone. */
@@ -44,6 +46,7 @@ struct session {
 /* What the sessions share. */
 static safenet_server_model *model;
 static safenet_options options;
+static long poll_us = POLL_US;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Wakes the main thread: 's' from a signal handler that wants it to stop, 'e' from a session that has ended. */
@@ -125,6 +128,7 @@ static struct session *start_session(int fd)
     int code = ENOMEM;
     if (session) {
         session->connection.fd = fd;
+        session->connection.poll_us = poll_us;
         code = pthread_create(&session->thread, NULL, session_thread, session);
     }
     if (code) {
@@ -255,8 +259,13 @@ int main(int argc, char **argv)
             if (!(value = option_argument(argc, argv, &i)) || parse_number("--timeout", value, 0, 1000000, &timeout)) {
                 return 2;
             }
+        } else if (!strcmp(value, "--poll")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--poll", value, 0, MOST_POLL_US, &poll_us)) {
+                return 2;
+            }
         } else if (value[0] == '-') {
-            complain("expected MODEL, --port, --bind, --once, --sessions, --prepared, --timeout or --help, got '%s'", value);
+            complain("expected MODEL, --port, --bind, --once, --sessions, --prepared, --timeout, --poll or --help, got '%s'",
+                     value);
             return 2;
         } else if (path) {
             complain("expected one MODEL, got '%s' and '%s'", path, value);

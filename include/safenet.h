@@ -104,7 +104,8 @@ enum safenet_state
  {
     // The session needs bytes from the other party to go on.
     SAFENET_WANTS_INPUT = 1,
-    // Bytes for the other party are left over: call again with an empty output buffer.
+    // Bytes for the other party are left over, or work for when it has those of this call: send these, then call again with
+    // an empty output buffer.
     SAFENET_HAS_OUTPUT = 2,
     // A client's operation is done and all its bytes are out.
     SAFENET_IDLE = 3,
@@ -189,7 +190,7 @@ typedef struct safenet_options {
     // server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
     uint32_t ot_extension;
     // Client: 2 or 3, the round trips of a ReLU of at most 13 bits. 2 sends more than twice the bytes; it pays on links on which a round
-    // trip takes longer than these. 0 means 3.
+    // trip takes longer than these (safenet_client_model_round_trips tells). 0 means 3.
     uint32_t relu_round_trips;
     // Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
     // refused. 0 means 64.
@@ -269,6 +270,17 @@ safenet_status safenet_client_model_info(const struct safenet_client_model *mode
                                          struct safenet_model_info *info,
                                          char *error,
                                          size_t error_size);
+
+// Tells with which `relu_round_trips` of safenet_options, 2 or 3, an inference takes less time: 2 if the round trips that it
+// saves take longer than the bytes that it adds. `round_trip_seconds` is how long a message and its answer are under way
+// between the parties, as connect() takes, and `bytes_per_second` what the connection carries, each way. What is no
+// number, or not known and therefore 0, leaves it at 3.
+safenet_status safenet_client_model_round_trips(const struct safenet_client_model *model,
+                                                double round_trip_seconds,
+                                                double bytes_per_second,
+                                                uint32_t *round_trips,
+                                                char *error,
+                                                size_t error_size);
 
 // Gives a model back. Sessions made from it keep what they need and go on. NULL is fine.
 void safenet_client_model_free(struct safenet_client_model *model);

@@ -6,6 +6,7 @@ mod command;
 mod files;
 mod images;
 mod net;
+mod patience;
 mod record;
 mod table;
 

@@ -83,7 +83,7 @@ fn network() -> ModelFile {
         Op::Convolution(Convolution { padding, ..Convolution::new(out_channels, kernel) })
     };
     let mixed = vec![
-        channel(Kind::Relu, 18, 4, 0),
+        channel(Kind::Relu, 17, 4, 0),
         channel(Kind::Linear, 18, 4, 0),
         channel(Kind::Square { secret_sign: true }, 18, 7, 7),
         channel(Kind::Cubic, 18, 8, 16),
@@ -346,6 +346,31 @@ fn throughput_is_that_of_all_clients() {
         assert!(rate > 0.0 && 0.0 < median && median <= slowest, "{bench}");
     }
     assert!(folder.good(&args[..4]).contains("within the integer reference's intervals"));
+}
+
+#[test]
+fn round_trips_are_chosen_by_the_line_to_the_server() {
+    let folder = Folder::new("round-trips");
+    let server = Serving::start(&folder, &["--poll", "0"]);
+    let infer = |mbit: &str| {
+        let args = ["infer", &server.address, "--model", "net.public", "ramp.f32", "--json", "--round-trips", "auto"];
+        let output = folder.safenet(&[&args[..], &["--mbit", mbit]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (record["rounds_online"].as_u64().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let [(quick, two), (slow, three)] = ["1000000", "0.01"].map(infer);
+    assert!(two.contains("ReLUs in 2 round trips: 2 would save 1 round trip of"), "{two}");
+    assert!(three.contains("ReLUs in 3 round trips: 2 would save 1 round trip of"), "{three}");
+    assert_eq!(quick + 1, slow);
+    let bench = |rtt: &str| {
+        let line = ["--rtt-ms", rtt, "--mbit", "100", "--round-trips", "auto"];
+        let text = folder.good(&[&["bench", "net.safenet", "--runs", "1", "--json"][..], &line].concat());
+        serde_json::from_str::<Value>(&text).unwrap()["relu_round_trips"].as_u64().unwrap()
+    };
+    assert_eq!([bench("5"), bench("0.01")], [2, 3]);
+    assert!(folder.bad(&["inspect", "net.public", "--round-trips", "auto"]).contains("expected 2 or 3 here"));
+    assert!(folder.bad(&["inspect", "net.public", "--round-trips", "4"]).contains("2 or 3"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The client's session.
 
-use crate::model::{Public, safenet_client_model};
+use crate::model::safenet_client_model;
 use crate::options::{self, safenet_options};
 use crate::pointer::{self, Out, SizedOut};
 use crate::session::{self, Buffers, Handle};
@@ -9,9 +9,8 @@ use crate::status::{Failure, safenet_state, safenet_status};
 use crate::transport::{self, safenet_read, safenet_write};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::sync::Arc;
 use core::ffi::{c_char, c_void};
-use safenet_core::session::{BundleId, Client, ClientModel, Phase, Progress, Session, Status};
+use safenet_core::session::{BundleId, Client, ClientModel, Progress, Session, Status};
 use safenet_core::{ErrorKind, Result as CoreResult};
 use zeroize::Zeroizing;
 
@@ -36,7 +35,6 @@ pub struct safenet_bundle_id {
 struct Party {
     client: Client,
     model: ClientModel,
-    public: Arc<Public>,
     /// Whether the goodbye was asked for.
     closed: bool,
 }
@@ -126,12 +124,8 @@ pub unsafe extern "C" fn safenet_client_new(
         let out = Out::new(client, "client")?;
         // SAFETY: what the header asks of callers.
         let (options, seed) = unsafe { options::read(options) }?;
-        let party = Party {
-            client: Client::new(&model.model, options, seed),
-            model: model.model.clone(),
-            public: model.public.clone(),
-            closed: false,
-        };
+        let party =
+            Party { client: Client::new(&model.model, options, seed), model: model.model.clone(), closed: false };
         // SAFETY: what the header asks of callers.
         unsafe { out.write(Box::into_raw(Box::new(safenet_client { handle: Handle::new(party) }))) };
         Ok(())
@@ -351,9 +345,7 @@ pub unsafe extern "C" fn safenet_client_stats(
     // SAFETY: what the header asks of callers.
     unsafe {
         call(client, |party| {
-            let meter = party.client.meter();
-            let replies = meter.phase(Phase::Infer).received;
-            SizedOut::new(stats)?.write(&safenet_stats::new(&meter, &party.public, replies));
+            SizedOut::new(stats)?.write(&safenet_stats::new(&party.client.meter()));
             Ok(())
         })
     }

@@ -5,21 +5,20 @@ use crate::status::{Failure, safenet_status};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::string::String;
-use alloc::sync::Arc;
 use core::ffi::c_char;
 use safenet_core::model::{Architecture, ModelId, Output, Shape};
-use safenet_core::session::{ClientModel, Options, Phase, ServerModel};
+use safenet_core::session::{ClientModel, Line, Options, ServerModel, Trade};
 
 /// The public part of a model: what a client needs. Immutable: any number of sessions and threads may use it at once.
 pub struct safenet_client_model {
     pub(crate) model: ClientModel,
-    pub(crate) public: Arc<Public>,
+    public: Public,
 }
 
 /// A model with its weights: what a server needs. Immutable: any number of sessions and threads may use it at once.
 pub struct safenet_server_model {
     pub(crate) model: ServerModel,
-    pub(crate) public: Arc<Public>,
+    public: Public,
 }
 
 const _: () = {
@@ -29,12 +28,10 @@ const _: () = {
 };
 
 /// What both kinds of model tell.
-pub(crate) struct Public {
+struct Public {
     name: CString,
     output: Shape,
     id: ModelId,
-    /// Bytes of all the server's messages in one inference.
-    pub(crate) reply_bytes: u64,
 }
 
 /// A model's public numbers. Tensors are flat arrays, channel after channel, each row after row: element (c, i, j) is at
@@ -83,17 +80,14 @@ unsafe impl Growing for safenet_model_info {
 }
 
 impl Public {
-    fn new(architecture: &Architecture, client: &ClientModel) -> Result<Self, Failure> {
+    fn new(architecture: &Architecture) -> Result<Self, Failure> {
         let shapes = architecture.shapes()?;
         // A control character in a name from a file could end the text early or steer a terminal.
         let name: String = architecture.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let forecast = client.forecast(&Options::default());
-        let replies = forecast.traffic.iter().filter(|(place, _)| place.phase == Phase::Infer);
         Ok(Self {
             name: CString::new(name).unwrap_or_default(),
             output: shapes[shapes.len() - 1],
             id: architecture.id()?,
-            reply_bytes: replies.map(|(_, traffic)| traffic.received).sum(),
         })
     }
 
@@ -136,9 +130,9 @@ pub unsafe extern "C" fn safenet_client_model_load(
         let out = Out::new(model, "model")?;
         // SAFETY: what the header asks of callers.
         let loaded = ClientModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
-        let public = Public::new(loaded.architecture(), &loaded)?;
+        let public = Public::new(loaded.architecture())?;
         // SAFETY: what the header asks of callers.
-        unsafe { out.write(Box::into_raw(Box::new(safenet_client_model { model: loaded, public: Arc::new(public) }))) };
+        unsafe { out.write(Box::into_raw(Box::new(safenet_client_model { model: loaded, public }))) };
         Ok(())
     };
     // SAFETY: what the header asks of callers.
@@ -159,6 +153,33 @@ pub unsafe extern "C" fn safenet_client_model_info(
             let model = pointer::object(model, "model")?;
             SizedOut::new(info)?.write(&model.public.info(model.model.architecture()));
         }
+        Ok(())
+    };
+    // SAFETY: what the header asks of callers.
+    unsafe { pointer::call(error, error_size, body) }
+}
+
+/// Tells with which `relu_round_trips` of safenet_options, 2 or 3, an inference takes less time: 2 if the round trips that it
+/// saves take longer than the bytes that it adds. `round_trip_seconds` is how long a message and its answer are under way
+/// between the parties, as connect() takes, and `bytes_per_second` what the connection carries, each way. What is no
+/// number, or not known and therefore 0, leaves it at 3.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_model_round_trips(
+    model: *const safenet_client_model,
+    round_trip_seconds: f64,
+    bytes_per_second: f64,
+    round_trips: *mut u32,
+    error: *mut c_char,
+    error_size: usize,
+) -> safenet_status {
+    let body = || {
+        // SAFETY: what the header asks of callers.
+        let model = unsafe { pointer::object(model, "model") }?;
+        let out = Out::new(round_trips, "round_trips")?;
+        let line = Line { round_trip_s: round_trip_seconds, bytes_per_s: bytes_per_second };
+        let chosen = Trade::new(&model.model, &Options::default()).choose(&line);
+        // SAFETY: what the header asks of callers.
+        unsafe { out.write(chosen.count().into()) };
         Ok(())
     };
     // SAFETY: what the header asks of callers.
@@ -189,10 +210,9 @@ pub unsafe extern "C" fn safenet_server_model_load(
         let out = Out::new(model, "model")?;
         // SAFETY: what the header asks of callers.
         let loaded = ServerModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
-        let architecture = loaded.architecture();
-        let public = Public::new(architecture, &ClientModel::new(architecture.clone())?)?;
+        let public = Public::new(loaded.architecture())?;
         // SAFETY: what the header asks of callers.
-        unsafe { out.write(Box::into_raw(Box::new(safenet_server_model { model: loaded, public: Arc::new(public) }))) };
+        unsafe { out.write(Box::into_raw(Box::new(safenet_server_model { model: loaded, public }))) };
         Ok(())
     };
     // SAFETY: what the header asks of callers.

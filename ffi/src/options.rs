@@ -28,7 +28,7 @@ pub struct safenet_options {
     /// server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
     pub ot_extension: u32,
     /// Client: 2 or 3, the round trips of a ReLU of at most 13 bits. 2 sends more than twice the bytes; it pays on links on which a round
-    /// trip takes longer than these. 0 means 3.
+    /// trip takes longer than these (safenet_client_model_round_trips tells). 0 means 3.
     pub relu_round_trips: u32,
     /// Server: most inferences that one session may have prepared and not yet used; a client that asks for more is
     /// refused. 0 means 64.

@@ -1,6 +1,6 @@
 //! The server's session.
 
-use crate::model::{Public, safenet_server_model};
+use crate::model::safenet_server_model;
 use crate::options::{self, safenet_options};
 use crate::pointer::{self, Out, SizedOut};
 use crate::session::{self, Buffers, Handle};
@@ -8,21 +8,15 @@ use crate::stats::safenet_stats;
 use crate::status::{Failure, safenet_state, safenet_status};
 use crate::transport::{self, safenet_read, safenet_write};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::ffi::{c_char, c_void};
-use safenet_core::session::{Phase, Server, Session};
+use safenet_core::session::{Server, Session};
 
 /// A server's session with one client over one connection: owns the weights, learns nothing.
 ///
 /// It does what the client asks until the client closes it. One thread at a time may use a session; a second call while one
 /// runs is refused with SAFENET_ERROR_INVALID_STATE.
 pub struct safenet_server {
-    handle: Handle<Party>,
-}
-
-struct Party {
-    server: Server,
-    public: Arc<Public>,
+    handle: Handle<Server>,
 }
 
 const _: () = {
@@ -34,7 +28,7 @@ const _: () = {
 ///
 /// # Safety
 /// `server` is NULL or not yet freed.
-unsafe fn call(server: *const safenet_server, body: impl FnOnce(&mut Party) -> Result<(), Failure>) -> safenet_status {
+unsafe fn call(server: *const safenet_server, body: impl FnOnce(&mut Server) -> Result<(), Failure>) -> safenet_status {
     // SAFETY: the caller's promise.
     Handle::call(unsafe { server.as_ref() }.map(|server| &server.handle), body)
 }
@@ -55,9 +49,9 @@ pub unsafe extern "C" fn safenet_server_new(
         let out = Out::new(server, "server")?;
         // SAFETY: what the header asks of callers.
         let (options, seed) = unsafe { options::read(options) }?;
-        let party = Party { server: Server::new(&model.model, options, seed), public: model.public.clone() };
+        let session = Server::new(&model.model, options, seed);
         // SAFETY: what the header asks of callers.
-        unsafe { out.write(Box::into_raw(Box::new(safenet_server { handle: Handle::new(party) }))) };
+        unsafe { out.write(Box::into_raw(Box::new(safenet_server { handle: Handle::new(session) }))) };
         Ok(())
     };
     // SAFETY: what the header asks of callers.
@@ -84,7 +78,7 @@ pub unsafe extern "C" fn safenet_server_advance(
 ) -> safenet_status {
     let buffers = Buffers { input, input_size, output, output_size, consumed, produced, state };
     // SAFETY: what the header asks of callers.
-    unsafe { call(server, |party| buffers.advance(&mut party.server)) }
+    unsafe { call(server, |session| buffers.advance(session)) }
 }
 
 /// Tells the session that the connection has ended: no more input will come. Everything prepared is erased, and
@@ -94,8 +88,8 @@ pub unsafe extern "C" fn safenet_server_advance(
 pub unsafe extern "C" fn safenet_server_input_ended(server: *mut safenet_server) -> safenet_status {
     // SAFETY: what the header asks of callers.
     unsafe {
-        call(server, |party| {
-            party.server.input_ended();
+        call(server, |session| {
+            session.input_ended();
             Ok(())
         })
     }
@@ -114,7 +108,7 @@ pub unsafe extern "C" fn safenet_server_run(
     context: *mut c_void,
 ) -> safenet_status {
     // SAFETY: what the header asks of callers.
-    unsafe { call(server, |party| transport::run(&mut party.server, read, write, context)) }
+    unsafe { call(server, |session| transport::run(session, read, write, context)) }
 }
 
 /// Tells what the session has cost so far. Set `stats->size` to sizeof *stats first.
@@ -125,10 +119,8 @@ pub unsafe extern "C" fn safenet_server_stats(
 ) -> safenet_status {
     // SAFETY: what the header asks of callers.
     unsafe {
-        call(server, |party| {
-            let meter = party.server.meter();
-            let replies = meter.phase(Phase::Infer).sent;
-            SizedOut::new(stats)?.write(&safenet_stats::new(&meter, &party.public, replies));
+        call(server, |session| {
+            SizedOut::new(stats)?.write(&safenet_stats::new(&session.meter()));
             Ok(())
         })
     }

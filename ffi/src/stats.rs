@@ -1,6 +1,5 @@
 //! What a session has cost so far.
 
-use crate::model::Public;
 use crate::pointer::Growing;
 use safenet_core::session::{Meter, Phase};
 
@@ -39,8 +38,7 @@ unsafe impl Growing for safenet_stats {
 }
 
 impl safenet_stats {
-    /// `replies` are the bytes of the server's messages in inferences so far.
-    pub(crate) fn new(meter: &Meter, public: &Public, replies: u64) -> Self {
+    pub(crate) fn new(meter: &Meter) -> Self {
         let phase = |phase| {
             let traffic = meter.phase(phase);
             safenet_traffic { sent: traffic.sent, received: traffic.received, rounds: meter.rounds(phase) }
@@ -50,8 +48,7 @@ impl safenet_stats {
             setup: phase(Phase::Setup),
             prepare: phase(Phase::Prepare),
             infer: phase(Phase::Infer),
-            // Every inference has the same messages of the same lengths, the last of them the server's answer.
-            inferences: replies / public.reply_bytes,
+            inferences: meter.inferences(),
         }
     }
 }

@@ -69,7 +69,8 @@ impl Status {
 pub enum safenet_state {
     /// The session needs bytes from the other party to go on.
     SAFENET_WANTS_INPUT = 1,
-    /// Bytes for the other party are left over: call again with an empty output buffer.
+    /// Bytes for the other party are left over, or work for when it has those of this call: send these, then call again with
+    /// an empty output buffer.
     SAFENET_HAS_OUTPUT = 2,
     /// A client's operation is done and all its bytes are out.
     SAFENET_IDLE = 3,

@@ -49,8 +49,12 @@ fn load_server(bytes: &[u8]) -> *mut safenet_server_model {
 }
 
 fn new_client(model: *const safenet_client_model) -> *mut safenet_client {
+    new_client_with(model, null())
+}
+
+fn new_client_with(model: *const safenet_client_model, options: *const safenet_options) -> *mut safenet_client {
     let mut client = null_mut();
-    assert_eq!(unsafe { safenet_client_new(model, null(), &mut client, null_mut(), 0) }, SAFENET_OK);
+    assert_eq!(unsafe { safenet_client_new(model, options, &mut client, null_mut(), 0) }, SAFENET_OK);
     client
 }
 
@@ -127,11 +131,16 @@ fn turn<S>(
 
 impl Pair {
     fn new(chunk: usize) -> Self {
+        Self::with(chunk, null())
+    }
+
+    /// With a client's options.
+    fn with(chunk: usize, options: *const safenet_options) -> Self {
         let file = tiny();
         let client_model = load_client(&file.public_bytes().unwrap());
         let server_model = load_server(&file.server_bytes().unwrap());
         let pair = Self {
-            client: new_client(client_model),
+            client: new_client_with(client_model, options),
             server: new_server(server_model),
             up: vec![],
             down: vec![],
@@ -515,6 +524,9 @@ fn null_is_an_error_of_every_function_and_never_a_crash() {
     unsafe {
         // Models.
         assert_eq!(safenet_client_model_load(null(), 9, &mut a, e, 512), NULL);
+        let mut trips = 0;
+        assert_eq!(safenet_client_model_round_trips(null(), 0.1, 1e6, &mut trips, e, 512), NULL);
+        assert_eq!(safenet_client_model_round_trips(client_model, 0.1, 1e6, null_mut(), e, 512), NULL);
         assert_eq!(safenet_client_model_load(null(), 0, &mut a, e, 512), SAFENET_ERROR_MALFORMED_MODEL);
         assert_eq!(safenet_client_model_load(bytes.as_ptr(), bytes.len(), null_mut(), e, 512), NULL);
         assert_eq!(safenet_client_model_load(bytes.as_ptr(), bytes.len(), &mut a, null_mut(), 512), NULL);
@@ -613,6 +625,43 @@ fn null_is_an_error_of_every_function_and_never_a_crash() {
         safenet_client_model_free(client_model);
         safenet_server_model_free(server_model);
     }
+}
+
+#[test]
+fn inferences_are_counted_however_many_round_trips_a_relu_takes() {
+    let mut rounds = vec![];
+    for relu_round_trips in [3, 2] {
+        let mut options: safenet_options = unsafe { zeroed() };
+        (options.size, options.relu_round_trips) = (size_of::<safenet_options>(), relu_round_trips);
+        let mut pair = Pair::with(1 << 16, &options);
+        pair.prepare(3);
+        let input = image(1);
+        for done in 1..=3 {
+            assert_eq!(unsafe { safenet_client_infer_fixed(pair.client, null(), input.as_ptr(), INPUTS) }, SAFENET_OK);
+            assert_eq!(pair.run(), Ok(SAFENET_IDLE));
+            let client = stats(|s| unsafe { safenet_client_stats(pair.client, s) });
+            let server = stats(|s| unsafe { safenet_server_stats(pair.server, s) });
+            assert_eq!((client.inferences, server.inferences), (done, done));
+            rounds.push(client.infer.rounds / done);
+        }
+    }
+    // Input and output, the ReLUs, and the scores' truncation.
+    assert_eq!(rounds, [5, 5, 5, 4, 4, 4]);
+}
+
+#[test]
+fn the_round_trips_that_suit_a_connection_are_told() {
+    let model = load_client(&tiny().public_bytes().unwrap());
+    let told = |seconds, rate| {
+        let mut count = 0;
+        let status = unsafe { safenet_client_model_round_trips(model, seconds, rate, &mut count, null_mut(), 0) };
+        assert_eq!(status, SAFENET_OK);
+        count
+    };
+    // A few kilobytes more, for one round trip less.
+    assert_eq!([told(0.04, 1e6), told(0.04, 1e3), told(0.0, 1e9)], [2, 3, 3]);
+    assert_eq!([told(f64::NAN, 1e6), told(0.04, 0.0), told(0.04, f64::NAN)], [3, 3, 3]);
+    unsafe { safenet_client_model_free(model) };
 }
 
 #[test]

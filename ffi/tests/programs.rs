@@ -171,7 +171,7 @@ fn serve_good_and_bad(valgrind: bool) {
     let json: Vec<PathBuf> = (0..2).map(|i| folder.join(format!("{valgrind}{i}.json"))).collect();
     let clients: Vec<Child> = json
         .iter()
-        .zip([["--prepare", "1"], ["--ot", "silent"]])
+        .zip([&["--prepare", "1"][..], &["--ot", "silent", "--poll", "0", "--round-trips", "auto"]])
         .map(|(json, more)| {
             let mut command = client(valgrind, &address, "tiny.public", &[&images[0], &images[1]]);
             command.arg("--json").arg(json).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -312,6 +312,15 @@ fn bad_arguments_are_named() {
             "--prepare: expected a number from 1",
         ),
         ("client", &["localhost:1", "--model", public, "--what", image], 2, "got '--what'"),
+        ("client", &["127.0.0.1:1", "--model", public, "--poll", "-1", image], 2, "--poll: expected a number from 0"),
+        (
+            "client",
+            &["127.0.0.1:1", "--model", public, "--round-trips", "4", image],
+            2,
+            "--round-trips: expected a number from 2 to 3, got '4'",
+        ),
+        ("client", &["127.0.0.1:1", "--model", public, "--mbit", "0", image], 2, "--mbit: expected a number from 1"),
+        ("server", &[model, "--port", "0", "--poll", "100001"], 2, "--poll: expected a number from 0 to 100000"),
         ("client", &["localhost", "--model", public, image], 1, "server: expected HOST:PORT, got 'localhost'"),
         ("client", &["127.0.0.1:1", "--model", public, image], 1, "connecting to 127.0.0.1 port 1: expected"),
         ("client", &["127.0.0.1:1", "--model", image, image], 1, "1.pgm: model file: magic: expected"),

@@ -1,11 +1,11 @@
 //! `safenet infer`: asks a server for the network's output on inputs that it does not see.
 
 use crate::images::{self, Sample};
-use crate::net::{self, Connection};
+use crate::net::{self, Connection, Waiting};
 use crate::record::{self, Record};
 use crate::{command, files, table};
 use anyhow::{Context, Result, bail};
-use safenet_core::session::{Client, ClientModel, Phase, drive};
+use safenet_core::session::{Client, ClientModel, Line, Phase, drive};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +35,12 @@ pub(crate) struct Args {
     prepare: u32,
     #[command(flatten)]
     choices: command::Choices,
+    /// For --round-trips auto: the connection's rate in 10^6 bits per second each way. The time of a round trip is measured,
+    /// as the time that connecting takes: to whatever ends the connection, a tunnel or a proxy too
+    #[arg(long, value_name = "RATE", default_value_t = 100.0, value_parser = rate)]
+    mbit: f64,
+    #[command(flatten)]
+    waiting: Waiting,
     /// Print one JSON object per input
     #[arg(long)]
     json: bool,
@@ -48,8 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let encode = |s: &Sample| model.encode(&s.values).with_context(|| s.name.clone());
     let inputs = samples.iter().map(encode).collect::<Result<Vec<_>>>()?;
 
-    let mut connection = Connection::open(&args.server)?;
-    let mut client = Client::new(&model, args.choices.options(), net::seed()?);
+    let mut connection = Connection::open(&args.server, args.waiting)?;
+    let line = || Ok(Line { round_trip_s: connection.round_trip().as_secs_f64(), bytes_per_s: args.mbit * 1e6 / 8.0 });
+    let mut client = Client::new(&model, args.choices.options(&model, line)?, net::seed()?);
     let mut out = io::stdout().lock();
 
     let start = Instant::now();
@@ -100,6 +107,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     client.close()?;
     drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn rate(text: &str) -> std::result::Result<f64, String> {
+    let number = text.parse().ok().filter(|rate| (0.01..=1e6).contains(rate));
+    number.ok_or_else(|| "expected 0.01 to 1000000".to_owned())
 }
 
 /// What a phase costs.

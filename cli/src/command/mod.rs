@@ -11,13 +11,13 @@ pub(crate) mod reference;
 pub(crate) mod serve;
 pub(crate) mod verify;
 
-use crate::files;
-use anyhow::{Context, Result};
+use crate::{files, table};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use safenet_core::model::{Op, Shape};
 use safenet_core::ot::Extension;
 use safenet_core::ot::softspoken::Depth;
-use safenet_core::session::{Options, RoundTrips, ServerModel, WEIGHT_MEMORY};
+use safenet_core::session::{ClientModel, Line, Options, RoundTrips, ServerModel, Trade, WEIGHT_MEMORY};
 use std::path::Path;
 
 /// A bar on stderr, which shows nothing where stderr is no terminal.
@@ -45,20 +45,68 @@ pub(crate) struct Choices {
     #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = "silent")]
     extension: Extension,
     /// Round trips of a ReLU of at most 13 bits, 2 or 3: 2 sends more than twice the bytes, and pays on links on which a
-    /// round trip takes longer than these
-    #[arg(long, value_name = "N", value_parser = round_trips, default_value = "3")]
-    round_trips: RoundTrips,
+    /// round trip takes longer than these. `auto` takes 2 if the round trips saved in an inference take longer than the
+    /// bytes added, and says so
+    #[arg(long, value_name = "2|3|auto", value_parser = trips, default_value = "3")]
+    round_trips: Trips,
+}
+
+/// Round trips of ReLUs as the command line has them.
+#[derive(Clone, Copy)]
+enum Trips {
+    Fixed(RoundTrips),
+    /// By the line to the server.
+    Auto,
 }
 
 impl Choices {
-    fn options(&self) -> Options {
-        Options { extension: self.extension, round_trips: self.round_trips, ..Options::default() }
+    /// A client's options for a model. The line to the server is asked for only where something depends on it.
+    fn options(&self, model: &ClientModel, line: impl FnOnce() -> Result<Line>) -> Result<Options> {
+        if let Trips::Fixed(_) = self.round_trips {
+            return self.fixed();
+        }
+        let options = Options { extension: self.extension, ..Options::default() };
+        let (trade, line) = (Trade::new(model, &options), line()?);
+        let round_trips = trade.choose(&line);
+        eprintln!("safenet: {}", explanation(&trade, &line, round_trips));
+        Ok(Options { round_trips, ..options })
+    }
+
+    /// The same where there is no line.
+    fn fixed(&self) -> Result<Options> {
+        let Trips::Fixed(round_trips) = self.round_trips else {
+            bail!("--round-trips auto: expected 2 or 3 here, where nothing tells how far away a server is");
+        };
+        Ok(Options { extension: self.extension, round_trips, ..Options::default() })
     }
 }
 
-fn round_trips(text: &str) -> std::result::Result<RoundTrips, String> {
-    let count = text.parse().map_err(|_| "expected 2 or 3".to_owned())?;
-    RoundTrips::of_count(count).map_err(|e| e.to_string())
+/// Why ReLUs take so many round trips.
+fn explanation(trade: &Trade, line: &Line, chosen: RoundTrips) -> String {
+    let count = chosen.count();
+    if trade.rounds == 0 {
+        return format!("ReLUs in {count} round trips: none of this model's may take 2");
+    }
+    let rate = match line.bytes_per_s * 8.0 / 1e6 {
+        mbit if mbit.is_finite() => format!("at {mbit} Mbit/s"),
+        _ => "without a limit of the rate".to_owned(),
+    };
+    format!(
+        "ReLUs in {count} round trips: 2 would save {} of {}, together {}, and send {} more, which {rate} take {}",
+        table::count(trade.rounds, "round trip"),
+        table::seconds(line.round_trip_s),
+        table::seconds(trade.saved_s(line)),
+        table::bytes(trade.bytes),
+        table::seconds(trade.spent_s(line)),
+    )
+}
+
+fn trips(text: &str) -> std::result::Result<Trips, String> {
+    if text == "auto" {
+        return Ok(Trips::Auto);
+    }
+    let count = text.parse().map_err(|_| "expected 2, 3 or auto".to_owned())?;
+    RoundTrips::of_count(count).map(Trips::Fixed).map_err(|e| e.to_string())
 }
 
 fn extension(text: &str) -> std::result::Result<Extension, String> {

@@ -1,6 +1,6 @@
 //! `safenet serve`: answers private inferences over TCP, one thread per client.
 
-use crate::net::{self, Connection};
+use crate::net::{self, Connection, Waiting};
 use crate::{command, table};
 use anyhow::{Context, Result};
 use safenet_core::session::{Meter, Options, Phase, Server, ServerModel, drive};
@@ -46,6 +46,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
     memory: command::WeightMemory,
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let timeout = Duration::from_secs(args.timeout);
     if args.once {
         let (stream, peer) = listener.accept().context("cannot accept a client")?;
-        let good = session(1, peer, stream, &model, options, timeout);
+        let good = session(1, peer, stream, &model, (options, timeout, args.waiting));
         return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let clients = AtomicU32::new(0);
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let (model, clients) = (&model, &clients);
             let spawned = thread::Builder::new().spawn_scoped(scope, move || {
                 let _leave = Leave(clients);
-                session(number, peer, stream, model, options, timeout);
+                session(number, peer, stream, model, (options, timeout, args.waiting));
             });
             if let Err(error) = spawned {
                 clients.fetch_sub(1, Ordering::Relaxed);
@@ -108,13 +110,12 @@ fn session(
     peer: SocketAddr,
     stream: TcpStream,
     model: &ServerModel,
-    options: Options,
-    timeout: Duration,
+    (options, timeout, waiting): (Options, Duration, Waiting),
 ) -> bool {
     let start = Instant::now();
     let opened = net::seed()
         .map_err(anyhow::Error::from)
-        .and_then(|seed| Ok((Server::new(model, options, seed), Connection::new(stream, Some(timeout))?)));
+        .and_then(|seed| Ok((Server::new(model, options, seed), Connection::new(stream, Some(timeout), waiting)?)));
     let (mut server, mut connection) = match opened {
         Ok(opened) => opened,
         Err(error) => {

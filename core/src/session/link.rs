@@ -14,6 +14,8 @@ use spin::Mutex;
 
 /// A script waits while more than this is queued for sending, so a slow reader costs its peer no memory.
 const QUEUE_BYTES: usize = 1 << 18;
+/// Room that is made for a piece before any of it is here. Of a longer one it grows with what arrives.
+const PIECE_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
 struct Channel {
@@ -24,6 +26,8 @@ struct Channel {
     outbox: VecDeque<Vec<u8>>,
     sent: usize,
     queued: usize,
+    /// The script has time until all that is queued is out.
+    unhurried: bool,
     /// The other party has sent an error: it is gone.
     refused: bool,
     meter: Meter,
@@ -98,6 +102,13 @@ impl Link {
         Ok(())
     }
 
+    /// Suspends until the caller has taken all that is queued and comes again. So what follows, work that is to be done but
+    /// that nobody waits for, does not hold up the other party.
+    pub(crate) async fn unhurried(&self) {
+        self.0.lock().unhurried = true;
+        poll_fn(|_| if self.0.lock().unhurried { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+
     fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
         let header = frame::header(kind, payload.len())?;
         let mut channel = self.0.lock();
@@ -125,6 +136,11 @@ impl Link {
         self.0.lock().meter.received(HEADER_BYTES + payload);
     }
 
+    /// Counts an inference as done.
+    pub(crate) fn count_inference(&self) {
+        self.0.lock().meter.answered();
+    }
+
     /// Receives one of several frames, uncounted: only its kind tells where it belongs. An error frame becomes the error it
     /// tells of.
     pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {
@@ -144,7 +160,7 @@ impl Link {
             let mut channel = self.0.lock();
             channel.wanted = count;
             // What is allocated grows with what arrives; the length itself was checked against the public architecture.
-            channel.inbox = Vec::with_capacity(count.min(1 << 16));
+            channel.inbox = Vec::with_capacity(count.min(PIECE_BYTES));
         }
         poll_fn(|_| {
             let mut channel = self.0.lock();
@@ -163,7 +179,8 @@ impl Link {
 pub enum Status {
     /// The session needs bytes from the other party to go on.
     WantsInput,
-    /// Bytes for the other party are left over, or an error that will be returned: call again, with room for output.
+    /// Bytes for the other party are left over, or work for when those produced are on their way, or an error that will be
+    /// returned: call again, with room for output.
     HasOutput,
     /// The operation that was asked for is done and all its bytes are out.
     Idle,
@@ -242,7 +259,7 @@ impl<T> Driver<T> {
         self.script = None;
         let mut channel = self.channel.lock();
         channel.outbox.clear();
-        (channel.sent, channel.queued) = (0, 0);
+        (channel.sent, channel.queued, channel.unhurried) = (0, 0, false);
         self.failure.get_or_insert(error);
     }
 
@@ -251,6 +268,10 @@ impl<T> Driver<T> {
     /// A failed script tells the other party first: its error is returned when those bytes are out.
     pub(crate) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<(Progress, Option<T>)> {
         let (mut consumed, mut produced, mut result) = (0, 0, None);
+        {
+            let mut channel = self.channel.lock();
+            channel.unhurried &= channel.queued > 0;
+        }
         loop {
             let before = (consumed, produced);
             {
@@ -281,14 +302,47 @@ impl<T> Driver<T> {
                 break;
             }
         }
-        let status = match (self.channel.lock().queued, &self.failure) {
+        let (queued, unhurried) = {
+            let channel = self.channel.lock();
+            (channel.queued, channel.unhurried)
+        };
+        let status = match (queued, &self.failure) {
             (1.., _) => Status::HasOutput,
             (0, Some(error)) if produced == 0 => return Err(error.clone()),
             // The last bytes of a failed session: the next call returns its error.
             (0, Some(_)) => Status::HasOutput,
             (0, None) if self.script.is_none() => Status::Idle,
+            (0, None) if unhurried => Status::HasOutput,
             (0, None) => Status::WantsInput,
         };
         Ok((Progress { consumed, produced, status }, result))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn work_without_hurry_begins_when_the_caller_has_all_that_is_queued_and_comes_again() {
+        let mut driver = Driver::new();
+        let (link, begun) = (driver.link(), Arc::new(AtomicBool::new(false)));
+        let begins = begun.clone();
+        driver.start(Box::pin(async move {
+            link.send(FrameKind::Goodbye, alloc::vec![1; 4]).await?;
+            link.unhurried().await;
+            begins.store(true, Ordering::Relaxed);
+            Ok(7)
+        }));
+        let mut output = [0; HEADER_BYTES];
+        // The header, the payload, the work: a call for each.
+        for (produced, done) in [(HEADER_BYTES, None), (4, None), (0, Some(7))] {
+            assert!(!begun.load(Ordering::Relaxed));
+            let (progress, result) = driver.advance(&[], &mut output).unwrap();
+            assert_eq!((progress.produced, result), (produced, done));
+            assert_eq!(progress.status, if done.is_some() { Status::Idle } else { Status::HasOutput });
+        }
+        assert!(begun.load(Ordering::Relaxed));
     }
 }

@@ -44,6 +44,7 @@ pub struct Meter {
     /// Round trips: how often this party waited for the other after having sent, by the place of what it waited for.
     rounds: BTreeMap<Place, u64>,
     sent_last: bool,
+    inferences: u64,
 }
 
 impl Meter {
@@ -63,6 +64,11 @@ impl Meter {
         }
     }
 
+    /// An inference's answer is sent, or received.
+    pub(super) fn answered(&mut self) {
+        self.inferences += 1;
+    }
+
     /// Where the session is.
     pub fn place(&self) -> Place {
         self.place
@@ -79,6 +85,11 @@ impl Meter {
             sent: sum.sent + t.sent,
             received: sum.received + t.received,
         })
+    }
+
+    /// Inferences that are done: answered by the server, or with their answer at the client.
+    pub fn inferences(&self) -> u64 {
+        self.inferences
     }
 
     /// Round trips of a phase, as the client counts them: a wait for the other party after having sent something.

@@ -12,6 +12,7 @@
 pub mod client;
 mod drive;
 mod fresh;
+mod line;
 mod link;
 mod meter;
 mod schedule;
@@ -22,6 +23,7 @@ mod tests;
 pub use crate::activation::RoundTrips;
 pub use client::{Client, ClientModel};
 pub use drive::{Session, Transport, drive};
+pub use line::{Line, Trade};
 pub use link::{Progress, Status};
 pub use meter::{Meter, Observer, Phase, Place, Traffic};
 pub use schedule::{Forecast, Memory};

@@ -76,9 +76,9 @@ pub(super) fn run(args: &Args, path: &Path, clients: u32, simd: Simd, network: O
     drop(file);
     // All clients ask the same, in the same order.
     let inputs = Inputs::new(args, &reference, args.batch)?;
-    let options = args.options();
+    let options = args.options(&model, network.as_ref())?;
     let child = ServerProcess::start(args, Subject::File(path), clients, true)?;
-    let open = |_| Measured::new(&model, options, shaper::connect(child.port, network.as_ref())?);
+    let open = |_| Measured::new(&model, options, shaper::connect(child.port, network.as_ref(), args.waiting)?);
     let mut sessions = (0..clients).map(open).collect::<Result<Vec<_>>>()?;
 
     let bar = command::progress((2 * args.runs).into(), "rounds");

@@ -14,8 +14,10 @@ mod timed;
 mod whole;
 
 use crate::command;
+use crate::net::Waiting;
 use anyhow::Result;
-use safenet_core::session::Options;
+use network::Network;
+use safenet_core::session::{ClientModel, Options};
 use simd::Simd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +69,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     choices: command::Choices,
     #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
     network: network::Simulated,
     /// Measure single operations instead of a model: all, or those whose names begin with one of NAMES
     #[arg(long, value_name = "NAMES", num_args = 0..=1, require_equals = true, value_delimiter = ',',
@@ -86,8 +90,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        Options { max_bundles: self.batch, ..self.choices.options() }
+    /// The client's options, on the line that the measurement has between the parties.
+    fn options(&self, model: &ClientModel, network: Option<&Network>) -> Result<Options> {
+        let line = || network.map_or_else(network::loopback, |network| Ok(network.line()));
+        Ok(Options { max_bundles: self.batch, ..self.choices.options(model, line)? })
     }
 }
 

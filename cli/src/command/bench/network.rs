@@ -1,8 +1,10 @@
 //! The network that a measurement pretends lies between the parties.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use safenet_core::session::Line;
 use serde::Serialize;
-use std::time::Duration;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 /// What the command line says of the network.
 #[derive(clap::Args)]
@@ -61,6 +63,12 @@ impl Network {
         Ok(Self { rtt_ms, mbit })
     }
 
+    /// As a choice between options sees it.
+    pub(super) fn line(&self) -> Line {
+        let bytes_per_s = self.mbit.map_or(f64::INFINITY, |mbit| mbit * 1e6 / 8.0);
+        Line { round_trip_s: self.rtt_ms / 1e3, bytes_per_s }
+    }
+
     /// How long a byte is under way.
     pub(super) fn delay(&self) -> Duration {
         Duration::from_secs_f64(self.rtt_ms / 2e3)
@@ -82,6 +90,15 @@ impl Network {
     pub(super) fn seconds(&self, bytes: u64, rounds: u64) -> f64 {
         self.sending(bytes).as_secs_f64() + rounds as f64 * self.rtt_ms / 1e3
     }
+}
+
+/// This machine's own line: the time of a round trip as connecting takes it, no limit of the rate.
+pub(super) fn loopback() -> Result<Line> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("loopback: cannot listen")?;
+    let address = listener.local_addr().context("loopback")?;
+    let start = Instant::now();
+    TcpStream::connect(address).context("loopback: cannot connect")?;
+    Ok(Line { round_trip_s: start.elapsed().as_secs_f64(), bytes_per_s: f64::INFINITY })
 }
 
 impl std::fmt::Display for Network {

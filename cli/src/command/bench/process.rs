@@ -33,6 +33,7 @@ impl ServerProcess {
             .arg("bench-server")
             .args(["--sessions", &sessions.to_string(), "--max-prepared", &args.batch.to_string()])
             .args(["--weight-memory", &args.memory.weight_memory.to_string()]);
+        command.arg(args.waiting.argument());
         if at_once {
             command.arg("--at-once");
         }

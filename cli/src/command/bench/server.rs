@@ -5,7 +5,7 @@
 use super::operations;
 use super::simd::{self, Simd};
 use super::timed::Timed;
-use crate::net::{self, Connection};
+use crate::net::{self, Connection, Waiting};
 use crate::{alloc, command};
 use anyhow::{Context, Result, bail};
 use safenet_core::session::{Options, Phase, Server, ServerModel, drive};
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     max_prepared: u32,
     #[arg(long)]
     simd: Option<Simd>,
+    #[command(flatten)]
+    waiting: Waiting,
     #[command(flatten)]
     memory: command::WeightMemory,
 }
@@ -88,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.at_once {
         alloc::reset_peak();
         report.sessions = thread::scope(|scope| {
-            let start = |_| accept().map(|stream| scope.spawn(|| session(&model, options, stream)));
+            let start = |_| accept().map(|stream| scope.spawn(|| session(&model, options, stream, args.waiting)));
             let threads = (0..args.sessions).map(start).collect::<Result<Vec<_>>>()?;
             let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|_| bail!("panicked"));
             threads.into_iter().map(join).collect::<Result<Vec<_>>>()
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let stream = accept()?;
             let before = alloc::current();
             alloc::reset_peak();
-            report.sessions.push(session(&model, options, stream)?);
+            report.sessions.push(session(&model, options, stream, args.waiting)?);
             report.session_heap = report.session_heap.max((alloc::peak() - before) as u64);
         }
     }
@@ -109,8 +111,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Serves one session; its seconds of computing.
-fn session(model: &ServerModel, options: Options, stream: TcpStream) -> Result<Vec<PlaceSeconds>> {
-    let mut connection = Connection::new(stream, None)?;
+fn session(model: &ServerModel, options: Options, stream: TcpStream, waiting: Waiting) -> Result<Vec<PlaceSeconds>> {
+    let mut connection = Connection::new(stream, None, waiting)?;
     let mut server = Timed::server(Server::new(model, options, net::seed()?));
     drive(&mut server, &mut connection)?;
     let places = server.seconds().into_iter().filter(|(place, _)| place.phase != Phase::Setup);

@@ -6,7 +6,8 @@ use super::process::ServerProcess;
 use super::server::Report;
 use super::shaper::{self, Shaped};
 use super::timed::Timed;
-use crate::{alloc, command, net};
+use crate::net::{self, Waiting};
+use crate::{alloc, command};
 use anyhow::{Context, Result, bail};
 use safenet_core::session::{Client, ClientModel, Meter, Options, Place, drive};
 use std::collections::BTreeMap;
@@ -79,14 +80,14 @@ impl Sessions {
         (model, options): (&ClientModel, Options),
         (count, batch): (u32, u32),
         inputs: &[Vec<i32>],
-        network: Option<&Network>,
+        (network, waiting): (Option<&Network>, Waiting),
     ) -> Result<Self> {
         let bar = command::progress(count.into(), "runs");
         let (mut runs, mut outputs, mut client_heap) = (vec![], vec![], 0);
         let mut next = inputs.iter().cycle();
         for _ in 0..count {
             // The simulated network takes its memory before the client's is counted.
-            let shaped = shaper::connect(child.port, network)?;
+            let shaped = shaper::connect(child.port, network, waiting)?;
             let before = alloc::current();
             alloc::reset_peak();
             let mut session = Measured::new(model, options, shaped)?;

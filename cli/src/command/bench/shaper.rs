@@ -5,7 +5,7 @@
 //! is kept, and no more than [`WAITING_BYTES`] that wait to leave: a sender who is faster is held up, as by a socket.
 
 use super::network::Network;
-use crate::net::Connection;
+use crate::net::{Connection, Waiting};
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -44,10 +44,10 @@ impl Drop for Relays {
 }
 
 /// Connects to a port of this machine, through a network if there is one. All memory of the relays is allocated here.
-pub(super) fn connect(port: u16, network: Option<&Network>) -> Result<Shaped> {
+pub(super) fn connect(port: u16, network: Option<&Network>, waiting: Waiting) -> Result<Shaped> {
     let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("cannot connect to the server's process")?;
     let Some(network) = network else {
-        return Ok(Shaped { connection: Connection::new(server, None)?, _relays: Relays(vec![]) });
+        return Ok(Shaped { connection: Connection::new(server, None, waiting)?, _relays: Relays(vec![]) });
     };
     let between = || -> io::Result<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -56,7 +56,7 @@ pub(super) fn connect(port: u16, network: Option<&Network>) -> Result<Shaped> {
     };
     let (client, inner) = between().context("simulated network: cannot make a connection")?;
     let relays = relay(&inner, &server, *network).context("simulated network: cannot start")?;
-    Ok(Shaped { connection: Connection::new(client, None)?, _relays: relays })
+    Ok(Shaped { connection: Connection::new(client, None, waiting)?, _relays: relays })
 }
 
 /// Starts the relays between two connections.
@@ -212,7 +212,7 @@ mod tests {
             // The client's end arrives too.
             assert_eq!(stream.read(&mut asked).unwrap(), 0);
         });
-        let mut shaped = connect(port, Some(&network)).unwrap();
+        let mut shaped = connect(port, Some(&network), Waiting::default()).unwrap();
         let mut answer = vec![0; down];
         let start = Instant::now();
         for round in 0..rounds {

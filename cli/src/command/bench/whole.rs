@@ -63,10 +63,11 @@ pub(super) fn run(args: &Args, path: &Path, simd: Simd, network: Option<Network>
     let empty = alloc::current();
     let model = ClientModel::read(&public)?;
     let client_model_heap = (alloc::current() - empty) as u64;
-    let options = args.options();
+    let options = args.options(&model, network.as_ref())?;
     let child = ServerProcess::start(args, Subject::File(path), args.runs, false)?;
     let counts = (args.runs, args.batch);
-    let sessions = Sessions::measure(child, (&model, options), counts, &inputs.values, network.as_ref())?;
+    let link = (network.as_ref(), args.waiting);
+    let sessions = Sessions::measure(child, (&model, options), counts, &inputs.values, link)?;
     let report = &sessions.report;
 
     let check = inputs.check(&sessions.outputs)?;

@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         true => ServerModel::load(file, 0, &mut |_, _| {}).with_context(place)?.noise_bits(),
         false => vec![],
     };
-    let forecast = model.forecast(&args.choices.options());
+    let forecast = model.forecast(&args.choices.fixed()?);
     let report = report(model.architecture(), &forecast, &noise, rounding)?;
     let mut out = io::stdout().lock();
     if args.json {

@@ -37,6 +37,9 @@ pub(super) async fn infer(
             reader.finish()?;
             link.send(FrameKind::Reply, writer.finish()).await?;
         }
+        // Erasing what the layer held takes its time, which the server is not to wait for.
+        link.unhurried().await;
+        drop(layer);
     }
     link.enter(Place { phase: Phase::Infer, node: None });
     let answer = link.receive(FrameKind::Output, public.schedule.answer_bytes()).await?;
@@ -49,5 +52,6 @@ pub(super) async fn infer(
     });
     let output = collect(bundle.output_mask.len(), unmasked);
     reader.finish()?;
+    link.count_inference();
     Ok(output)
 }

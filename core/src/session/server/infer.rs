@@ -24,8 +24,9 @@ impl Party {
         let Bundle { mut masks, mut layers } = self.bundles.remove(&id).ok_or_else(|| spent(id))?;
         let private = self.private.clone();
         let (schedule, nodes) = (&private.schedule, &private.architecture.nodes);
-        // What no later node reads is erased.
+        // What no later node reads is erased: of what is `spent`, when the client has something to do.
         let mut tensors: Vec<Masked> = Vec::with_capacity(nodes.len() + 1);
+        let mut spent = vec![];
         let mut input: Masked = vec![0; schedule.shapes[0].elements()].into();
         let mut reader = FieldReader::new(words);
         reader.take(schedule.word_bits[0], &mut input);
@@ -46,20 +47,19 @@ impl Party {
                 }
                 (Op::Activation(_), _, Step::Activation(step)) => {
                     let secrets = private.activation_secrets(index)?;
-                    activate(
-                        link,
-                        (step, self.round_trips),
-                        take(&mut layers[index])?,
-                        secrets,
-                        input(0).to_vec().into(),
-                    )
-                    .await?
+                    let tensor = node.inputs[0] as usize;
+                    let masked = match !link.is_traced() && schedule.last_read_by(index).any(|last| last == tensor) {
+                        true => core::mem::take(&mut tensors[tensor]),
+                        false => tensors[tensor].to_vec().into(),
+                    };
+                    let layer = take(&mut layers[index])?;
+                    activate(link, (step, self.round_trips), layer, secrets, masked, &mut spent).await?
                 }
                 (Op::Max(_), _, Step::Activation(step)) => {
                     let (a, b) = (input(0), input(1));
                     let difference = collect(a.len(), a.iter().zip(b).map(|(a, b)| a.wrapping_sub(*b)));
-                    let mut out =
-                        activate(link, (step, self.round_trips), take(&mut layers[index])?, &[], difference).await?;
+                    let layer = take(&mut layers[index])?;
+                    let mut out = activate(link, (step, self.round_trips), layer, &[], difference, &mut spent).await?;
                     out.iter_mut().zip(b).for_each(|(out, b)| *out = out.wrapping_add(*b));
                     out
                 }
@@ -76,7 +76,7 @@ impl Party {
             };
             tensors.push(computed);
             if !link.is_traced() {
-                schedule.last_read_by(index).for_each(|tensor| tensors[tensor] = Masked::default());
+                spent.extend(schedule.last_read_by(index).map(|tensor| core::mem::take(&mut tensors[tensor])));
             }
         }
         link.show(tensors.iter().map(|words| &words[..]));
@@ -86,7 +86,11 @@ impl Party {
         for &word in tensors.last().iter().flat_map(|words| words.iter()) {
             answer.put((word & (u32::MAX >> (32 - bits))).into(), bits);
         }
-        link.send(FrameKind::Output, answer.finish()).await
+        link.send(FrameKind::Output, answer.finish()).await?;
+        link.count_inference();
+        // What is left is erased when the client has its answer.
+        link.unhurried().await;
+        Ok(())
     }
 }
 
@@ -99,21 +103,27 @@ fn take(layer: &mut Option<ServerLayer>) -> Result<ServerLayer> {
     layer.take().ok_or_else(|| invalid_state("layer: expected it prepared"))
 }
 
-/// The rounds of an activation layer, or of a maximum.
+/// The rounds of an activation layer, or of a maximum. Tensors that are `spent` are erased meanwhile.
 async fn activate(
     link: &Link,
     (step, trips): (&ActivationStep, RoundTrips),
     mut layer: ServerLayer,
     secrets: &[ChannelSecret],
     mut masked: Masked,
+    spent: &mut Vec<Masked>,
 ) -> Result<Masked> {
     step.align(&mut masked);
     layer.start(step.groups(trips), secrets, &masked);
+    spent.push(masked);
     for round in 0..step.rounds(trips) {
         let (down, up) = step.round_bytes(trips, round);
         let mut request = FieldWriter::with_capacity(down);
         layer.request(step.groups(trips), round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
+        if !spent.is_empty() {
+            link.unhurried().await;
+            spent.clear();
+        }
         let reply = link.receive(FrameKind::Reply, up).await?;
         let mut reader = FieldReader::new(&reply);
         layer.reply(step.groups(trips), round, &mut reader);

@@ -116,10 +116,11 @@ pub(super) fn run(args: &Args, names: &[String], simd: Simd, network: Option<Net
         OPERATIONS.map(|operation| operation.name).join(", "),
         names.join(", ")
     );
+    let options = args.choices.fixed()?;
     let mut output = Output {
         runs: args.runs,
-        ot: command::extension_name(args.options().extension),
-        relu_round_trips: args.options().round_trips.count(),
+        ot: command::extension_name(options.extension),
+        relu_round_trips: options.round_trips.count(),
         simd: simd.name(),
         network,
         operations: vec![],
@@ -149,7 +150,8 @@ fn measure(args: &Args, operation: &Operation, without: bool, network: Option<&N
     let inputs = Inputs::one(&reference)?;
     let model = ClientModel::new(file.architecture)?;
     let child = ServerProcess::start(args, Subject::Operation { name: operation.name, without }, args.runs, false)?;
-    let sessions = Sessions::measure(child, (&model, args.options()), (args.runs, 1), &inputs.values, network)?;
+    let link = (network, args.waiting);
+    let sessions = Sessions::measure(child, (&model, args.choices.fixed()?), (args.runs, 1), &inputs.values, link)?;
     inputs.check(&sessions.outputs)?.conclude().context(operation.name)?;
     let summary = Summary::new(model.architecture(), reference.shapes(), &sessions.runs, &sessions.report.sessions);
     Ok(Cost::new(&summary))

@@ -71,6 +71,9 @@ pub(super) fn model(operation: &Operation, without: bool) -> Result<ModelFile> {
         |channel, count: u32| Op::Activation(Activation { fraction_bits: 8, channels: vec![channel; count as usize] });
     let (input, largest) = match operation.what {
         What::Activation(channel) => {
+            // An input's words are as narrow as their readers allow, and a constant needs none of them. What no one reads is
+            // kept whole: with this node the words have 32 bits in both networks, and their difference is the activation's.
+            node(Op::Channels(Channels { first: 0, count: 1 }), vec![0]);
             // A constant costs nothing but that the input goes out and the answer comes back.
             node(each(if without { zero } else { channel }, SHAPE.channels), vec![0]);
             (SHAPE, (1 << (channel.bound_bits - 1)) - (1 << channel.shift) - 1)
@@ -136,18 +139,51 @@ fn parameters(architecture: &Architecture) -> Result<Parameters> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safenet_core::session::ClientModel;
+    use safenet_core::session::{ClientModel, Options, Phase};
 
     #[test]
     fn all_networks_are_valid_and_differ_in_the_operation_alone() {
         for operation in &OPERATIONS {
             let [with, without] = [false, true].map(|without| {
-                let model = model(operation, without).unwrap();
-                assert!(ClientModel::new(model.architecture.clone()).is_ok(), "{}", operation.name);
-                let shapes = model.architecture.shapes().unwrap();
-                (shapes[0], *shapes.last().unwrap(), model.architecture.input_range)
+                let architecture = model(operation, without).unwrap().architecture;
+                let model = ClientModel::new(architecture.clone()).unwrap();
+                let (shapes, bits) = (architecture.shapes().unwrap(), model.word_bits());
+                (shapes[0], bits[0], *shapes.last().unwrap(), *bits.last().unwrap(), architecture.input_range)
             });
             assert_eq!(with, without, "{}", operation.name);
+        }
+    }
+
+    /// Bits of an element and round trips as `docs/protocol.md` has them, section 8: from the server and from the client. Words
+    /// have 32 bits, those around a maximum 17.
+    const ONLINE: [(&str, u64, u64, u64); 7] = [
+        ("relu-16", 16 + 5 + 33, 8 + 160 + 32 + 64, 3),
+        ("relu-12", 12 + 5 + 33, 8 + 64 + 32 + 64, 3),
+        ("max-16", 15 + 5 + 18, 160 + 32 + 34, 3),
+        ("cube-10", 1 + 73, 72 + 64, 2),
+        ("square-14", 1 + 37, 72 + 64, 2),
+        ("square-14-signed", 1 + 38, 72 + 128, 2),
+        ("linear-16", 1, 64, 1),
+    ];
+
+    #[test]
+    fn the_difference_of_two_networks_is_what_the_protocol_sends_for_the_operation() {
+        const FRAME_HEADER: u64 = 8;
+        for operation in &OPERATIONS {
+            let [with, without] = [false, true].map(|without| {
+                let model = ClientModel::new(model(operation, without).unwrap().architecture).unwrap();
+                let forecast = model.forecast(&Options::default());
+                let online = forecast.traffic.iter().filter(|(place, _)| place.phase == Phase::Infer);
+                let sums = online.fold((0, 0), |(down, up), (_, t)| (down + t.received, up + t.sent));
+                (sums.0, sums.1, forecast.infer_rounds)
+            });
+            let named = ONLINE.iter().find(|(name, ..)| *name == operation.name);
+            // Convolutions send nothing online.
+            let &(_, down, up, rounds) = named.unwrap_or(&("", 0, 0, 0));
+            let bytes = |bits: u64| SHAPE.elements() as u64 * bits / 8 + rounds * FRAME_HEADER;
+            let difference = (with.0 - without.0, with.1 - without.1, with.2 - without.2);
+            assert_eq!(difference, (bytes(down), bytes(up), rounds), "{}", operation.name);
+            assert_eq!(named.is_none(), matches!(operation.what, What::Convolution { .. }), "{}", operation.name);
         }
     }
 }
