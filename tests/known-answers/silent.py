@@ -123,7 +123,8 @@ def wide_iteration(number, offsets, q, indices, single):
 
 
 def wide():
-    """SHA-256 of the message, and of 1280 OTs' keys of all entries, indices and chosen keys, of two iterations."""
+    """SHA-256 of the message, and of 1280 OTs' lowest words of all entries' keys, indices and chosen keys, of two
+    iterations."""
 
     def block(name, i):
         return hashlib.sha256(name + i.to_bytes(4, "little")).digest()
@@ -142,7 +143,7 @@ def wide():
         for j, (row, index) in enumerate(outputs):
             group = (made + j) // 128
             keys = [wide_key(WIDE_SMALL, group, (row ^ d).to_bytes(16, "little")) for d in offsets]
-            sent += b"".join(keys)
+            sent += b"".join(key[:4] for key in keys)
             chosen += keys[index]
         made += WIDE_SAMPLES - WIDE_SEED
         for part in (message, sent, bytes(index for _, index in outputs), chosen):

@@ -394,3 +394,53 @@ fn the_noise_of_wide_ots_is_one_uniform_index_a_tree() {
     let trees: u32 = counts.iter().sum();
     assert!(counts.iter().all(|count| count.abs_diff(trees / 32) < 6 * 7), "{counts:?}");
 }
+
+#[test]
+fn messages_indices_and_keys_of_wide_ots_are_the_known_answers() {
+    // From tests/known-answers/silent.py: SHA-256 of the message and of 1280 OTs' lowest words of all entries' keys, indices and
+    // chosen keys, of two iterations.
+    let known = [
+        [
+            "854baa7ad7c543edce5ec27f41471aa04f185dda34e0a0e8a6e023444612b4d5",
+            "58176fc80402c00d24e9d41f72bde8f5216e99e65d09129d93b102294c1decc5",
+            "189c1aa5d927c021b743024e82ce8af587270aead6887c5315246da63fee0938",
+            "60548aa45d87fed53fb4574e773c3699d00393d3f7ac4f5381fed25171d4b35a",
+        ],
+        [
+            "5748b6c714cb6b2269a2c18a7302b433749406799a6e820c509e048f5aba7ad2",
+            "a3ae52324fdfd16a07b6c42178dc25101d3254c0f06f202fed7c4f42663207c0",
+            "0bec2fa9a7c372bcdb34e9bb9bb981d25519a303f51801d2ea064692ea4e5318",
+            "7ee97900980e1c2a7f81438da577e8067494caff6d1b23db5806ec5a9b1b2403",
+        ],
+    ];
+    let digest = |name: &[u8], i: u32| -> [u8; 32] {
+        Sha256::new().chain_update(name).chain_update(i.to_le_bytes()).finalize().into()
+    };
+    let block = |digest: &[u8; 32]| Block::from_le_bytes(first_half(digest));
+    let (context, set) = (test_context(Direction::ServerReceives), Set::WideSmall);
+    let delta = Block::from_le_bytes(*b"a secret delta 1");
+    let basis: Vec<Block> = (0..5).map(|b| block(&digest(b"basis", b))).collect();
+    let offset = |i: usize| (0..5).filter(|b| i >> b & 1 == 1).fold(0, |sum, b| sum ^ basis[b]);
+    let offsets: Vec<Block> = (0..32).map(offset).collect();
+    let rows: Vec<[u8; 32]> = (0..set.seed_rows() as u32).map(|i| digest(b"row", i)).collect();
+    let q: Vec<Block> = rows.iter().map(block).collect();
+    let indices: Vec<u8> = rows.iter().map(|row| row[16] & 31).collect();
+    let t: Vec<Block> = q.iter().zip(&indices).map(|(q, &i)| q ^ offsets[usize::from(i)]).collect();
+    let mut sender = WideSender::new(&context, set, delta, offsets.into(), q.into()).unwrap();
+    let mut receiver = WideReceiver::new(&context, set, (t.into(), indices.into())).unwrap();
+    for (expected, number) in known.into_iter().zip(0..) {
+        let rows: Vec<[u8; 32]> = (0..set.tree_rows() as u32).map(|i| digest(b"single", number << 16 | i)).collect();
+        let q: Vec<Block> = rows.iter().map(|row| block(row) & !1).collect();
+        let t: Vec<Block> = q.iter().zip(&rows).map(|(q, row)| q ^ delta & mask(row[16].into())).collect();
+        let message = sender.refill(&q);
+        receiver.refill(&t, &message).unwrap();
+        let (sent, got) = (sender.extend(1280).unwrap(), receiver.extend(1280).unwrap());
+        let (words, keys) = (super::super::wide::tests::low_words(&sent), super::super::wide::tests::chosen_keys(&got));
+        for (bytes, expected) in [&message, &words, got.indices(), &keys].into_iter().zip(expected) {
+            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected);
+        }
+        sender.extend(sender.available()).unwrap();
+        receiver.extend(receiver.available()).unwrap();
+    }
+}

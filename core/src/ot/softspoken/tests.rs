@@ -15,6 +15,11 @@ fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
 }
 
+/// SHA-256 of some bytes, in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Both parties after a real setup.
 fn pair(depth: Depth, seed: u8) -> (RotReceiver, RotSender) {
     let context = test_context(Direction::ServerReceives);
@@ -96,8 +101,52 @@ fn messages_choices_and_keys_are_the_known_answers() {
         let (message, got) = receiver.extend(640).unwrap();
         let keys: Vec<u8> = got.keys.iter().flat_map(|key| key.to_le_bytes()).collect();
         for (bytes, expected) in [&corrections, &message, &*got.choices, &keys].into_iter().zip(expected) {
-            let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(hex, expected, "{depth:?}");
+            assert_eq!(hex(bytes), expected, "{depth:?}");
+        }
+    }
+}
+
+#[test]
+fn messages_indices_and_keys_of_wide_ots_are_the_known_answers() {
+    // From tests/known-answers/ot.py: SHA-256 of corrections, message, indices and keys of 384 wide OTs.
+    let known = [
+        (
+            Depth::Two,
+            [
+                "f91554c898eb9c0aa7e13b8ec03e97d73632ce1f033381e095b806a5f024f96d",
+                "366355513c7821db585c410545d206fc94cc6a0f504fdc901a0daf6ed0a0d28e",
+                "5eea2717f9c6b7d5e76484c8b1ceaff02f0f587dfa50ea5ffb58f82fcb8ef6ac",
+                "c66f5276f7561cbb26b512a9375b0bc00e5f458ec50d877128b9bd9a87dfe79f",
+            ],
+        ),
+        (
+            Depth::Four,
+            [
+                "92749d09421b5a882eb7edd9d7321e991124edcbf30a00691a66e0bf2534fa40",
+                "abaedec94f9e8a904a8a1d43183c93f35f2bb5382525f231ef506bde1eb3dcd6",
+                "f8daae300766655180f6a3738901f32ece9acc492f897e53f7df6925e0ab86d6",
+                "3404819df32705964904e201fa17614a59945d40d63d7b5f654042841c3e70ae",
+            ],
+        ),
+        (
+            Depth::Eight,
+            [
+                "c2635225c68268633a0635efc86c2ec8ba907557e61b41bff0e4ac1e8a2f8e8d",
+                "186466625604eb44caedb23c42c13e7917105599f290c51c73ee79d7e4bc92a7",
+                "b651de3c6845090ee7e74f32e6756b74390ac62a2a290a67e187cd579c17a919",
+                "de91606c96a403815f07106dd4fc7df7ea7289a71ce2495f9b30b1a765881b69",
+            ],
+        ),
+    ];
+    let context = test_context(Direction::ServerReceives);
+    for (depth, expected) in known {
+        let key = |i: u16| [0, 1].map(|b| Block::from(2 * i + b) * 0x0001_0001_0001_0001_0001_0001_0001_0001);
+        let base_keys: Vec<[Block; 2]> = (0..248).map(key).collect();
+        let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
+        let (message, got) = receiver.extend_wide(384).unwrap();
+        let keys = wide::tests::chosen_keys(&got);
+        for (bytes, expected) in [&corrections, &message, got.indices(), &keys].into_iter().zip(expected) {
+            assert_eq!(hex(bytes), expected, "{depth:?}");
         }
     }
 }

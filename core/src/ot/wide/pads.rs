@@ -74,6 +74,11 @@ impl Sent {
         Self { keys, offsets, first, rows }
     }
 
+    #[cfg(test)]
+    pub(in crate::ot) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// D.
     #[cfg(test)]
     pub(in crate::ot) fn offsets(&self) -> &SecretVec<Block> {

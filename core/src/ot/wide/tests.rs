@@ -96,3 +96,23 @@ fn rows_differ_by_d_of_the_index_which_is_uniform() {
     assert!(sender.extend_wide(128, &message).is_err());
     assert!(receiver.extend_wide(100).is_err());
 }
+
+/// The chosen keys, put together from their words.
+pub(in crate::ot) fn chosen_keys(got: &Received) -> Vec<u8> {
+    let count = got.indices().len();
+    let mut words = [(); 4].map(|()| vec![0u32; count]);
+    got.words(0..count, &mut words.each_mut().map(|word| &mut word[..]));
+    (0..count).flat_map(|n| words.each_ref().map(|word| word[n].to_le_bytes())).flatten().collect()
+}
+
+/// Word 0 of the keys of all entries.
+pub(in crate::ot) fn low_words(sent: &Sent) -> Vec<u8> {
+    let count = sent.len();
+    let mut entries = vec![vec![0u32; count]; 32];
+    let mut plane = vec![0; count];
+    sent.words(0..count, 5, &mut entries.iter_mut().map(|entry| &mut entry[..]).collect::<Vec<_>>(), &mut plane);
+    (0..count)
+        .flat_map(|n| entries.iter().map(move |entry| entry[n].to_le_bytes()).collect::<Vec<_>>())
+        .flatten()
+        .collect()
+}
