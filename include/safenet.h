@@ -186,7 +186,7 @@ typedef int (*safenet_random)(void *context, uint8_t *out, size_t size);
 typedef struct safenet_options {
     // sizeof(safenet_options).
     size_t size;
-    // Client: the oblivious-transfer extension. SAFENET_OT_SILENT sends least and takes some 9 MB of memory at either party, if the
+    // Client: the oblivious-transfer extension. SAFENET_OT_SILENT sends least and takes some 10 MB of memory at either party, if the
     // server accepts it; 2, 4 or 8 is the depth of one that takes none: more sends less and computes more. 0 means 4.
     uint32_t ot_extension;
     // Client: 2 or 3, the round trips of a ReLU of at most 13 bits. 2 sends more than twice the bytes; it pays on links on which a round

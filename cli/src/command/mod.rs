@@ -40,7 +40,7 @@ const EXTENSIONS: [(&str, Extension); 4] = [
 /// What a client chooses for a session.
 #[derive(clap::Args)]
 pub(crate) struct Choices {
-    /// OT extension: silent (least traffic, 9 MB of memory for each party), or SoftSpokenOT with trees of depth 2, 4 or 8
+    /// OT extension: silent (least traffic, some 10 MB of memory for each party), or SoftSpokenOT with trees of depth 2, 4 or 8
     /// (more is less traffic and more work)
     #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = "silent")]
     extension: Extension,

@@ -140,7 +140,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         #[test]
-        fn full_width(b in 2u8..=30, f_of in any::<u8>(), y in any::<i64>(), mask in any::<u32>()) {
+        fn full_width(b in 2u8..=31, f_of in any::<u8>(), y in any::<i64>(), mask in any::<u32>()) {
             let f = f_of % (b - 1);
             let limit = (1i64 << (b - 1)) - (1 << f);
             check(b, f, y.rem_euclid(2 * limit - 1) - (limit - 1), mask);
