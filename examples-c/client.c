@@ -25,6 +25,7 @@ static const char usage[] =
     "  --model PUBLIC   public part of the server's model\n"
     "  --prepare N      prepare N inferences at a time (as many as there are images, at most 64)\n"
     "  --ot EXTENSION   2, 4 or 8 (4): more sends less and computes more; silent: sends least, takes memory\n"
+    "  --threads N      threads that compute (1)\n"
     "  --json FILE      also write one JSON object per image and line to FILE\n"
     "  --help           this text\n";
 
@@ -214,13 +215,14 @@ static int load_model(struct run *run, const char *path)
     return 0;
 }
 
-static int open_session(struct run *run, const char *target, uint32_t ot_extension)
+static int open_session(struct run *run, const char *target, uint32_t ot_extension, uint32_t threads)
 {
     char error[512];
     safenet_options options;
     memset(&options, 0, sizeof options);
     options.size = sizeof options;
     options.ot_extension = ot_extension;
+    options.threads = threads;
     if (safenet_client_new(run->model, &options, &run->client, error, sizeof error) != SAFENET_OK) {
         complain("%s", error);
         return -1;
@@ -232,7 +234,7 @@ static int open_session(struct run *run, const char *target, uint32_t ot_extensi
 int main(int argc, char **argv)
 {
     const char *target = NULL, *public_part = NULL, *json = NULL, *value;
-    long prepare = 0, ot_extension = 0;
+    long prepare = 0, ot_extension = 0, threads = 1;
     /* The images' names are gathered at the front of argv. */
     int images = 0;
     for (int i = 1; i < argc; i++) {
@@ -251,6 +253,10 @@ int main(int argc, char **argv)
             if (!(value = option_argument(argc, argv, &i)) || parse_number("--prepare", value, 1, 100000, &prepare)) {
                 return 2;
             }
+        } else if (!strcmp(argv[i], "--threads")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--threads", value, 1, 100000, &threads)) {
+                return 2;
+            }
         } else if (!strcmp(argv[i], "--ot")) {
             if (!(value = option_argument(argc, argv, &i))) {
                 return 2;
@@ -261,7 +267,7 @@ int main(int argc, char **argv)
                 return 2;
             }
         } else if (argv[i][0] == '-') {
-            complain("expected HOST:PORT, --model, --prepare, --ot, --json, --help or an IMAGE, got '%s'", argv[i]);
+            complain("expected HOST:PORT, --model, --prepare, --ot, --threads, --json, --help or an IMAGE, got '%s'", argv[i]);
             return 2;
         } else if (!target) {
             target = argv[i];
@@ -298,7 +304,8 @@ int main(int argc, char **argv)
         complain("--json %s: expected a file that can be written, got: %s", json, strerror(errno));
         goto done;
     }
-    if (open_session(&run, target, (uint32_t)ot_extension) || infer_all(&run, argv, inputs, count, at_a_time)) {
+    if (open_session(&run, target, (uint32_t)ot_extension, (uint32_t)threads) ||
+        infer_all(&run, argv, inputs, count, at_a_time)) {
         goto done;
     }
     result = 0;
