@@ -29,6 +29,7 @@ static const char usage[] =
     "                   round trips saved take longer than the bytes added, from the time that connecting takes\n"
     "  --mbit RATE      for auto: what the connection carries, in 10^6 bits per second each way (100)\n"
     "  --poll US        wait for the server awake for up to US microseconds, where processors are idle (500); 0: never\n"
+    "  --threads N      threads that compute (1)\n"
     "  --json FILE      also write one JSON object per image and line to FILE\n"
     "  --help           this text\n";
 
@@ -255,7 +256,7 @@ static int open_session(struct run *run, const char *target, safenet_options *op
 int main(int argc, char **argv)
 {
     const char *target = NULL, *public_part = NULL, *json = NULL, *value;
-    long prepare = 0, ot_extension = 0, round_trips = 0, mbit = 100, poll_us = POLL_US;
+    long prepare = 0, ot_extension = 0, round_trips = 0, mbit = 100, poll_us = POLL_US, threads = 1;
     /* The images' names are gathered at the front of argv. */
     int images = 0;
     for (int i = 1; i < argc; i++) {
@@ -272,6 +273,10 @@ int main(int argc, char **argv)
             }
         } else if (!strcmp(argv[i], "--prepare")) {
             if (!(value = option_argument(argc, argv, &i)) || parse_number("--prepare", value, 1, 100000, &prepare)) {
+                return 2;
+            }
+        } else if (!strcmp(argv[i], "--threads")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--threads", value, 1, 100000, &threads)) {
                 return 2;
             }
         } else if (!strcmp(argv[i], "--ot")) {
@@ -301,7 +306,7 @@ int main(int argc, char **argv)
                 return 2;
             }
         } else if (argv[i][0] == '-') {
-            complain("expected HOST:PORT, --model, --prepare, --ot, --round-trips, --mbit, --poll, --json, --help or an IMAGE, got '%s'", argv[i]);
+            complain("expected HOST:PORT, --model, --prepare, --ot, --round-trips, --mbit, --poll, --threads, --json, --help or an IMAGE, got '%s'", argv[i]);
             return 2;
         } else if (!target) {
             target = argv[i];
@@ -343,6 +348,7 @@ int main(int argc, char **argv)
     memset(&options, 0, sizeof options);
     options.ot_extension = (uint32_t)ot_extension;
     options.relu_round_trips = (uint32_t)round_trips;
+    options.threads = (uint32_t)threads;
     if (open_session(&run, target, &options, mbit) || infer_all(&run, argv, inputs, count, at_a_time)) {
         goto done;
     }

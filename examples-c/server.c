@@ -29,6 +29,7 @@ static const char usage[] =
     "  --once          exit after the first session, with status 1 if it failed\n"
     "  --sessions N    most sessions at a time; more wait (64)\n"
     "  --prepared N    most unused prepared inferences that one session may hold (64)\n"
+    "  --threads N     threads that compute for all sessions, beside one for each session (1: these alone)\n"
     "  --timeout S     seconds without a byte after which a client is let go; 0 means never (600)\n"
     "  --poll US       wait for a client awake for up to US microseconds, where processors are idle and clients quick\n"
     "                  (500); 0: never\n"
@@ -230,7 +231,7 @@ static int accept_clients(int listener, int once, long most, long timeout)
 int main(int argc, char **argv)
 {
     const char *path = NULL, *port = NULL, *address = "127.0.0.1";
-    long sessions = 64, prepared = 64, timeout = 600, number;
+    long sessions = 64, prepared = 64, threads = 1, timeout = 600, number;
     int once = 0;
     for (int i = 1; i < argc; i++) {
         const char *value = argv[i];
@@ -255,6 +256,10 @@ int main(int argc, char **argv)
             if (!(value = option_argument(argc, argv, &i)) || parse_number("--prepared", value, 1, 100000, &prepared)) {
                 return 2;
             }
+        } else if (!strcmp(value, "--threads")) {
+            if (!(value = option_argument(argc, argv, &i)) || parse_number("--threads", value, 1, 100000, &threads)) {
+                return 2;
+            }
         } else if (!strcmp(value, "--timeout")) {
             if (!(value = option_argument(argc, argv, &i)) || parse_number("--timeout", value, 0, 1000000, &timeout)) {
                 return 2;
@@ -264,7 +269,7 @@ int main(int argc, char **argv)
                 return 2;
             }
         } else if (value[0] == '-') {
-            complain("expected MODEL, --port, --bind, --once, --sessions, --prepared, --timeout, --poll or --help, got '%s'",
+            complain("expected MODEL, --port, --bind, --once, --sessions, --prepared, --threads, --timeout, --poll or --help, got '%s'",
                      value);
             return 2;
         } else if (path) {
@@ -285,14 +290,15 @@ int main(int argc, char **argv)
     if (!contents) {
         return 1;
     }
-    safenet_status status = safenet_server_model_load(contents, size, &model, error, sizeof error);
+    options.size = sizeof options;
+    options.max_bundles = (uint32_t)prepared;
+    options.threads = (uint32_t)threads;
+    safenet_status status = safenet_server_model_load(contents, size, &options, &model, error, sizeof error);
     free(contents);
     if (status != SAFENET_OK) {
         complain("%s: %s", path, error);
         return 1;
     }
-    options.size = sizeof options;
-    options.max_bundles = (uint32_t)prepared;
 
     int result = 1;
     int listener = listen_on(address, port);

@@ -19,8 +19,8 @@
  *             restored snapshot): both would use the same masks.
  * Structs     Those that may grow begin with their size in bytes: set it before the call, and programs and libraries
  *             of different versions understand each other.
- * Quiet       The library opens no files and no sockets, starts no threads, reads no clock and prints nothing. Running
- *             out of memory aborts the process.
+ * Quiet       The library opens no files and no sockets, starts no threads unless it is told how many, reads no clock and
+ *             prints nothing. Running out of memory aborts the process.
  *
  * A client, with `fd` a connected socket and error handling left out:
  *
@@ -181,8 +181,8 @@ typedef struct safenet_model_info {
 // and returns 0; anything else reports that it failed.
 typedef int (*safenet_random)(void *context, uint8_t *out, size_t size);
 
-// What a session may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL instead of a
-// pointer to it means the same.
+// What a session, or a server's model, may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL
+// instead of a pointer to it means the same.
 typedef struct safenet_options {
     // sizeof(safenet_options).
     size_t size;
@@ -200,6 +200,11 @@ typedef struct safenet_options {
     safenet_random random;
     // Passed to `random`.
     void *random_context;
+    // Client, and safenet_server_model_load (a server's sessions use their model's): how many threads compute, at most 256. 0
+    // means 1, the caller's own. With more, the library starts as many, which compute while the caller's waits. They end when the
+    // client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
+    // the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
+    uint32_t threads;
 } safenet_options;
 
 // Names one prepared inference of one session. Never reused.
@@ -286,12 +291,14 @@ safenet_status safenet_client_model_round_trips(const struct safenet_client_mode
 void safenet_client_model_free(struct safenet_client_model *model);
 
 // Loads a model with its weights from the contents of a server's model file, and transforms the weights for use, which for
-// large networks takes seconds. The contents are not needed afterwards. On success `*model` is to be freed with
+// large networks takes seconds. The contents are not needed afterwards. `options` may be NULL; of it only `threads` is looked
+// at: they transform the weights, and later compute for all sessions of the model. On success `*model` is to be freed with
 // safenet_server_model_free.
 //
 // Fails with SAFENET_ERROR_MALFORMED_MODEL or SAFENET_ERROR_UNSUPPORTED_MODEL.
 safenet_status safenet_server_model_load(const uint8_t *contents,
                                          size_t contents_size,
+                                         const struct safenet_options *options,
                                          struct safenet_server_model **model,
                                          char *error,
                                          size_t error_size);

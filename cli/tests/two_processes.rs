@@ -315,7 +315,26 @@ fn measurements_are_complete_and_right() {
 
     let text = folder.good(&["bench", "net.safenet", "--runs", "1", "--ot", "8"]);
     assert!(text.contains("peak heap") && text.contains("random, seed"), "{text}");
+    assert!(text.contains("1 thread at each party"), "{text}");
     assert!(folder.bad(&["bench", "net.public"]).contains("expected the server's model file"));
+}
+
+#[test]
+fn parties_compute_with_as_many_threads_as_they_are_told() {
+    let folder = Folder::new("threads");
+    let server = Serving::start(&folder, &["--threads", "2"]);
+    let args = ["infer", &server.address, "--model", "net.public", "pictures", "--json", "--threads", "3"];
+    fs::write(folder.0.join("results.json"), folder.good(&args)).unwrap();
+    folder.good(&["verify", "net.safenet", "--results", "results.json", "--plan", "mixed"]);
+    for more in [&["--batch", "2"][..], &["--clients", "2"]] {
+        let args = [&["bench", "net.safenet", "--runs", "1", "--threads", "2", "--json"], more].concat();
+        let bench: Value = serde_json::from_str(&folder.good(&args)).unwrap();
+        assert_eq!((bench["threads"].as_u64(), bench["matches"].as_bool()), (Some(2), Some(true)));
+    }
+    folder.good(&["debug", "net.safenet", "pictures", "--threads", "2", "--summary"]);
+    for count in ["0", "257", "-1", "many"] {
+        assert!(folder.bad(&["bench", "net.safenet", &format!("--threads={count}")]).contains("--threads"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Two-party private inference of neural networks: the cryptography, the arithmetic and the protocol.
 //!
-//! `docs/protocol.md` describes the protocol and its notation. This crate opens no sockets, starts no threads, reads no
-//! clock and prints nothing: [`session`] takes bytes in and gives bytes out.
+//! `docs/protocol.md` describes the protocol and its notation. This crate opens no sockets, reads no clock and prints
+//! nothing: [`session`] takes bytes in and gives bytes out. It starts no threads unless it is told how many ([`threads`]).
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod session;
 mod share;
 #[allow(unsafe_code)]
 pub mod simd;
+pub mod threads;
 pub mod wire;
 
 pub use error::{Error, ErrorKind, Result};

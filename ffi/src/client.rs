@@ -123,9 +123,9 @@ pub unsafe extern "C" fn safenet_client_new(
         let model = unsafe { pointer::object(model, "model") }?;
         let out = Out::new(client, "client")?;
         // SAFETY: what the header asks of callers.
-        let (options, seed) = unsafe { options::read(options) }?;
-        let party =
-            Party { client: Client::new(&model.model, options, seed), model: model.model.clone(), closed: false };
+        let (threads, (options, seed)) = unsafe { (options::threads(options)?, options::read(options)?) };
+        let public = model.model.clone().with_threads(threads);
+        let party = Party { client: Client::new(&public, options, seed), model: public, closed: false };
         // SAFETY: what the header asks of callers.
         unsafe { out.write(Box::into_raw(Box::new(safenet_client { handle: Handle::new(party) }))) };
         Ok(())

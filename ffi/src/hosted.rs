@@ -7,14 +7,15 @@ use crate::status::{Failure, safenet_status};
 use alloc::{boxed::Box, format, string::String};
 use core::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 std::thread_local! {
     /// Whether this thread is inside the library.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// Where the panic that is being stopped arose.
-    static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
+
+/// Where the last panic that is being stopped arose: in the thread that stops it, or in one that works for it.
+static PLACE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Runs the body of an exported function. A panic in it becomes an error whose text names the place in the source.
 ///
@@ -25,7 +26,7 @@ pub(crate) fn guard<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, F
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(outer);
     result.unwrap_or_else(|_| {
-        let place = PLACE.try_with(Cell::take).ok().flatten();
+        let place = place().take();
         let place = place.as_deref().unwrap_or("an unknown place");
         Err(Failure::new(
             safenet_status::SAFENET_ERROR_PANIC,
@@ -41,14 +42,22 @@ fn keep_panics_quiet() {
         let previous = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if INSIDE.get() {
-                let place = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
-                // A thread that is being torn down has no place left to note it.
-                let _ = PLACE.try_with(|slot| slot.set(place));
+                *place() = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
             } else {
                 previous(info);
             }
         }));
     });
+}
+
+fn place() -> MutexGuard<'static, Option<String>> {
+    PLACE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells that the calling thread is the library's own: a panic in it is passed on to the thread that it works for.
+pub(crate) fn stay_inside() {
+    keep_panics_quiet();
+    INSIDE.set(true);
 }
 
 /// Fills a buffer from the operating system's generator.
@@ -71,6 +80,18 @@ mod tests {
         assert_eq!(failure.status, safenet_status::SAFENET_ERROR_PANIC);
         assert!(failure.text.contains("ffi/src/hosted.rs:"), "{}", failure.text);
         assert!(!failure.text.contains("secret"), "{}", failure.text);
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_of_the_library_is_stopped_where_it_is_waited_for() {
+        let failure = guard::<()>(|| {
+            let thread = std::thread::spawn(|| {
+                stay_inside();
+                panic!("secret")
+            });
+            panic::resume_unwind(thread.join().unwrap_err())
+        });
+        assert!(failure.unwrap_err().text.contains("ffi/src/hosted.rs:"));
     }
 
     #[test]

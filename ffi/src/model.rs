@@ -1,13 +1,14 @@
 //! Models: loaded once, then shared by any number of sessions and threads.
 
+use crate::options::{self, safenet_options};
 use crate::pointer::{self, Growing, Out, SizedOut};
 use crate::status::{Failure, safenet_status};
 use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::string::String;
 use core::ffi::c_char;
-use safenet_core::model::{Architecture, ModelId, Output, Shape};
-use safenet_core::session::{ClientModel, Line, Options, ServerModel, Trade};
+use safenet_core::model::{Architecture, ModelFile, ModelId, Output, Shape};
+use safenet_core::session::{ClientModel, Line, Options, ServerModel, Trade, WEIGHT_MEMORY};
 
 /// The public part of a model: what a client needs. Immutable: any number of sessions and threads may use it at once.
 pub struct safenet_client_model {
@@ -194,7 +195,8 @@ pub unsafe extern "C" fn safenet_client_model_free(model: *mut safenet_client_mo
 }
 
 /// Loads a model with its weights from the contents of a server's model file, and transforms the weights for use, which for
-/// large networks takes seconds. The contents are not needed afterwards. On success `*model` is to be freed with
+/// large networks takes seconds. The contents are not needed afterwards. `options` may be NULL; of it only `threads` is looked
+/// at: they transform the weights, and later compute for all sessions of the model. On success `*model` is to be freed with
 /// safenet_server_model_free.
 ///
 /// Fails with SAFENET_ERROR_MALFORMED_MODEL or SAFENET_ERROR_UNSUPPORTED_MODEL.
@@ -202,6 +204,7 @@ pub unsafe extern "C" fn safenet_client_model_free(model: *mut safenet_client_mo
 pub unsafe extern "C" fn safenet_server_model_load(
     contents: *const u8,
     contents_size: usize,
+    options: *const safenet_options,
     model: *mut *mut safenet_server_model,
     error: *mut c_char,
     error_size: usize,
@@ -209,7 +212,9 @@ pub unsafe extern "C" fn safenet_server_model_load(
     let body = || {
         let out = Out::new(model, "model")?;
         // SAFETY: what the header asks of callers.
-        let loaded = ServerModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
+        let (threads, contents) =
+            unsafe { (options::threads(options)?, pointer::input(contents, contents_size, "contents")?) };
+        let loaded = ServerModel::load(ModelFile::read(contents)?, WEIGHT_MEMORY, threads, &mut |_, _| {})?;
         let public = Public::new(loaded.architecture())?;
         // SAFETY: what the header asks of callers.
         unsafe { out.write(Box::into_raw(Box::new(safenet_server_model { model: loaded, public }))) };

@@ -1,13 +1,15 @@
-//! What a session may be told when it is made.
+//! What a session, or a server's model, may be told when it is made.
 
 use crate::hosted;
 use crate::pointer::{self, Growing};
 use crate::status::{Failure, safenet_status};
 use alloc::format;
 use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
 use safenet_core::ot::Extension;
 use safenet_core::prg::{SEED_BYTES, Seed};
 use safenet_core::session::{Options, RoundTrips};
+use safenet_core::threads::Threads;
 use zeroize::Zeroizing;
 
 /// A source of cryptographic randomness: fills `size` bytes at `out` with uniform secret bytes that it never gives twice,
@@ -17,8 +19,8 @@ pub type safenet_random = Option<unsafe extern "C" fn(context: *mut c_void, out:
 /// For `ot_extension` of safenet_options.
 pub const SAFENET_OT_SILENT: u32 = 1;
 
-/// What a session may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL instead of a
-/// pointer to it means the same.
+/// What a session, or a server's model, may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL
+/// instead of a pointer to it means the same.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct safenet_options {
@@ -38,12 +40,30 @@ pub struct safenet_options {
     pub random: safenet_random,
     /// Passed to `random`.
     pub random_context: *mut c_void,
+    /// Client, and safenet_server_model_load (a server's sessions use their model's): how many threads compute, at most 256. 0
+    /// means 1, the caller's own. With more, the library starts as many, which compute while the caller's waits. They end when the
+    /// client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
+    /// the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
+    pub threads: u32,
 }
 
 // SAFETY: integers, a pointer and a nullable function pointer, the first a usize.
 unsafe impl Growing for safenet_options {
     const NAME: &'static str = "options";
-    const FIRST: usize = size_of::<Self>();
+    const FIRST: usize = offset_of!(Self, threads);
+}
+
+/// The threads that options from C ask for.
+///
+/// # Safety
+/// `pointer` is NULL or points to options.
+pub(crate) unsafe fn threads(pointer: *const safenet_options) -> Result<Threads, Failure> {
+    let count = match pointer.is_null() {
+        true => 0,
+        // SAFETY: the caller's promise.
+        false => unsafe { pointer::read_sized(pointer) }?.threads,
+    };
+    Ok(Threads::with_start(count.max(1) as usize, hosted::stay_inside)?)
 }
 
 /// Options from C, with a session's seed drawn as they say.

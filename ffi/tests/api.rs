@@ -43,7 +43,7 @@ fn load_client(bytes: &[u8]) -> *mut safenet_client_model {
 
 fn load_server(bytes: &[u8]) -> *mut safenet_server_model {
     let (mut model, mut text) = (null_mut(), Text::new());
-    let status = unsafe { safenet_server_model_load(bytes.as_ptr(), bytes.len(), &mut model, text.raw(), 512) };
+    let status = unsafe { safenet_server_model_load(bytes.as_ptr(), bytes.len(), null(), &mut model, text.raw(), 512) };
     assert_eq!(status, SAFENET_OK, "{}", text.get());
     model
 }
@@ -410,7 +410,8 @@ fn files_that_are_no_models_are_refused_with_a_text_cut_to_fit() {
     let public = file.public_bytes().unwrap();
     let load = |bytes: &[u8], text: &mut Text, size| {
         let mut model = null_mut();
-        let status = unsafe { safenet_server_model_load(bytes.as_ptr(), bytes.len(), &mut model, text.raw(), size) };
+        let status =
+            unsafe { safenet_server_model_load(bytes.as_ptr(), bytes.len(), null(), &mut model, text.raw(), size) };
         assert!(model.is_null());
         status
     };
@@ -442,6 +443,7 @@ fn options_are_checked_and_the_random_callback_is_used() {
         max_bundles: 0,
         random: Some(counting_random),
         random_context: (&raw mut calls).cast(),
+        threads: 0,
     };
     let new = |options: &safenet_options| {
         let (mut client, mut text) = (null_mut(), Text::new());
@@ -475,6 +477,72 @@ fn options_are_checked_and_the_random_callback_is_used() {
     options.size = 8;
     assert_eq!(new(&options).0, SAFENET_ERROR_INVALID_ARGUMENT);
     unsafe { safenet_client_model_free(model) };
+}
+
+/// Options with so many threads.
+fn with_threads(threads: u32) -> safenet_options {
+    safenet_options { size: size_of::<safenet_options>(), threads, ..unsafe { zeroed() } }
+}
+
+#[test]
+fn as_many_threads_as_the_options_say_and_no_absurd_number() {
+    let file = tiny();
+    let (bytes, public) = (file.server_bytes().unwrap(), load_client(&file.public_bytes().unwrap()));
+    let make = |options: &safenet_options| {
+        let (mut model, mut client, mut texts) = (null_mut(), null_mut(), [Text::new(), Text::new()]);
+        let [a, b] = texts.each_mut().map(Text::raw);
+        let statuses = unsafe {
+            [
+                safenet_server_model_load(bytes.as_ptr(), bytes.len(), options, &mut model, a, 512),
+                safenet_client_new(public, options, &mut client, b, 512),
+            ]
+        };
+        assert_eq!(model.is_null(), statuses[0] != SAFENET_OK);
+        assert_eq!(client.is_null(), statuses[1] != SAFENET_OK);
+        unsafe {
+            safenet_client_free(client);
+            safenet_server_model_free(model);
+        }
+        statuses.into_iter().zip(texts.map(|text| text.get().to_owned())).collect::<Vec<_>>()
+    };
+    for threads in [0, 1, 2, 256] {
+        assert_eq!(make(&with_threads(threads)), vec![(SAFENET_OK, String::new()); 2], "{threads}");
+    }
+    for threads in [257, 1 << 31, u32::MAX] {
+        let text = format!("threads: expected 1 to 256, got {threads}");
+        assert_eq!(make(&with_threads(threads)), vec![(SAFENET_ERROR_INVALID_ARGUMENT, text); 2]);
+    }
+    // A program that does not know the field yet.
+    let older = safenet_options { size: std::mem::offset_of!(safenet_options, threads), ..with_threads(u32::MAX) };
+    assert_eq!(make(&older), vec![(SAFENET_OK, String::new()); 2]);
+    unsafe { safenet_client_model_free(public) };
+}
+
+#[test]
+fn parties_with_threads_agree_with_the_plain_network() {
+    let file = tiny();
+    let (bytes, public) = (file.server_bytes().unwrap(), load_client(&file.public_bytes().unwrap()));
+    let mut pair = Pair::new(1 << 16);
+    let (mut model, options) = (null_mut(), with_threads(3));
+    unsafe {
+        safenet_client_free(pair.client);
+        safenet_server_free(pair.server);
+        let status = safenet_server_model_load(bytes.as_ptr(), bytes.len(), &options, &mut model, null_mut(), 0);
+        assert_eq!(status, SAFENET_OK);
+        assert_eq!(safenet_server_new(model, &options, &mut pair.server, null_mut(), 0), SAFENET_OK);
+        assert_eq!(safenet_client_new(public, &options, &mut pair.client, null_mut(), 0), SAFENET_OK);
+        safenet_client_model_free(public);
+        safenet_server_model_free(model);
+    }
+    pair.prepare(2);
+    for seed in [5, 6] {
+        let input = image(seed);
+        assert_eq!(unsafe { safenet_client_infer_fixed(pair.client, null(), input.as_ptr(), INPUTS) }, SAFENET_OK);
+        assert_eq!(pair.run(), Ok(SAFENET_IDLE));
+        let mut output = [0; OUTPUTS];
+        assert_eq!(unsafe { safenet_client_output_fixed(pair.client, output.as_mut_ptr(), OUTPUTS) }, SAFENET_OK);
+        assert!(close(&output, &evaluate(&file, &input)), "{output:?}");
+    }
 }
 
 #[test]
@@ -533,10 +601,10 @@ fn null_is_an_error_of_every_function_and_never_a_crash() {
         assert_eq!(safenet_client_model_info(null(), &mut info, e, 512), NULL);
         assert_eq!(safenet_client_model_info(client_model, null_mut(), e, 512), NULL);
         assert_eq!(safenet_client_model_info(client_model, &mut info, null_mut(), 1), NULL);
-        assert_eq!(safenet_server_model_load(null(), 9, &mut b, e, 512), NULL);
-        assert_eq!(safenet_server_model_load(null(), 0, &mut b, e, 512), SAFENET_ERROR_MALFORMED_MODEL);
-        assert_eq!(safenet_server_model_load(bytes.as_ptr(), bytes.len(), null_mut(), e, 512), NULL);
-        assert_eq!(safenet_server_model_load(bytes.as_ptr(), bytes.len(), &mut b, null_mut(), 512), NULL);
+        assert_eq!(safenet_server_model_load(null(), 9, null(), &mut b, e, 512), NULL);
+        assert_eq!(safenet_server_model_load(null(), 0, null(), &mut b, e, 512), SAFENET_ERROR_MALFORMED_MODEL);
+        assert_eq!(safenet_server_model_load(bytes.as_ptr(), bytes.len(), null(), null_mut(), e, 512), NULL);
+        assert_eq!(safenet_server_model_load(bytes.as_ptr(), bytes.len(), null(), &mut b, null_mut(), 512), NULL);
         assert_eq!(safenet_server_model_info(null(), &mut info, e, 512), NULL);
         assert_eq!(safenet_server_model_info(server_model, null_mut(), e, 512), NULL);
         assert_eq!(safenet_server_model_info(server_model, &mut info, null_mut(), 1), NULL);

@@ -85,7 +85,8 @@ fn program(name: &str, valgrind: bool) -> Command {
     let mut command = Command::new("valgrind");
     command.args(["--quiet", "--leak-check=full", "--show-leak-kinds=definite,indirect,possible"]);
     command.args(["--errors-for-leak-kinds=definite,indirect,possible", "--error-exitcode=99", "--track-fds=no"]);
-    command.arg(path);
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/valgrind.supp");
+    command.arg(format!("--suppressions={}", known.display())).arg(path);
     command
 }
 
@@ -153,7 +154,7 @@ fn check_json(path: &Path, images: &[(&Path, Vec<u8>)]) {
 /// Good and bad clients, one after another and side by side, at one server.
 fn serve_good_and_bad(valgrind: bool) {
     let folder = programs();
-    let (child, address, lines) = start(server(valgrind).args(["--timeout", "300"]));
+    let (child, address, lines) = start(server(valgrind).args(["--timeout", "300", "--threads", "2"]));
     let silent = TcpStream::connect(&address).unwrap();
     let mut liar = TcpStream::connect(&address).unwrap();
     liar.write_all(b"GET / HTTP/1.1\r\nHost: example\r\n\r\n").unwrap();
@@ -171,7 +172,7 @@ fn serve_good_and_bad(valgrind: bool) {
     let json: Vec<PathBuf> = (0..2).map(|i| folder.join(format!("{valgrind}{i}.json"))).collect();
     let clients: Vec<Child> = json
         .iter()
-        .zip([&["--prepare", "1"][..], &["--ot", "silent", "--poll", "0", "--round-trips", "auto"]])
+        .zip([&["--prepare", "1", "--threads", "2"][..], &["--ot", "silent", "--poll", "0", "--round-trips", "auto"]])
         .map(|(json, more)| {
             let mut command = client(valgrind, &address, "tiny.public", &[&images[0], &images[1]]);
             command.arg("--json").arg(json).args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -326,6 +327,8 @@ fn bad_arguments_are_named() {
         ("client", &["127.0.0.1:1", "--model", image, image], 1, "1.pgm: model file: magic: expected"),
         ("client", &["127.0.0.1:1", "--model", public, missing], 1, "missing: expected a readable file"),
         ("client", &["127.0.0.1:1", "--model", public, "--ot", "3", image], 1, "or 1 for the silent one, got 3"),
+        ("client", &["127.0.0.1:1", "--model", public, "--threads", "257", image], 1, "expected 1 to 256, got 257"),
+        ("server", &[model, "--port", "0", "--threads", "257"], 1, "threads: expected 1 to 256, got 257"),
         (
             "client",
             &["127.0.0.1:1", "--model", public, "--json", "/", image],

@@ -24,6 +24,9 @@ pub(crate) struct Args {
     model: PathBuf,
     /// NumPy archive with the arrays `image` (N, C, H, W) and `label` (N)
     data: PathBuf,
+    /// Threads that compute, each with inputs of its own [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = command::thread_count())]
+    threads: Option<usize>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -46,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         args.data.display()
     );
     let bar = command::progress(samples.len() as u64, "inputs");
-    let threads = thread::available_parallelism().map_or(1, Into::into);
+    let threads = args.threads.unwrap_or_else(|| thread::available_parallelism().map_or(1, Into::into));
     let tally = |samples: &[Sample]| {
         let mut tally = Tally::default();
         for sample in samples {

@@ -6,6 +6,7 @@ use crate::{command, files, images};
 use anyhow::{Context, Result, bail, ensure};
 use safenet_core::model::{Architecture, ModelFile, Output};
 use safenet_core::session::{Client, ClientModel, Options, Server, ServerModel, Session, Status};
+use safenet_core::threads::Threads;
 use safenet_reference::{Reference, Trace};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Inputs to look at, of those given
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
+    /// Threads that compute, for both parties
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = command::thread_count())]
+    threads: usize,
     #[command(flatten)]
     memory: command::WeightMemory,
     /// Print no layers, only what was found of each input
@@ -86,9 +90,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let reference = Reference::new(&file).with_context(|| args.model.display().to_string())?;
     let scales = file.parameters.as_ref().map_or_else(Vec::new, |parameters| parameters.scales.clone());
     let real = RealNetwork::new(args, &file)?;
-    let client = ClientModel::new(file.architecture.clone())?;
+    let threads = Threads::new(args.threads)?;
+    let client = ClientModel::new(file.architecture.clone())?.with_threads(threads.clone());
     drop(file);
-    let server = command::server_model(&args.model, args.memory.weight_memory)?;
+    let server = command::server_model(&args.model, args.memory.weight_memory, threads)?;
     let mut samples = images::load_all(&args.inputs, client.architecture().input)?;
     samples.truncate(args.limit as usize);
     let (mut good, mut out) = (true, io::stdout().lock());

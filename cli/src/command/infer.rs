@@ -6,6 +6,7 @@ use crate::record::{self, Record};
 use crate::{command, files, table};
 use anyhow::{Context, Result, bail};
 use safenet_core::session::{Client, ClientModel, Line, Phase, drive};
+use safenet_core::threads::Threads;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     mbit: f64,
     #[command(flatten)]
     waiting: Waiting,
+    /// Threads with which this party computes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = command::thread_count())]
+    threads: usize,
     /// Print one JSON object per input
     #[arg(long)]
     json: bool,
@@ -49,6 +53,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let place = || args.model.display().to_string();
     let model = ClientModel::read(&files::model_bytes(&args.model)?).with_context(place)?;
+    let model = model.with_threads(Threads::new(args.threads)?);
     let samples = images::load_all(&args.images, model.architecture().input)?;
     // Before anything is sent: an input that does not fit is no reason to spend what was prepared for another.
     let encode = |s: &Sample| model.encode(&s.values).with_context(|| s.name.clone());

@@ -18,6 +18,7 @@ use safenet_core::model::{Op, Shape};
 use safenet_core::ot::Extension;
 use safenet_core::ot::softspoken::Depth;
 use safenet_core::session::{ClientModel, Line, Options, RoundTrips, ServerModel, Trade, WEIGHT_MEMORY};
+use safenet_core::threads::Threads;
 use std::path::Path;
 
 /// A bar on stderr, which shows nothing where stderr is no terminal.
@@ -126,11 +127,16 @@ pub(crate) struct WeightMemory {
     weight_memory: u64,
 }
 
+/// A number of threads on the command line.
+fn thread_count() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(1..=Threads::MOST as u64)
+}
+
 /// Loads a server's model, with a bar on stderr.
-fn server_model(path: &Path, memory: u64) -> Result<ServerModel> {
+fn server_model(path: &Path, memory: u64, threads: Threads) -> Result<ServerModel> {
     let file = files::server_model(path)?;
     let bar = progress(0, "loading weights");
-    let model = ServerModel::load(file, memory.saturating_mul(1 << 20), &mut |done, total| {
+    let model = ServerModel::load(file, memory.saturating_mul(1 << 20), threads, &mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -4,6 +4,7 @@ use crate::net::{self, Connection, Waiting};
 use crate::{command, table};
 use anyhow::{Context, Result};
 use safenet_core::session::{Meter, Options, Phase, Server, ServerModel, drive};
+use safenet_core::threads::Threads;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -45,14 +46,23 @@ pub(crate) struct Args {
     /// Ends a session whose client sends no byte for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// Threads that compute for all clients together; a client has one more, which waits meanwhile [default: as many as
+    /// there are processors, at most 8]
+    #[arg(long, value_name = "N", value_parser = command::thread_count())]
+    threads: Option<usize>,
     #[command(flatten)]
     waiting: Waiting,
     #[command(flatten)]
     memory: command::WeightMemory,
 }
 
+/// Threads that compute unless the command line says how many: beyond these, other clients make better use of processors.
+const MOST_THREADS: usize = 8;
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let model = command::server_model(&args.model, args.memory.weight_memory)?;
+    let processors = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = Threads::new(args.threads.unwrap_or_else(|| processors().min(MOST_THREADS)))?;
+    let model = command::server_model(&args.model, args.memory.weight_memory, threads)?;
     let address = (args.bind.as_str(), args.port);
     let listener = TcpListener::bind(address).with_context(|| format!("{}:{}: cannot listen", args.bind, args.port))?;
     say(format_args!("listening on {}", listener.local_addr().context("listening socket")?));

@@ -4,6 +4,7 @@ use super::planes::Planes;
 use crate::model::{Convolution, Shape};
 use crate::prg::SecretVec;
 use crate::simd::words::products::{STRIP, dot, split, tile, weight_pair};
+use crate::threads::Threads;
 use alloc::{vec, vec::Vec};
 
 /// Output channels that a tile computes together.
@@ -12,6 +13,8 @@ const TILE: usize = 4;
 const BLOCK: usize = 64 * STRIP;
 /// Fewest positions of an output plane that are worth strips.
 const LEAST_PLANE: usize = 12;
+/// Fewest products of a layer that are worth several threads: what one does in a tenth of a millisecond. Few in tests.
+const LEAST_PRODUCTS: usize = if cfg!(test) { 1 << 8 } else { 1 << 22 };
 
 /// An output channel: its weights, and the plane that its sums are added to.
 struct Output<'a> {
@@ -23,6 +26,7 @@ struct Output<'a> {
 ///
 /// Output channels for which `skip` is true are left as they are. Wrapping arithmetic; zero padding.
 pub(crate) fn convolve(
+    threads: &Threads,
     conv: &Convolution,
     (input, x): (Shape, &[u32]),
     weights: &[i16],
@@ -37,33 +41,45 @@ pub(crate) fn convolve(
     let filters = weights.chunks_exact(outputs * filter);
     let sums = out.chunks_exact_mut(outputs * output.plane());
     let planes = Planes::new(conv, input, output);
-    for (((image, filters), sums), skip) in images.zip(filters).zip(sums).zip(skip.chunks_exact(outputs)) {
+    let live = skip.iter().filter(|skip| !**skip).count();
+    let alone = Threads::default();
+    let threads = if live * filter * output.plane() < LEAST_PRODUCTS { &alone } else { threads };
+    let pieces = images.zip(filters).zip(sums).zip(skip.chunks_exact(outputs));
+    threads.map(pieces, |(((image, filters), sums), skip)| {
         let filters = filters.chunks_exact(filter);
         let sums = sums.chunks_exact_mut(output.plane());
         let live = filters.zip(sums).zip(skip).filter(|(_, skip)| !**skip);
         let mut live: Vec<Output<'_>> = live.map(|((filter, sums), _)| Output { filter, sums }).collect();
         if live.is_empty() {
-            continue;
+            return;
         }
         if output.plane() < LEAST_PLANE {
-            one_by_one(conv, (input, image), (output, &mut live));
+            one_by_one(threads, conv, (input, image), (output, &mut live));
         } else if live.len() < TILE {
-            in_strips::<1>(&planes, &planes.split(input, image), (output, &mut live));
+            in_strips::<1>(threads, &planes, &planes.split(threads, input, image), (output, &mut live));
         } else {
-            in_strips::<TILE>(&planes, &planes.split(input, image), (output, &mut live));
+            in_strips::<TILE>(threads, &planes, &planes.split(threads, input, image), (output, &mut live));
         }
-    }
+    });
 }
 
-/// The outputs of large planes, in strips of positions, O of them together.
-fn in_strips<const O: usize>(planes: &Planes, words: &[u32], (shape, live): (Shape, &mut [Output<'_>])) {
-    let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, planes.offsets.len())).collect();
-    for start in (0..planes.positions).step_by(BLOCK) {
-        let block = start..planes.positions.min(start + BLOCK);
-        for (tile, weights) in live.chunks_mut(O).zip(&packed) {
-            add_tiles(planes, words, block.clone(), weights, (shape, tile));
+/// The outputs of large planes, in strips of positions, O of them together. Each thread takes some of the outputs.
+fn in_strips<const O: usize>(
+    threads: &Threads,
+    planes: &Planes,
+    words: &[u32],
+    (shape, live): (Shape, &mut [Output<'_>]),
+) {
+    let share = O * threads.share(live.len().div_ceil(O));
+    threads.map(live.chunks_mut(share), |live| {
+        let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, planes.offsets.len())).collect();
+        for start in (0..planes.positions).step_by(BLOCK) {
+            let block = start..planes.positions.min(start + BLOCK);
+            for (tile, weights) in live.chunks_mut(O).zip(&packed) {
+                add_tiles(planes, words, block.clone(), weights, (shape, tile));
+            }
         }
-    }
+    });
 }
 
 /// The filters of up to O outputs as [`tile`] takes them; those that are missing are zero.
@@ -111,7 +127,12 @@ fn add_tiles<const O: usize>(
 }
 
 /// The outputs of small planes, each the scalar product of its filter and its window.
-fn one_by_one(conv: &Convolution, (input, image): (Shape, &[u32]), (shape, live): (Shape, &mut [Output<'_>])) {
+fn one_by_one(
+    threads: &Threads,
+    conv: &Convolution,
+    (input, image): (Shape, &[u32]),
+    (shape, live): (Shape, &mut [Output<'_>]),
+) {
     let [kernel_rows, kernel_columns] = conv.kernel.map(|k| k as usize);
     let (rows, columns) = (input.height as usize, input.width as usize);
     let size = image.len() / input.plane() * kernel_rows * kernel_columns;
@@ -142,9 +163,11 @@ fn one_by_one(conv: &Convolution, (input, image): (Shape, &[u32]), (shape, live)
             }
         }
         split(&window, &mut low, &mut high);
-        for Output { filter, sums } in live.iter_mut() {
-            sums[position] = sums[position].wrapping_add(dot(filter, &low, &high));
-        }
+        threads.map(live.chunks_mut(threads.share(live.len())), |live| {
+            for Output { filter, sums } in live {
+                sums[position] = sums[position].wrapping_add(dot(filter, &low, &high));
+            }
+        });
     }
 }
 
@@ -190,6 +213,10 @@ mod tests {
         out
     }
 
+    fn threads(count: usize) -> Threads {
+        Threads::new(if cfg!(feature = "parallel") { count } else { 1 }).unwrap()
+    }
+
     proptest! {
         #[test]
         fn convolution_is_the_textbook_sum(
@@ -200,6 +227,7 @@ mod tests {
             dilation in [1u32..3, 1u32..3],
             groups in 1u32..4,
             seed in any::<u32>(),
+            count in 1usize..4,
         ) {
             let (c, o) = (c * groups, o * groups);
             let input = Shape { channels: c, height: h, width: w };
@@ -212,10 +240,11 @@ mod tests {
             let x: Vec<u32> = (0..input.elements()).map(value).collect();
             let weights: Vec<i16> = (0..(o * c / groups * kr * kc) as usize).map(|i| (value(i + 999) % 511) as i16 - 255).collect();
             let expected = plain(&conv, input, &x, &weights, output);
+            let threads = threads(count);
             at_each_level(|level| {
                 let skip: Vec<bool> = (0..o).map(|c| seed >> (c % 32) & 3 == 0).collect();
                 let mut out = vec![7; output.elements()];
-                convolve(&conv, (input, &x), &weights, &skip, (output, &mut out));
+                convolve(&threads, &conv, (input, &x), &weights, &skip, (output, &mut out));
                 let planes = out.chunks_exact(output.plane()).zip(expected.chunks_exact(output.plane())).zip(&skip);
                 for ((out, expected), skip) in planes {
                     for (&out, &expected) in out.iter().zip(expected) {
@@ -239,7 +268,7 @@ mod tests {
             let weights: Vec<i16> =
                 (0..(6 * channels * kernel * kernel) as usize).map(|i| (value(i) % 511) as i16 - 255).collect();
             let mut out = vec![0; output.elements()];
-            convolve(&conv, (input, &x), &weights, &[false; 6], (output, &mut out));
+            convolve(&threads(2), &conv, (input, &x), &weights, &[false; 6], (output, &mut out));
             assert_eq!(out, plain(&conv, input, &x, &weights, output));
         }
     }
@@ -275,7 +304,7 @@ mod tests {
                 let mut best = f64::MAX;
                 for _ in 0..15 {
                     let start = Instant::now();
-                    convolve(&conv, (input, &x), &weights, &skip, (output, &mut out));
+                    convolve(&Threads::default(), &conv, (input, &x), &weights, &skip, (output, &mut out));
                     best = best.min(start.elapsed().as_secs_f64());
                 }
                 let (ms, rate) = (best * 1e3, products / best / 1e9);

@@ -3,6 +3,7 @@
 use crate::model::{Convolution, Shape};
 use crate::prg::SecretVec;
 use crate::simd::words::products::{STRIP, split_pairs};
+use crate::threads::Threads;
 use alloc::{collections::BTreeSet, vec, vec::Vec};
 
 /// Where the words of a channel lie: one plane for each class of padded pixels modulo the strides that the kernel touches,
@@ -76,9 +77,17 @@ impl Planes {
 
     /// The words of all channels: for each pair of channels, their planes' lower parts, then their upper parts. The second
     /// of the last pair is zero if the number of channels is odd.
-    pub(super) fn split(&self, input: Shape, image: &[u32]) -> SecretVec<u32> {
+    pub(super) fn split(&self, threads: &Threads, input: Shape, image: &[u32]) -> SecretVec<u32> {
         let channels: Vec<&[u32]> = image.chunks_exact(input.plane()).collect();
         let mut words: SecretVec<u32> = vec![0; channels.len().div_ceil(2) * 2 * self.stride].into();
+        let share = threads.share(channels.len().div_ceil(2));
+        let runs = channels.chunks(2 * share).zip(words.chunks_mut(2 * self.stride * share));
+        threads.map(runs, |(channels, words)| self.split_run(input, channels, words));
+        words
+    }
+
+    /// [`Self::split`] of some of the channels, from an even one on.
+    fn split_run(&self, input: Shape, channels: &[&[u32]], words: &mut [u32]) {
         let mut lines: [SecretVec<u32>; 2] = core::array::from_fn(|_| vec![0; self.width].into());
         for (pair, words) in channels.chunks(2).zip(words.chunks_exact_mut(2 * self.stride)) {
             let (low, high) = words.split_at_mut(self.stride);
@@ -109,6 +118,5 @@ impl Planes {
                 }
             }
         }
-        words
     }
 }

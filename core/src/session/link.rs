@@ -131,6 +131,19 @@ impl Link {
         Ok(payload)
     }
 
+    /// Receives frames of the given kind and exact lengths, one after another.
+    pub(crate) async fn receive_all(
+        &self,
+        kind: FrameKind,
+        lengths: impl Iterator<Item = usize>,
+    ) -> Result<Vec<Vec<u8>>> {
+        let mut payloads = Vec::with_capacity(lengths.size_hint().0);
+        for length in lengths {
+            payloads.push(self.receive(kind, length).await?);
+        }
+        Ok(payloads)
+    }
+
     /// Counts a frame that [`Self::receive_any`] returned, where the script now is.
     pub(crate) fn count_received(&self, payload: usize) {
         self.0.lock().meter.received(HEADER_BYTES + payload);

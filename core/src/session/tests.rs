@@ -4,6 +4,8 @@ mod graphs;
 mod hostile;
 mod observed;
 mod random;
+#[cfg(feature = "parallel")]
+mod threads;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, RoundTrips, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +17,7 @@ use crate::model::{
 use crate::ot::Extension;
 use crate::ot::softspoken::Depth;
 use crate::prg::{Prg, Seed};
+use crate::threads::Threads;
 use alloc::{format, string::String, vec, vec::Vec};
 
 /// Both parties and the bytes under way between them.
@@ -219,7 +222,14 @@ fn check_tensors(file: &ModelFile, tensors: &[Vec<i64>], bits: &[u32]) {
             (Op::Convolution(conv), NodeSecret::Convolution { weights, bias }) => {
                 let unread = &unread[index + 1];
                 let mut out = vec![0; output.elements()];
-                layer::convolve(conv, (input, &words(inputs[0])), weights, unread, (output, &mut out));
+                layer::convolve(
+                    &Threads::default(),
+                    conv,
+                    (input, &words(inputs[0])),
+                    weights,
+                    unread,
+                    (output, &mut out),
+                );
                 let bias: Vec<i32> = bias.iter().zip(unread).map(|(&b, &unread)| if unread { 0 } else { b }).collect();
                 add(&mut out, &bias);
                 // What no one reads may be anything.

@@ -10,7 +10,6 @@ use aes::cipher::{BlockCipherEncClosure, BlockCipherEncrypt, Key, KeyInit};
 
 /// AES-128 under a key.
 #[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "a process has one kind of them")]
 pub(crate) enum Aes128Enc {
     Crate(aes::Aes128Enc),
     #[cfg(target_arch = "x86_64")]

@@ -12,6 +12,7 @@ use crate::table::{self, Table};
 use crate::{command, files};
 use anyhow::{Context, Result, anyhow};
 use safenet_core::session::ClientModel;
+use safenet_core::threads::Threads;
 use safenet_reference::Reference;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -27,6 +28,8 @@ struct Output<'a> {
     clients: u32,
     runs: u32,
     batch: u32,
+    /// Of all clients together, and of the server.
+    threads: usize,
     ot: &'static str,
     relu_round_trips: u8,
     simd: &'a str,
@@ -72,7 +75,7 @@ struct Round {
 pub(super) fn run(args: &Args, path: &Path, clients: u32, simd: Simd, network: Option<Network>) -> Result<ExitCode> {
     let file = files::server_model(path)?;
     let reference = Reference::new(&file).with_context(|| path.display().to_string())?;
-    let model = ClientModel::read(&file.public_bytes()?)?;
+    let model = ClientModel::read(&file.public_bytes()?)?.with_threads(Threads::new(args.threads)?);
     drop(file);
     // All clients ask the same, in the same order.
     let inputs = Inputs::new(args, &reference, args.batch)?;
@@ -112,6 +115,7 @@ pub(super) fn run(args: &Args, path: &Path, clients: u32, simd: Simd, network: O
         clients,
         runs: args.runs,
         batch: args.batch,
+        threads: args.threads,
         ot: command::extension_name(options.extension),
         relu_round_trips: options.round_trips.count(),
         simd: simd.name(),

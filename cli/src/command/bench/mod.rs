@@ -82,6 +82,10 @@ pub(crate) struct Args {
     /// Use no wider instructions than these, in both parties [default: the widest that the processor has]
     #[arg(long, value_enum)]
     simd: Option<Simd>,
+    /// Threads with which each party computes: both together keep up to twice as many processors busy. With --clients, all
+    /// clients share as many if it is more than 1, and so do the server's sessions
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = command::thread_count())]
+    threads: usize,
     #[command(flatten)]
     memory: command::WeightMemory,
     /// Print a JSON object

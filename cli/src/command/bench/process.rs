@@ -32,6 +32,7 @@ impl ServerProcess {
         command
             .arg("bench-server")
             .args(["--sessions", &sessions.to_string(), "--max-prepared", &args.batch.to_string()])
+            .args(["--threads", &args.threads.to_string()])
             .args(["--weight-memory", &args.memory.weight_memory.to_string()]);
         command.arg(args.waiting.argument());
         if at_once {

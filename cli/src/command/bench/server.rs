@@ -8,7 +8,8 @@ use super::timed::Timed;
 use crate::net::{self, Connection, Waiting};
 use crate::{alloc, command};
 use anyhow::{Context, Result, bail};
-use safenet_core::session::{Options, Phase, Server, ServerModel, drive};
+use safenet_core::session::{Options, Phase, Server, ServerModel, WEIGHT_MEMORY, drive};
+use safenet_core::threads::Threads;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -32,6 +33,8 @@ pub(crate) struct Args {
     max_prepared: u32,
     #[arg(long)]
     simd: Option<Simd>,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
     #[command(flatten)]
     waiting: Waiting,
     #[command(flatten)]
@@ -73,10 +76,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         std::process::exit(1);
     });
     simd::limit(args.simd)?;
+    let threads = Threads::new(args.threads)?;
     let empty = alloc::current();
     let model = match (&args.model, &args.operation) {
-        (Some(path), _) => command::server_model(path, args.memory.weight_memory)?,
-        (None, Some(name)) => ServerModel::new(operations::model(name, args.without)?)?,
+        (Some(path), _) => command::server_model(path, args.memory.weight_memory, threads)?,
+        (None, Some(name)) => {
+            ServerModel::load(operations::model(name, args.without)?, WEIGHT_MEMORY, threads, &mut |_, _| {})?
+        }
         (None, None) => bail!("expected a model or an operation, got none"),
     };
     let loaded = alloc::current();

@@ -11,6 +11,7 @@ use crate::table::{self, Table};
 use crate::{alloc, command, files};
 use anyhow::{Context, Result};
 use safenet_core::session::ClientModel;
+use safenet_core::threads::Threads;
 use safenet_reference::Reference;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -24,6 +25,8 @@ struct Output<'a> {
     model_id: String,
     runs: u32,
     batch: u32,
+    /// Of each party.
+    threads: usize,
     ot: &'static str,
     relu_round_trips: u8,
     simd: &'a str,
@@ -61,7 +64,7 @@ pub(super) fn run(args: &Args, path: &Path, simd: Simd, network: Option<Network>
     let inputs = Inputs::new(args, &reference, needed)?;
 
     let empty = alloc::current();
-    let model = ClientModel::read(&public)?;
+    let model = ClientModel::read(&public)?.with_threads(Threads::new(args.threads)?);
     let client_model_heap = (alloc::current() - empty) as u64;
     let options = args.options(&model, network.as_ref())?;
     let child = ServerProcess::start(args, Subject::File(path), args.runs, false)?;
@@ -80,6 +83,7 @@ pub(super) fn run(args: &Args, path: &Path, simd: Simd, network: Option<Network>
         model_id: id,
         runs: args.runs,
         batch: args.batch,
+        threads: args.threads,
         ot: command::extension_name(options.extension),
         relu_round_trips: options.round_trips.count(),
         simd: simd.name(),
@@ -116,13 +120,14 @@ fn print(out: &mut impl Write, output: &Output<'_>) -> Result<()> {
     let bytes = table::bytes;
     writeln!(
         out,
-        "model {} ({}), {} of {}, OT extension {}, {} instructions, network: {}, inputs: {}\n",
+        "model {} ({}), {} of {}, OT extension {}, {} instructions, {} at each party, network: {}, inputs: {}\n",
         output.model,
         &output.model_id[..16],
         table::count(output.runs.into(), "session"),
         table::count(output.batch.into(), "inference"),
         output.ot,
         output.simd,
+        table::count(output.threads as u64, "thread"),
         output.network.map_or_else(|| "loopback".to_owned(), |network| network.to_string()),
         output.inputs
     )?;

@@ -6,6 +6,7 @@ use crate::{files, images};
 use anyhow::{Context, Result, bail};
 use safenet_core::model::{Activation, Architecture, Calibration, Channel, Kind, ModelFile, Op};
 use safenet_core::session::{ClientModel, Forecast, Phase, Place, ServerModel, Traffic};
+use safenet_core::threads::Threads;
 use safenet_reference::{Overflow, Reference};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -137,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = ClientModel::new(file.architecture.clone()).with_context(place)?;
     // Nothing is multiplied here: no weights need to be transformed.
     let noise = match secret {
-        true => ServerModel::load(file, 0, &mut |_, _| {}).with_context(place)?.noise_bits(),
+        true => ServerModel::load(file, 0, Threads::default(), &mut |_, _| {}).with_context(place)?.noise_bits(),
         false => vec![],
     };
     let forecast = model.forecast(&args.choices.fixed()?);

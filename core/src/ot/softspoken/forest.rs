@@ -84,7 +84,7 @@ impl Forest {
         salt.copy_from_slice(&digest[..8]);
         Self {
             depth,
-            leaves: Vec::with_capacity(context.direction.base_ots() / depth.bits() << depth.bits()),
+            leaves: Vec::with_capacity((context.direction.base_ots() / depth.bits()) << depth.bits()),
             first,
             salt,
             group: 0,

@@ -11,9 +11,9 @@ mod server;
 #[cfg(test)]
 pub(in crate::rlwe) use packing::Layout;
 pub use packing::{ConvShape, LinearPacking, MIN_WORD_BITS};
-pub use request::encrypt_request;
 #[cfg(test)]
 pub(in crate::rlwe) use request::read as read_request;
+pub use request::{encrypt_request, encrypt_requests};
 pub use server::{Keep, LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
 
 use super::encode::decode_word;
@@ -21,6 +21,9 @@ use super::keys::SecretKey;
 use super::params::LINEAR;
 use super::switch::Switched;
 use crate::error::{Error, ErrorKind, Result};
+use crate::prg::{SecretVec, collect};
+use crate::threads::Threads;
+use alloc::vec::Vec;
 
 /// Client: decrypts answer `index` to its part of m = W·r + s.
 ///
@@ -36,16 +39,39 @@ pub fn decrypt_response(
     bytes: &[u8],
     output_mask: &mut [u32],
 ) -> Result<()> {
-    key.expect(&LINEAR)?;
-    check_index("answer", index, packing.response_ciphertexts())?;
+    decrypt_responses(&Threads::default(), key, packing, index, &[bytes], output_mask)
+}
+
+/// Client: decrypts answers in a row, from number `first` on, as [`decrypt_response`] does one.
+///
+/// # Errors
+/// As [`decrypt_response`], of the first that is wrong.
+pub fn decrypt_responses(
+    threads: &Threads,
+    key: &SecretKey,
+    packing: &LinearPacking,
+    first: usize,
+    answers: &[impl AsRef<[u8]> + Sync],
+    output_mask: &mut [u32],
+) -> Result<()> {
     check_outputs(packing, output_mask)?;
-    let answer = Switched::read(&LINEAR, packing.answer_bits(), packing.response_outputs_count(index), bytes)
-        .map_err(|e| e.context(format_args!("answer {index}")))?;
-    let decrypted = answer.decrypt(&key.s, packing.output_places(index));
-    for (output, &v) in packing.response_outputs(index).zip(decrypted.iter()) {
-        output_mask[output] = decode_word(v, packing.shape().word_bits);
+    let decrypted = threads.map((first..).zip(answers), |(index, bytes)| decrypt(key, packing, index, bytes.as_ref()));
+    let decrypted = decrypted.into_iter().collect::<Result<Vec<_>>>()?;
+    for (index, words) in (first..).zip(decrypted) {
+        packing.response_outputs(index).zip(words.iter()).for_each(|(output, &word)| output_mask[output] = word);
     }
     Ok(())
+}
+
+/// The words that answer `index` brings.
+fn decrypt(key: &SecretKey, packing: &LinearPacking, index: usize, bytes: &[u8]) -> Result<SecretVec<u32>> {
+    key.expect(&LINEAR)?;
+    check_index("answer", index, packing.response_ciphertexts())?;
+    let count = packing.response_outputs_count(index);
+    let answer = Switched::read(&LINEAR, packing.answer_bits(), count, bytes)
+        .map_err(|e| e.context(format_args!("answer {index}")))?;
+    let decrypted = answer.decrypt(&key.s, packing.output_places(index));
+    Ok(collect(count, decrypted.iter().map(|&v| decode_word(v, packing.shape().word_bits))))
 }
 
 fn check_index(what: &str, index: usize, count: usize) -> Result<()> {

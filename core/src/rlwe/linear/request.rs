@@ -13,16 +13,18 @@
 use super::check_index;
 use super::packing::LinearPacking;
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{Prg, SEED_BYTES};
+use crate::prg::{Prg, SEED_BYTES, SecretVec};
 use crate::rlwe::encrypt::Ciphertext;
 use crate::rlwe::keys::SecretKey;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values, check_length};
 use crate::rlwe::sample;
-use crate::rlwe::split::{REST_BITS, encoding, split};
+use crate::rlwe::split::{REST_BITS, Split, encoding, split};
+use crate::threads::Threads;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use zeroize::Zeroizing;
 
 /// Bits of h.
@@ -50,6 +52,32 @@ pub fn encrypt_request(
     index: usize,
     prg: &mut Prg,
 ) -> Result<Vec<u8>> {
+    check(key, packing, mask, index)?;
+    Ok(Sample::draw(key, prg).carry(packing, index, fresh, mask).write())
+}
+
+/// Client: several requests as [`encrypt_request`] makes them one after another, each from a generator of its own, forked from `prg` in their
+/// order. The threads do all but carry words from and to the mask.
+///
+/// # Errors
+/// As [`encrypt_request`].
+pub fn encrypt_requests(
+    threads: &Threads,
+    key: &SecretKey,
+    packing: &LinearPacking,
+    fresh: &[bool],
+    mask: &mut [u32],
+    indices: Range<usize>,
+    prg: &mut Prg,
+) -> Result<Vec<Vec<u8>>> {
+    indices.clone().try_for_each(|index| check(key, packing, mask, index))?;
+    let generators: Vec<Prg> = indices.clone().map(|_| prg.fork()).collect();
+    let samples = threads.map(generators, |mut prg| Sample::draw(key, &mut prg));
+    let carried: Vec<Request> = indices.zip(samples).map(|(i, sample)| sample.carry(packing, i, fresh, mask)).collect();
+    Ok(threads.map(carried, |request| request.write()))
+}
+
+fn check(key: &SecretKey, packing: &LinearPacking, mask: &[u32], index: usize) -> Result<()> {
     key.expect(&LINEAR)?;
     check_index("request", index, packing.request_ciphertexts())?;
     if mask.len() != packing.inputs() {
@@ -58,34 +86,63 @@ pub fn encrypt_request(
             alloc::format!("input mask: expected {} values, got {}", packing.inputs(), mask.len()),
         ));
     }
-    let seed = prg.array::<SEED_BYTES>();
-    let mut z = Poly::<Values>::zero(&LINEAR);
-    z.add_product(&Poly::uniform(&LINEAR, &seed), &key.s);
-    let mut z = z.into_coefficients();
-    // Errors are as likely as their negatives.
-    z.add_small(&sample::errors(LINEAR.degree, prg));
-    let digits = split(&z);
+    Ok(())
+}
 
-    let mut words = Zeroizing::new(vec![0u32; LINEAR.degree]);
-    packing.input_places(index).for_each(|p| words[p.place] = mask[p.input]);
-    let mut brought = vec![false; LINEAR.degree];
-    for p in packing.fresh_places(index, fresh) {
-        brought[p.place] = true;
-        words[p.place] = digits.words[p.place];
-        mask[p.input] = words[p.place];
+/// A sample of RLWE: the seed of a, and z = a·s - error in digits.
+struct Sample {
+    seed: [u8; SEED_BYTES],
+    digits: Split,
+}
+
+impl Sample {
+    fn draw(key: &SecretKey, prg: &mut Prg) -> Self {
+        let seed = prg.array::<SEED_BYTES>();
+        let mut z = Poly::<Values>::zero(&LINEAR);
+        z.add_product(&Poly::uniform(&LINEAR, &seed), &key.s);
+        let mut z = z.into_coefficients();
+        // Errors are as likely as their negatives.
+        z.add_small(&sample::errors(LINEAR.degree, prg));
+        Self { seed, digits: split(&z) }
     }
-    let count = brought.iter().filter(|&&brought| brought).count();
-    let mut out = BitWriter::with_capacity(bytes(count));
-    for chunk in seed.as_chunks::<8>().0 {
-        out.put(u64::from_le_bytes(*chunk), 64);
+
+    /// Takes the words of request `index` from the mask, and writes there those that it brings.
+    fn carry(self, packing: &LinearPacking, index: usize, fresh: &[bool], mask: &mut [u32]) -> Request {
+        let mut words = Zeroizing::new(vec![0u32; LINEAR.degree]);
+        packing.input_places(index).for_each(|p| words[p.place] = mask[p.input]);
+        let mut brought = vec![false; LINEAR.degree];
+        for p in packing.fresh_places(index, fresh) {
+            brought[p.place] = true;
+            words[p.place] = self.digits.words[p.place];
+            mask[p.input] = words[p.place];
+        }
+        Request { sample: self, words, brought }
     }
-    let sent = words.iter().zip(digits.words.iter()).zip(digits.rests.iter());
-    let rests = sent.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
-    out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
-    let apart = words.iter().zip(digits.words.iter()).map(|(r, rho)| r.wrapping_sub(*rho));
-    let apart = apart.zip(&brought).filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
-    out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
-    Ok(out.finish())
+}
+
+/// A sample with the words r that it hides, and where these are its own.
+struct Request {
+    sample: Sample,
+    words: SecretVec<u32>,
+    brought: Vec<bool>,
+}
+
+impl Request {
+    fn write(&self) -> Vec<u8> {
+        let Self { sample: Sample { seed, digits }, words, brought } = self;
+        let count = brought.iter().filter(|&&brought| brought).count();
+        let mut out = BitWriter::with_capacity(bytes(count));
+        for chunk in seed.as_chunks::<8>().0 {
+            out.put(u64::from_le_bytes(*chunk), 64);
+        }
+        let sent = words.iter().zip(digits.words.iter()).zip(digits.rests.iter());
+        let rests = sent.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
+        out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
+        let apart = words.iter().zip(digits.words.iter()).map(|(r, rho)| r.wrapping_sub(*rho));
+        let apart = apart.zip(brought).filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
+        out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
+        out.finish()
+    }
 }
 
 /// e(h) - (e(r) - e(rho)) modulo q for h = r - rho: -1, 0 or 1, modulo 2^64.

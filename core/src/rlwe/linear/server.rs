@@ -11,8 +11,10 @@ use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values};
 use crate::rlwe::sample;
 use crate::rlwe::switch;
+use crate::threads::Threads;
 use alloc::vec::Vec;
 use core::mem;
+use core::ops::Range;
 use zeroize::Zeroizing;
 
 /// Largest magnitude of a weight: 9 bits with sign.
@@ -109,6 +111,14 @@ impl LinearWeights {
     /// [`ErrorKind::InvalidArgument`] for a wrong number of weights; [`ErrorKind::UnsupportedModel`] if a weight is too large or
     /// the noise exceeds 2^[`noise::LINEAR_NOISE_BITS`], what flooding hides.
     pub fn new(packing: &LinearPacking, weights: &[i16], keep: Keep) -> Result<Self> {
+        Self::made_by(&Threads::default(), packing, weights, keep)
+    }
+
+    /// As [`Self::new`], with threads to transform the weights.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn made_by(threads: &Threads, packing: &LinearPacking, weights: &[i16], keep: Keep) -> Result<Self> {
         let noise_bound = linear_noise_bound(packing, weights)?;
         if weights.iter().any(|w| w.unsigned_abs() > MAX_WEIGHT.unsigned_abs()) {
             return Err(Error::new(
@@ -123,14 +133,14 @@ impl LinearWeights {
             _ if packing.is_scalar() => Kept::Scalar(weights.to_vec().into()),
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
-                let mut maker = Maker::new(packing);
+                let maker = Maker::new(packing);
                 let parts = |j| packing.input_parts(j).map(move |i| [i, j]);
-                let mut polynomial = |pair| {
+                let polynomial = |pair| {
                     let mut polynomial = Poly::zero(&LINEAR);
                     maker.make(weights, pair, &mut polynomial);
                     polynomial
                 };
-                Kept::Transformed((0..packing.output_parts()).flat_map(parts).map(&mut polynomial).collect())
+                Kept::Transformed(threads.map((0..packing.output_parts()).flat_map(parts), polynomial))
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -156,26 +166,26 @@ impl LinearWeights {
 struct Maker<'a> {
     packing: &'a LinearPacking,
     taps: Vec<Vec<(usize, usize)>>,
-    small: Zeroizing<[i16; LINEAR.degree]>,
 }
 
 impl<'a> Maker<'a> {
     fn new(packing: &'a LinearPacking) -> Self {
-        Self { packing, taps: packing.taps(), small: Zeroizing::new([0; LINEAR.degree]) }
+        Self { packing, taps: packing.taps() }
     }
 
     /// The transformed polynomial of parts of the input planes and the output channels.
-    fn make(&mut self, weights: &[i16], parts: [usize; 2], out: &mut Poly<Values>) {
-        self.packing.fill_weights(&self.taps, parts, weights, &mut self.small[..]);
-        out.set(&self.small[..]);
+    fn make(&self, weights: &[i16], parts: [usize; 2], out: &mut Poly<Values>) {
+        let mut small = Zeroizing::new([0; LINEAR.degree]);
+        self.packing.fill_weights(&self.taps, parts, weights, &mut small[..]);
+        out.set(&small[..]);
     }
 }
 
 /// Answers the requests of one inference of one layer. The server's.
 ///
 /// It keeps the requests; the answers of all tiles of some output channels are computed when the first of them is asked for. Given out in
-/// order, answers in the making are one ciphertext per tile, and requests are dropped before the last of them leave.
-/// [`LinearPacking::ciphertext_memory`] says what each takes.
+/// order, answers in the making are one ciphertext per tile, or as many more as are asked for together, and requests are dropped before the
+/// last of them leave. [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
     fresh: &'a [bool],
@@ -186,8 +196,8 @@ pub struct LinearResponder<'a> {
     answers: Vec<Answer>,
     /// How many answers are [`Answer::Waiting`].
     waiting: usize,
-    /// Room for polynomials of weights that are kept plain: up to 16, 768 KiB.
-    made: Vec<Poly<Values>>,
+    /// Room for polynomials of weights that are kept plain, for each part of the output channels that is computed at once: up to 16, 768 KiB.
+    made: Vec<Vec<Poly<Values>>>,
 }
 
 /// How far an answer is.
@@ -213,18 +223,33 @@ impl<'a> LinearResponder<'a> {
     /// [`ErrorKind::MalformedMessage`] if the request has another length; [`ErrorKind::InvalidState`] if there is no such request or it came
     /// already. Nothing is kept then.
     pub fn absorb(&mut self, index: usize, message: &[u8]) -> Result<()> {
-        let count = self.requests.len();
-        let Some(place) = self.requests.get_mut(index) else {
-            return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
-        };
-        if self.missing == 0 || place.is_some() {
-            return Err(state("request", alloc::format!("expected each once, got {index} again")));
+        self.absorb_all(&Threads::default(), index, &[message])
+    }
+
+    /// Takes requests in a row in, from number `first` on.
+    ///
+    /// # Errors
+    /// As [`Self::absorb`], of the first that is wrong. Nothing is kept then.
+    pub fn absorb_all(&mut self, threads: &Threads, first: usize, messages: &[impl AsRef<[u8]> + Sync]) -> Result<()> {
+        let indices = first..first + messages.len();
+        for index in indices.clone() {
+            match self.requests.get(index) {
+                None => {
+                    let count = self.requests.len();
+                    return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
+                }
+                Some(None) if self.missing > 0 => {}
+                _ => return Err(state("request", alloc::format!("expected each once, got {index} again"))),
+            }
         }
-        *place = Some(
+        let read = |(index, message): (usize, &_)| {
+            let message = AsRef::<[u8]>::as_ref(message);
             request::read(&self.weights.packing, index, self.fresh, message)
-                .map_err(|e| e.context(format_args!("request {index}")))?,
-        );
-        self.missing -= 1;
+                .map_err(|e| e.context(format_args!("request {index}")))
+        };
+        let read = threads.map(indices.zip(messages), read).into_iter().collect::<Result<Vec<_>>>()?;
+        self.missing -= read.len();
+        self.requests[first..].iter_mut().zip(read).for_each(|(place, request)| *place = Some(request));
         Ok(())
     }
 
@@ -236,9 +261,36 @@ impl<'a> LinearResponder<'a> {
     /// [`ErrorKind::InvalidState`] if a request is missing, there is no such answer or it was given already;
     /// [`ErrorKind::InvalidArgument`] if `s` has not the output's length or the key is of another ring. Nothing is written then.
     pub fn respond(&mut self, index: usize, key: &PublicKey, prg: &mut Prg, s: &mut [u32]) -> Result<Vec<u8>> {
-        let packing = self.weights.packing;
         let answer = self.hidden(index, key, prg, s)?;
-        Ok(switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index)))
+        Ok(self.switch(index, &answer))
+    }
+
+    /// Gives several answers as [`Self::respond`] does one after another, each with a generator of its own, forked from `prg` in their order.
+    ///
+    /// # Errors
+    /// As [`Self::respond`].
+    pub fn respond_all(
+        &mut self,
+        threads: &Threads,
+        indices: Range<usize>,
+        key: &PublicKey,
+        prg: &mut Prg,
+        s: &mut [u32],
+    ) -> Result<Vec<Vec<u8>>> {
+        self.check(key, s)?;
+        self.compute_all(threads, indices.clone())?;
+        let sums = indices.clone().map(|index| self.take_sum(index)).collect::<Result<Vec<_>>>()?;
+        let pieces: Vec<_> = indices.clone().zip(sums).map(|(index, sum)| (index, sum, prg.fork())).collect();
+        let this = &*self;
+        let answers = threads.map(pieces, |(index, sum, mut prg)| {
+            let (answer, words) = this.hide(index, sum, key, &mut prg);
+            (this.switch(index, &answer), words)
+        });
+        let give = |(index, (answer, words)): (usize, (Vec<u8>, SecretVec<u32>))| {
+            self.write_words(index, &words, s);
+            answer
+        };
+        Ok(indices.zip(answers).map(give).collect())
     }
 
     /// The answer before it is switched.
@@ -249,32 +301,54 @@ impl<'a> LinearResponder<'a> {
         prg: &mut Prg,
         s: &mut [u32],
     ) -> Result<Ciphertext<Coefficients>> {
-        let packing = self.weights.packing;
+        self.check(key, s)?;
+        let sum = self.take_sum(index)?;
+        let (answer, words) = self.hide(index, sum, key, prg);
+        self.write_words(index, &words, s);
+        Ok(answer)
+    }
+
+    fn check(&self, key: &PublicKey, s: &[u32]) -> Result<()> {
         key.expect(&LINEAR)?;
-        super::check_outputs(&packing, s)?;
+        super::check_outputs(&self.weights.packing, s)
+    }
+
+    /// Hides the sum of products of an answer; also gives the part of s in it.
+    fn hide(
+        &self,
+        index: usize,
+        sum: Ciphertext<Values>,
+        key: &PublicKey,
+        prg: &mut Prg,
+    ) -> (Ciphertext<Coefficients>, SecretVec<u32>) {
+        let packing = self.weights.packing;
         let unused = packing.unused_bits();
-        let sum = self.take_sum(index)?.scaled(1 << unused);
+        let mut fresh = SecretVec::default();
         let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
+            fresh = sample::words(packing.response_outputs_count(index), prg);
             let mut words = Zeroizing::new([0; LINEAR.degree]);
-            let fresh = sample::words(packing.response_outputs_count(index), prg);
-            let outputs = packing.output_places(index).zip(packing.response_outputs(index));
-            for ((place, output), &word) in outputs.zip(fresh.iter()) {
-                (s[output], words[place]) = (word, word << unused);
+            for (place, &word) in packing.output_places(index).zip(fresh.iter()) {
+                words[place] = word << unused;
             }
             c0.add_words(&words[..]);
         };
-        Ok(hide(sum, key, LINEAR.flooding_bits + unused, mask, prg))
+        let answer = hide(sum.scaled(1 << unused), key, LINEAR.flooding_bits + unused, mask, prg);
+        (answer, fresh)
+    }
+
+    fn write_words(&self, index: usize, words: &[u32], s: &mut [u32]) {
+        let outputs = self.weights.packing.response_outputs(index);
+        outputs.zip(words).for_each(|(output, &word)| s[output] = word);
+    }
+
+    fn switch(&self, index: usize, answer: &Ciphertext<Coefficients>) -> Vec<u8> {
+        let packing = self.weights.packing;
+        switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index))
     }
 
     /// The bare sum of products of an answer, taken out.
     pub(in crate::rlwe) fn take_sum(&mut self, index: usize) -> Result<Ciphertext<Values>> {
-        if self.missing > 0 {
-            let missing = self.requests.iter().position(Option::is_none).unwrap_or_default();
-            return Err(state("answer", alloc::format!("expected all requests before, number {missing} is missing")));
-        }
-        if let Some(Answer::Waiting) = self.answers.get(index) {
-            self.compute(index / self.weights.packing.tiles());
-        }
+        self.compute_all(&Threads::default(), index..index + 1)?;
         let count = self.answers.len();
         match self.answers.get_mut(index) {
             None => Err(state("answer", alloc::format!("expected one of {count}, got number {index}"))),
@@ -292,11 +366,40 @@ impl<'a> LinearResponder<'a> {
         self.requests.iter().flatten().count() + computed.count()
     }
 
-    /// Computes the answers of a part of the output channels, none of which was computed before; all requests are there.
-    fn compute(&mut self, output_part: usize) {
+    /// Computes those answers that wait, with all of the same output channels.
+    fn compute_all(&mut self, threads: &Threads, indices: Range<usize>) -> Result<()> {
+        if self.missing > 0 {
+            let missing = self.requests.iter().position(Option::is_none).unwrap_or_default();
+            return Err(state("answer", alloc::format!("expected all requests before, number {missing} is missing")));
+        }
+        let tiles = self.weights.packing.tiles();
+        let waits = |&part: &usize| matches!(self.answers.get(part * tiles), Some(Answer::Waiting));
+        let parts: Vec<usize> = (indices.start / tiles..indices.end.div_ceil(tiles)).filter(waits).collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        self.made.resize_with(self.made.len().max(parts.len()), Vec::new);
+        let mut rooms = mem::take(&mut self.made);
+        let this = &*self;
+        let sums = threads.map(parts.iter().zip(&mut rooms), |(&part, made)| this.sums(threads, part, made));
+        self.made = rooms;
+        for (part, sums) in parts.into_iter().zip(sums) {
+            for (answer, sum) in self.answers[part * tiles..].iter_mut().zip(sums) {
+                *answer = Answer::Computed(sum);
+            }
+            self.waiting -= tiles;
+        }
+        if self.waiting == 0 {
+            self.requests.fill_with(|| None);
+        }
+        Ok(())
+    }
+
+    /// The sums of products of all tiles of a part of the output channels; all requests are there.
+    fn sums(&self, threads: &Threads, output_part: usize, made: &mut Vec<Poly<Values>>) -> Vec<Ciphertext<Values>> {
         let LinearWeights { packing, kept, .. } = self.weights;
         let tiles = packing.tiles();
-        let mut maker = Maker::new(packing);
+        let maker = Maker::new(packing);
         let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
         // Where this part's polynomials begin among all.
         let first = match kept {
@@ -311,42 +414,37 @@ impl<'a> LinearResponder<'a> {
             let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
             // Of each tile in turn the requests of these parts.
             let of_parts = &self.requests[inputs.start * tiles..inputs.end * tiles];
-            let requests = (0..tiles).map(|tile| of_parts[tile..].iter().step_by(tiles).flatten());
+            let requests = |tile: usize| of_parts[tile..].iter().step_by(tiles).flatten();
             match kept {
-                Kept::Scalar(weights) => {
-                    for (sum, requests) in sums.iter_mut().zip(requests) {
-                        sum.add_scaled(&requests.zip(weights[numbers.clone()].iter().copied()).collect::<Vec<_>>());
-                    }
-                }
-                Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
+                Kept::Scalar(weights) => each(threads, &mut sums, |tile, sum| {
+                    sum.add_scaled(&requests(tile).zip(weights[numbers.clone()].iter().copied()).collect::<Vec<_>>());
+                }),
+                Kept::Transformed(polynomials) => each(threads, &mut sums, |tile, sum| {
+                    sum.add_products(&requests(tile).zip(&polynomials[numbers.clone()]).collect::<Vec<_>>());
+                }),
                 Kept::Plain(weights) => {
-                    self.made.resize_with(self.made.len().max(inputs.len()), || Poly::zero(&LINEAR));
-                    for (input_part, made) in inputs.clone().zip(&mut self.made) {
-                        maker.make(weights, [input_part, output_part], made);
-                    }
-                    add_products(&mut sums, requests, &self.made);
+                    made.resize_with(made.len().max(inputs.len()), || Poly::zero(&LINEAR));
+                    threads.map(inputs.zip(&mut *made), |(part, made)| maker.make(weights, [part, output_part], made));
+                    each(threads, &mut sums, |tile, sum| {
+                        sum.add_products(&requests(tile).zip(&*made).collect::<Vec<_>>());
+                    });
                 }
             }
         }
-        for (answer, sum) in self.answers[output_part * tiles..].iter_mut().zip(sums) {
-            *answer = Answer::Computed(sum);
-        }
-        self.waiting -= tiles;
-        if self.waiting == 0 {
-            self.requests.fill_with(|| None);
-        }
+        sums
     }
 }
 
-/// Adds to each tile's sum its requests times the polynomials.
-fn add_products<'a>(
+/// Adds to the sum of each tile; each thread a run of them.
+fn each(
+    threads: &Threads,
     sums: &mut [Ciphertext<Values>],
-    requests: impl Iterator<Item = impl Iterator<Item = &'a Ciphertext<Values>>>,
-    polynomials: &[Poly<Values>],
+    add: impl Fn(usize, &mut Ciphertext<Values>) + Send + Sync,
 ) {
-    for (sum, requests) in sums.iter_mut().zip(requests) {
-        sum.add_products(&requests.zip(polynomials).collect::<Vec<_>>());
-    }
+    let share = threads.share(sums.len());
+    threads.map(sums.chunks_mut(share).enumerate(), |(run, sums)| {
+        sums.iter_mut().enumerate().for_each(|(i, sum)| add(run * share + i, sum));
+    });
 }
 
 fn state(what: &str, message: alloc::string::String) -> Error {

@@ -18,6 +18,7 @@ use crate::ot::{Context, Direction, Extension, base};
 use crate::prg::{Prg, Seed, collect};
 use crate::rlwe::{self, SecretKey};
 use crate::share::Mask;
+use crate::threads::Threads;
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use infer::infer;
@@ -26,7 +27,10 @@ use zeroize::Zeroizing;
 
 /// A model's public part, checked and scheduled. Immutable; any number of clients may share it.
 #[derive(Clone)]
-pub struct ClientModel(Arc<Public>);
+pub struct ClientModel {
+    public: Arc<Public>,
+    threads: Threads,
+}
 
 struct Public {
     architecture: Architecture,
@@ -50,27 +54,33 @@ impl ClientModel {
     pub fn new(architecture: Architecture) -> Result<Self> {
         let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
-        Ok(Self(Arc::new(Public { architecture, schedule, id })))
+        Ok(Self { public: Arc::new(Public { architecture, schedule, id }), threads: Threads::default() })
+    }
+
+    /// The same model, with threads that compute for all its clients.
+    #[must_use]
+    pub fn with_threads(self, threads: Threads) -> Self {
+        Self { threads, ..self }
     }
 
     /// The public architecture.
     pub fn architecture(&self) -> &Architecture {
-        &self.0.architecture
+        &self.public.architecture
     }
 
     /// What one inference will cost.
     pub fn forecast(&self, options: &Options) -> Forecast {
-        self.0.schedule.forecast(options.extension, options.round_trips)
+        self.public.schedule.forecast(options.extension, options.round_trips)
     }
 
     /// Number of input values.
     pub fn inputs(&self) -> usize {
-        self.0.schedule.shapes[0].elements()
+        self.public.schedule.shapes[0].elements()
     }
 
     /// Number of output values.
     pub fn outputs(&self) -> usize {
-        self.0.schedule.shapes.last().map_or(0, |shape| shape.elements())
+        self.public.schedule.shapes.last().map_or(0, |shape| shape.elements())
     }
 
     /// The fixed-point encoding round(x · 2^bits) of real inputs.
@@ -78,7 +88,7 @@ impl ClientModel {
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] if there are too few or too many values, or one is outside the model's range.
     pub fn encode(&self, values: &[f32]) -> Result<Zeroizing<Vec<i32>>> {
-        let scale = libm::ldexpf(1.0, self.0.architecture.input_fraction_bits.into());
+        let scale = libm::ldexpf(1.0, self.public.architecture.input_fraction_bits.into());
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -93,14 +103,14 @@ impl ClientModel {
 
     /// The real numbers that integer outputs stand for: value / 2^bits.
     pub fn decode(&self, outputs: &[i32]) -> Vec<f32> {
-        let bits: i32 = self.0.architecture.output_fraction_bits().into();
+        let bits: i32 = self.public.architecture.output_fraction_bits().into();
         outputs.iter().map(|&v| libm::ldexp(v.into(), -bits) as f32).collect()
     }
 
     /// For every tensor, how many low bits of its words are the same at every run: the others are not needed.
     #[cfg(any(test, feature = "trace"))]
     pub fn word_bits(&self) -> &[u32] {
-        &self.0.schedule.word_bits
+        &self.public.schedule.word_bits
     }
 
     /// Every tensor of an inference, from what [`Client::masks`] and [`super::Server::masked`] show.
@@ -117,16 +127,16 @@ impl ClientModel {
             return invalid(format!(
                 "input: expected {} values ({}), got {}",
                 self.inputs(),
-                self.0.schedule.shapes[0],
+                self.public.schedule.shapes[0],
                 input.len()
             ));
         }
-        let [low, high] = self.0.architecture.input_range;
+        let [low, high] = self.public.architecture.input_range;
         // The value itself is the client's secret and stays out of the text.
         match input.iter().position(|v| !(low..=high).contains(v)) {
             None => Ok(()),
             Some(index) => {
-                let scale = libm::ldexp(1.0, -i32::from(self.0.architecture.input_fraction_bits));
+                let scale = libm::ldexp(1.0, -i32::from(self.public.architecture.input_fraction_bits));
                 let (low, high) = (f64::from(low) * scale, f64::from(high) * scale);
                 invalid(format!("input value {index}: expected {low} to {high}, got one outside that range"))
             }
@@ -145,6 +155,7 @@ struct Bundle {
 /// A client between operations.
 struct Party {
     public: Arc<Public>,
+    threads: Threads,
     prg: Prg,
     session: SessionId,
     round_trips: RoundTrips,
@@ -167,7 +178,7 @@ pub(super) struct Done {
 
 /// A client's session with one server over one connection. Cannot be cloned: a mask serves once.
 pub struct Client {
-    public: Arc<Public>,
+    model: ClientModel,
     options: Options,
     pub(super) driver: Driver<Done>,
     /// The seed of a session that has not begun.
@@ -179,7 +190,7 @@ pub struct Client {
 impl Client {
     /// A session for a model. `seed` comes from a cryptographic source and serves this session alone.
     pub fn new(model: &ClientModel, options: Options, seed: Seed) -> Self {
-        Self { public: model.0.clone(), options, driver: Driver::new(), seed: Some(seed), party: None, output: None }
+        Self { model: model.clone(), options, driver: Driver::new(), seed: Some(seed), party: None, output: None }
     }
 
     /// Asks to prepare `count` inferences; the first call also opens the session. Then [`Session::advance`] until idle.
@@ -198,9 +209,9 @@ impl Client {
                 Box::pin(async move { prepare(&link, party, count).await })
             }
             (None, Some(seed)) => {
-                let (public, options) = (self.public.clone(), self.options);
+                let (model, options) = (self.model.clone(), self.options);
                 Box::pin(async move {
-                    let party = connect(&link, public, options, seed).await?;
+                    let party = connect(&link, model, options, seed).await?;
                     prepare(&link, party, count).await
                 })
             }
@@ -224,7 +235,7 @@ impl Client {
     /// [`ErrorKind::InvalidArgument`] if the input does not fit the model: then nothing was sent or spent.
     pub fn infer(&mut self, bundle: BundleId, input: &[i32]) -> Result<()> {
         self.check_idle()?;
-        ClientModel(self.public.clone()).check_input(input)?;
+        self.model.check_input(input)?;
         let Some(mut party) = self.party.take() else {
             return Err(spent(bundle));
         };
@@ -322,7 +333,8 @@ impl Session for Client {
 }
 
 /// Handshake, keys and base OTs.
-async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed) -> Result<Box<Party>> {
+async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) -> Result<Box<Party>> {
+    let ClientModel { public, threads } = model;
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
@@ -370,6 +382,7 @@ async fn connect(link: &Link, public: Arc<Public>, options: Options, seed: Seed)
     let session = SessionId::new(&client_nonce, &server_nonce);
     Ok(Box::new(Party {
         public,
+        threads,
         prg,
         session,
         round_trips: options.round_trips,

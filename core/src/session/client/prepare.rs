@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{Op, Shape};
 use crate::ot::supply::Count;
-use crate::prg::{SecretVec, collect};
+use crate::prg::{Prg, SecretVec, collect};
 use crate::rlwe::{linear, slots};
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
@@ -249,10 +249,13 @@ impl Party {
             if let Step::Linear(step @ LinearStep { packing: Some(packing), .. }) = &schedule.steps[index] {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 let mut mask = masks.gather(index, step)?;
-                for i in 0..packing.request_ciphertexts() {
-                    let request =
-                        linear::encrypt_request(&self.linear_key, packing, &step.fresh, &mut mask, i, &mut self.prg)?;
-                    link.send(FrameKind::LinearRequest, request).await?;
+                for run in self.threads.runs(packing.request_ciphertexts()) {
+                    let (key, prg) = (&self.linear_key, &mut self.prg);
+                    for request in
+                        linear::encrypt_requests(&self.threads, key, packing, &step.fresh, &mut mask, run, prg)?
+                    {
+                        link.send(FrameKind::LinearRequest, request).await?;
+                    }
                 }
                 masks.scatter(step, &mask);
             }
@@ -263,8 +266,12 @@ impl Party {
             .flat_map(|(index, step)| secrets[&index].factors(step.groups(self.round_trips)));
         let factors = collect(schedule.products(batch), factors);
         if let Some(key) = &self.slot_key {
-            for values in factors.chunks(slots::SLOT_COUNT) {
-                link.send(FrameKind::SlotRequest, slots::encrypt_slots(key, values, &mut self.prg)?).await?;
+            for run in factors.chunks(self.threads.pieces() * slots::SLOT_COUNT) {
+                let pieces = run.chunks(slots::SLOT_COUNT).map(|values| (values, self.prg.fork()));
+                let encrypt = |(values, mut prg): (&[u64], Prg)| slots::encrypt_slots(key, values, &mut prg);
+                for request in self.threads.map(pieces, encrypt) {
+                    link.send(FrameKind::SlotRequest, request?).await?;
+                }
             }
         }
         Ok(())
@@ -287,9 +294,12 @@ impl Party {
     async fn receive_products(&self, link: &Link, batch: &core::ops::Range<usize>) -> Result<SecretVec<u64>> {
         let mut shares: SecretVec<u64> = vec![0; self.public.schedule.products(batch)].into();
         if let Some(key) = &self.slot_key {
-            for values in shares.chunks_mut(slots::SLOT_COUNT) {
-                let response = link.receive(FrameKind::SlotResponse, slots::slot_response_bytes()).await?;
-                slots::decrypt_slots(key, &response, values)?;
+            for run in shares.chunks_mut(self.threads.pieces() * slots::SLOT_COUNT) {
+                let parts = run.chunks_mut(slots::SLOT_COUNT);
+                let bytes = core::iter::repeat_n(slots::slot_response_bytes(), parts.len());
+                let responses = link.receive_all(FrameKind::SlotResponse, bytes).await?;
+                let decrypt = |(response, values): (Vec<u8>, _)| slots::decrypt_slots(key, &response, values);
+                self.threads.map(responses.into_iter().zip(parts), decrypt).into_iter().collect::<Result<()>>()?;
             }
         }
         Ok(shares)
@@ -299,9 +309,10 @@ impl Party {
     async fn receive_linear(&self, link: &Link, step: &LinearStep, shape: Shape) -> Result<Mask> {
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
         if let Some(packing) = &step.packing {
-            for j in 0..packing.response_ciphertexts() {
-                let response = link.receive(FrameKind::LinearResponse, packing.response_bytes(j)).await?;
-                linear::decrypt_response(&self.linear_key, packing, j, &response, &mut live)?;
+            for run in self.threads.runs(packing.response_ciphertexts()) {
+                let (first, bytes) = (run.start, run.map(|j| packing.response_bytes(j)));
+                let responses = link.receive_all(FrameKind::LinearResponse, bytes).await?;
+                linear::decrypt_responses(&self.threads, &self.linear_key, packing, first, &responses, &mut live)?;
             }
         }
         Ok(step.scatter_outputs(shape, &live).into())

@@ -42,7 +42,14 @@ impl Party {
                     let mut out = core::mem::take(&mut masks[index]);
                     let planes = out.chunks_exact_mut(output.plane()).zip(bias).zip(&step.unread);
                     planes.filter(|(_, unread)| !**unread).for_each(|((plane, &bias), _)| add(plane, bias));
-                    layer::convolve(conv, (shape, input(0)), weights, &step.unread, (output, &mut out));
+                    layer::convolve(
+                        &private.threads,
+                        conv,
+                        (shape, input(0)),
+                        weights,
+                        &step.unread,
+                        (output, &mut out),
+                    );
                     out
                 }
                 (Op::Activation(_), _, Step::Activation(step)) => {

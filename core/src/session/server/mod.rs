@@ -16,6 +16,7 @@ use crate::ot::{Context, Direction, base};
 use crate::prg::{Prg, SecretVec, Seed};
 use crate::rlwe::linear::{self, Keep, LinearWeights};
 use crate::rlwe::{self, PublicKey};
+use crate::threads::Threads;
 use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec::Vec};
 use zeroize::Zeroizing;
@@ -34,10 +35,11 @@ struct Private {
     id: ModelId,
     /// Per node, the weights of a convolution with live channels, ready for products.
     weights: Vec<Option<LinearWeights>>,
+    threads: Threads,
 }
 
 impl ServerModel {
-    /// Reads a server's model file and makes its weights ready, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
+    /// Reads a server's model file and makes its weights ready, as [`Self::load`] with [`WEIGHT_MEMORY`] and one thread does.
     ///
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`]; the latter also where a layer's noise exceeds
@@ -46,23 +48,30 @@ impl ServerModel {
         Self::new(ModelFile::read(bytes)?)
     }
 
-    /// Takes a model with its secrets, as [`Self::load`] with [`WEIGHT_MEMORY`] does.
+    /// Takes a model with its secrets, as [`Self::load`] with [`WEIGHT_MEMORY`] and one thread does.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub fn new(model: ModelFile) -> Result<Self> {
-        Self::load(model, WEIGHT_MEMORY, &mut |_, _| {})
+        Self::load(model, WEIGHT_MEMORY, Threads::default(), &mut |_, _| {})
     }
 
     /// Takes a model with its secrets and transforms its weights for products with encrypted masks, layer by layer, the
     /// smallest layers first, as long as transformed weights take at most `weight_memory` bytes. Those of the other layers
     /// are transformed anew in each inference.
     ///
+    /// `threads` transform the weights, and then compute for all sessions of the model.
+    ///
     /// `progress` is told after each layer how many weights are done, and of how many.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn load(model: ModelFile, weight_memory: u64, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+    pub fn load(
+        model: ModelFile,
+        weight_memory: u64,
+        threads: Threads,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let ModelFile { architecture, parameters } = model;
         let parameters = parameters.ok_or_else(|| {
             Error::new(
@@ -85,7 +94,7 @@ impl ServerModel {
         for ((index, node), size) in architecture.nodes.iter().enumerate().zip(sizes()) {
             weights.push(match (&node.op, &schedule.steps[index], &parameters.nodes[index]) {
                 (Op::Convolution(conv), Step::Linear(step), NodeSecret::Convolution { weights, .. }) => step
-                    .transform(weights, conv, keep[index])
+                    .transform(&threads, weights, conv, keep[index])
                     .map_err(|e| e.context(format!("node {index} ({})", node.name)))?,
                 _ => None,
             });
@@ -94,7 +103,7 @@ impl ServerModel {
                 progress(done, total);
             }
         }
-        Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights })))
+        Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights, threads })))
     }
 
     /// The public architecture.
@@ -112,9 +121,15 @@ impl ServerModel {
 
 impl LinearStep {
     /// The weights between live channels, in the form in which they are kept.
-    fn transform(&self, weights: &[i16], conv: &Convolution, keep: Keep) -> Result<Option<LinearWeights>> {
+    fn transform(
+        &self,
+        threads: &Threads,
+        weights: &[i16],
+        conv: &Convolution,
+        keep: Keep,
+    ) -> Result<Option<LinearWeights>> {
         let Some(packing) = &self.packing else { return Ok(None) };
-        LinearWeights::new(packing, &self.live_weights(weights, conv), keep).map(Some)
+        LinearWeights::made_by(threads, packing, &self.live_weights(weights, conv), keep).map(Some)
     }
 
     /// The weights between live channels, of all weights of a layer.

@@ -4,9 +4,9 @@ use super::{Bundle, Party, Private};
 use crate::activation::{ReceiverRots, ServerLayer, product_word};
 use crate::error::{ErrorKind, Result};
 use crate::ot::supply::Count;
-use crate::prg::SecretVec;
+use crate::prg::{Prg, SecretVec, collect};
 use crate::rlwe::linear::LinearResponder;
-use crate::rlwe::slots;
+use crate::rlwe::{PublicKey, slots};
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
 use crate::session::schedule::{LinearStep, Step};
@@ -28,14 +28,26 @@ async fn receive_linear<'a>(
         {
             link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
             let mut responder = LinearResponder::new(weights, fresh);
-            for i in 0..packing.request_ciphertexts() {
-                let bytes = packing.request_bytes(i, fresh);
-                responder.absorb(i, &link.receive(FrameKind::LinearRequest, bytes).await?)?;
+            for run in private.threads.runs(packing.request_ciphertexts()) {
+                let bytes = run.clone().map(|i| packing.request_bytes(i, fresh));
+                let requests = link.receive_all(FrameKind::LinearRequest, bytes).await?;
+                responder.absorb_all(&private.threads, run.start, &requests)?;
             }
             responders.insert(index, responder);
         }
     }
     Ok(responders)
+}
+
+/// Multiplies a request's factors with fresh uniform u, gives (u, wS) of as many as are asked for, and the response.
+fn multiply(key: &PublicKey, request: &[u8], mut prg: Prg, products: &mut [[u64; 2]]) -> Result<Vec<u8>> {
+    let multipliers = collect(slots::SLOT_COUNT, (0..slots::SLOT_COUNT).map(|_| prg.below(crate::field::P)));
+    let mut shares: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
+    let response = slots::multiply_slots(key, request, &multipliers, &mut prg, &mut shares)?;
+    for (slot, (&u, &w)) in products.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
+        *slot = [u, w];
+    }
+    Ok(response)
 }
 
 impl Party {
@@ -128,14 +140,15 @@ impl Party {
         let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
         let mut responses = vec![];
         if let Some(key) = &self.slot_key {
-            for run in products.chunks_mut(slots::SLOT_COUNT) {
-                let request = link.receive(FrameKind::SlotRequest, slots::slot_request_bytes()).await?;
-                let mut multipliers: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
-                multipliers.iter_mut().for_each(|u| *u = self.prg.below(crate::field::P));
-                let mut shares: SecretVec<u64> = vec![0; slots::SLOT_COUNT].into();
-                responses.push(slots::multiply_slots(key, &request, &multipliers, &mut self.prg, &mut shares)?);
-                for (slot, (&u, &w)) in run.iter_mut().zip(multipliers.iter().zip(shares.iter())) {
-                    *slot = [u, w];
+            let threads = &self.private.threads;
+            for run in products.chunks_mut(threads.pieces() * slots::SLOT_COUNT) {
+                let parts = run.chunks_mut(slots::SLOT_COUNT);
+                let bytes = core::iter::repeat_n(slots::slot_request_bytes(), parts.len());
+                let requests = link.receive_all(FrameKind::SlotRequest, bytes).await?;
+                let pieces = parts.zip(requests).map(|(part, request)| (part, request, self.prg.fork()));
+                let answers = threads.map(pieces, |(part, request, prg)| multiply(key, &request, prg, part));
+                for answer in answers {
+                    responses.push(answer?);
                 }
             }
         }
@@ -166,9 +179,11 @@ impl Party {
     ) -> Result<SecretVec<u32>> {
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
         if let (Some(packing), Some(mut responder)) = (&step.packing, responder) {
-            for j in 0..packing.response_ciphertexts() {
-                let response = responder.respond(j, &self.linear_key, &mut self.prg, &mut live)?;
-                link.send(FrameKind::LinearResponse, response).await?;
+            let threads = &self.private.threads;
+            for run in threads.runs(packing.response_ciphertexts()) {
+                for response in responder.respond_all(threads, run, &self.linear_key, &mut self.prg, &mut live)? {
+                    link.send(FrameKind::LinearResponse, response).await?;
+                }
             }
         }
         Ok(step.scatter_outputs(shape, &live).into())

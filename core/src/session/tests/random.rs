@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::prg::{Prg, Seed};
 use crate::session::{ClientModel, Phase, ServerModel};
+use crate::threads::Threads;
 use alloc::{collections::BTreeMap, format, vec, vec::Vec};
 
 /// A graph in the making, with a bound of each tensor's values, and whether a convolution may read it.
@@ -219,7 +220,14 @@ fn differences(
                 let weights = vec![1; (conv.out_channels * fan_in) as usize * conv.taps()];
                 let mut touched = vec![0; output.elements()];
                 let unread = &cut[index + 1];
-                layer::convolve(conv, (inputs[0].0, &ones), &weights, unread, (output, &mut touched));
+                layer::convolve(
+                    &Threads::default(),
+                    conv,
+                    (inputs[0].0, &ones),
+                    &weights,
+                    unread,
+                    (output, &mut touched),
+                );
                 touched.into_iter().map(|t| anew(t != 0)).collect()
             }
             Op::Activation(activation) => {

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use models::{OPERATIONS, Operation, SHAPE, What};
 use safenet_core::model::ModelFile;
 use safenet_core::session::ClientModel;
+use safenet_core::threads::Threads;
 use safenet_reference::Reference;
 use serde::Serialize;
 use std::io::{self, Write};
@@ -25,6 +26,8 @@ use std::process::ExitCode;
 #[derive(Serialize)]
 struct Output<'a> {
     runs: u32,
+    /// Of each party.
+    threads: usize,
     ot: &'static str,
     relu_round_trips: u8,
     simd: &'a str,
@@ -119,6 +122,7 @@ pub(super) fn run(args: &Args, names: &[String], simd: Simd, network: Option<Net
     let options = args.choices.fixed()?;
     let mut output = Output {
         runs: args.runs,
+        threads: args.threads,
         ot: command::extension_name(options.extension),
         relu_round_trips: options.round_trips.count(),
         simd: simd.name(),
@@ -148,7 +152,7 @@ fn measure(args: &Args, operation: &Operation, without: bool, network: Option<&N
     let file = models::model(operation, without)?;
     let reference = Reference::new(&file)?;
     let inputs = Inputs::one(&reference)?;
-    let model = ClientModel::new(file.architecture)?;
+    let model = ClientModel::new(file.architecture)?.with_threads(Threads::new(args.threads)?);
     let child = ServerProcess::start(args, Subject::Operation { name: operation.name, without }, args.runs, false)?;
     let link = (network, args.waiting);
     let sessions = Sessions::measure(child, (&model, args.choices.fixed()?), (args.runs, 1), &inputs.values, link)?;

@@ -86,7 +86,7 @@ impl Server {
                 for half in halves.iter_mut() {
                     half.iter_mut().zip(key_words.iter()).for_each(|(half, word)| *half ^= word);
                 }
-                open_half([&halves[0], &halves[1]], choices, index, digit.output + plane, &mut pads);
+                open_half([halves[0], halves[1]], choices, index, digit.output + plane, &mut pads);
             }
         }
         let bits = self.comparison.sign;
