@@ -3,13 +3,11 @@
 use super::planes::Planes;
 use crate::model::{Convolution, Shape};
 use crate::prg::SecretVec;
-use crate::simd::words::products::{STRIP, dot, split, tile, weight_pair};
+use crate::simd::words::products::{COLUMNS, Column, STRIP, dot, split, tiles, weight_pair};
 use alloc::{vec, vec::Vec};
 
 /// Output channels that a tile computes together.
 const TILE: usize = 4;
-/// Positions whose words a block of tiles reads, so that they stay in the cache while all output channels pass.
-const BLOCK: usize = 64 * STRIP;
 /// Fewest positions of an output plane that are worth strips.
 const LEAST_PLANE: usize = 12;
 
@@ -55,13 +53,18 @@ pub(crate) fn convolve(
     }
 }
 
-/// The outputs of large planes, in strips of positions, O of them together.
+/// The outputs of large planes, in strips of positions, O of them together. A strip's words stay in the cache while all
+/// output channels pass.
 fn in_strips<const O: usize>(planes: &Planes, words: &[u32], (shape, live): (Shape, &mut [Output<'_>])) {
-    let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, planes.offsets.len())).collect();
-    for start in (0..planes.positions).step_by(BLOCK) {
-        let block = start..planes.positions.min(start + BLOCK);
-        for (tile, weights) in live.chunks_mut(O).zip(&packed) {
-            add_tiles(planes, words, block.clone(), weights, (shape, tile));
+    let taps = planes.offsets.len();
+    let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, taps)).collect();
+    let mut columns: SecretVec<Column> = vec![[0; 16]; taps.max(COLUMNS)].into();
+    let mut sums: SecretVec<[[u32; STRIP]; O]> = vec![[[0; STRIP]; O]; packed.len()].into();
+    for start in (0..planes.positions).step_by(STRIP) {
+        tiles(words, planes.stride, (start, &planes.offsets), &packed, &mut columns, &mut sums);
+        let end = planes.positions.min(start + STRIP);
+        for (tile, sums) in live.chunks_mut(O).zip(sums.iter()) {
+            add_strips(planes.width, start..end, sums, (shape, tile));
         }
     }
 }
@@ -81,32 +84,27 @@ fn pack<const O: usize>(live: &[Output<'_>], taps: usize) -> Vec<[u32; O]> {
     packed
 }
 
-/// Adds up to O outputs at the positions of a block.
-fn add_tiles<const O: usize>(
-    planes: &Planes,
-    words: &[u32],
-    block: core::ops::Range<usize>,
-    weights: &[[u32; O]],
+/// Adds the sums of up to O outputs at the positions of a strip, of which there are `width` in a row.
+fn add_strips<const O: usize>(
+    width: usize,
+    strip: core::ops::Range<usize>,
+    sums: &[[u32; STRIP]; O],
     (shape, live): (Shape, &mut [Output<'_>]),
 ) {
     let columns = shape.width as usize;
-    for start in block.clone().step_by(STRIP) {
-        let sums = tile(words, planes.stride, start, &planes.offsets, weights);
-        let end = block.end.min(start + STRIP);
-        // Row by row; at a row's end there are places that belong to no output.
-        let mut place = start;
-        while place < end {
-            let (row, column) = (place / planes.width, place % planes.width);
-            let next = end.min((row + 1) * planes.width);
-            let count = columns.saturating_sub(column).min(next - place);
-            for (output, sums) in live.iter_mut().zip(&sums) {
-                let out = &mut output.sums[row * columns + column.min(columns)..][..count];
-                for (out, &sum) in out.iter_mut().zip(&sums[place - start..]) {
-                    *out = out.wrapping_add(sum);
-                }
+    // Row by row; at a row's end there are places that belong to no output.
+    let mut place = strip.start;
+    while place < strip.end {
+        let (row, column) = (place / width, place % width);
+        let next = strip.end.min((row + 1) * width);
+        let count = columns.saturating_sub(column).min(next - place);
+        for (output, sums) in live.iter_mut().zip(sums) {
+            let out = &mut output.sums[row * columns + column.min(columns)..][..count];
+            for (out, &sum) in out.iter_mut().zip(&sums[place - strip.start..]) {
+                *out = out.wrapping_add(sum);
             }
-            place = next;
         }
+        place = next;
     }
 }
 
