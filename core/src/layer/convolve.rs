@@ -3,11 +3,15 @@
 use super::planes::Planes;
 use crate::model::{Convolution, Shape};
 use crate::prg::SecretVec;
-use crate::simd::words::products::{COLUMNS, Column, STRIP, dot, split, tiles, weight_pair};
+use crate::simd::words::products::{COLUMNS, Column, LEAST_TILES, STRIP, dot, split, tile, tiles, weight_pair};
 use alloc::{vec, vec::Vec};
 
 /// Output channels that a tile computes together.
 const TILE: usize = 4;
+/// Positions whose words a block of tiles reads, so that they stay in the cache while all output channels pass.
+const BLOCK: usize = 64 * STRIP;
+/// Taps of a pair of channels, over all pairs, that make up for writing to all outputs' large planes in turn.
+const MANY_TAPS: usize = 128;
 /// Fewest positions of an output plane that are worth strips.
 const LEAST_PLANE: usize = 12;
 
@@ -53,15 +57,37 @@ pub(crate) fn convolve(
     }
 }
 
-/// The outputs of large planes, in strips of positions, O of them together. A strip's words stay in the cache while all
-/// output channels pass.
+/// The outputs of large planes, in strips of positions, O of them together.
 fn in_strips<const O: usize>(planes: &Planes, words: &[u32], (shape, live): (Shape, &mut [Output<'_>])) {
     let taps = planes.offsets.len();
     let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, taps)).collect();
+    let many = packed.first().is_some_and(|weights| weights.len() >= MANY_TAPS);
+    if packed.len() >= LEAST_TILES && (many || planes.positions <= BLOCK) {
+        return strip_by_strip(planes, words, &packed, (shape, live));
+    }
+    for start in (0..planes.positions).step_by(BLOCK) {
+        let block = start..planes.positions.min(start + BLOCK);
+        for (outputs, weights) in live.chunks_mut(O).zip(&packed) {
+            for start in block.clone().step_by(STRIP) {
+                let sums = tile(words, planes.stride, start, &planes.offsets, weights);
+                add_strips(planes.width, start..block.end.min(start + STRIP), &sums, (shape, &mut *outputs));
+            }
+        }
+    }
+}
+
+/// All outputs at one strip after another, whose words stay in the nearest cache meanwhile.
+fn strip_by_strip<const O: usize>(
+    planes: &Planes,
+    words: &[u32],
+    packed: &[Vec<[u32; O]>],
+    (shape, live): (Shape, &mut [Output<'_>]),
+) {
+    let taps = planes.offsets.len();
     let mut columns: SecretVec<Column> = vec![[0; 16]; taps.max(COLUMNS)].into();
     let mut sums: SecretVec<[[u32; STRIP]; O]> = vec![[[0; STRIP]; O]; packed.len()].into();
     for start in (0..planes.positions).step_by(STRIP) {
-        tiles(words, planes.stride, (start, &planes.offsets), &packed, &mut columns, &mut sums);
+        tiles(words, planes.stride, (start, &planes.offsets), packed, &mut columns, &mut sums);
         let end = planes.positions.min(start + STRIP);
         for (tile, sums) in live.chunks_mut(O).zip(sums.iter()) {
             add_strips(planes.width, start..end, sums, (shape, tile));

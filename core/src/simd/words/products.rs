@@ -77,8 +77,7 @@ pub(crate) type Column = [u32; 16];
 pub(crate) const COLUMNS: usize = 320;
 
 /// Fewest tiles that are worth gathering columns.
-#[cfg(target_arch = "x86_64")]
-const LEAST_TILES: usize = 3;
+pub(crate) const LEAST_TILES: usize = 3;
 
 /// What [`tile`] computes, for several tiles at the same positions.
 ///
