@@ -27,7 +27,7 @@ pub(crate) const fn add(a: u64, b: u64) -> u64 {
 }
 
 /// a - b mod p.
-#[inline]
+#[cfg(test)]
 pub(crate) const fn sub(a: u64, b: u64) -> u64 {
     debug_assert!(a < P && b < P);
     reduce_once(a + P - b)
@@ -54,7 +54,7 @@ pub(crate) const fn from_i64(v: i64) -> u64 {
 }
 
 /// [`from_i64`] for |v| < p.
-#[inline]
+#[cfg(test)]
 pub(crate) const fn from_near(v: i64) -> u64 {
     debug_assert!(v.unsigned_abs() < P);
     (v + (P as i64 & (v >> 63))) as u64

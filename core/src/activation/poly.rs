@@ -6,20 +6,16 @@
 //!    (multiplier - u) gives shares zS + zC = z of the polynomial, and one OT chosen by [zS < p/4] brings
 //!    (z + offset) >> g back into Z_2^32, already masked with r.
 
-use super::material::{ReceiverRots, SenderRots, blocks, ones, scratch, select, words};
+use super::material::{BLOCK, ReceiverRots, SenderRots, blocks, ones, scratch, words};
 use super::truncate::Truncation;
-use crate::field::{self, P, P_BITS};
+use crate::field::{self, P_BITS};
 use crate::model::{Channel, ChannelSecret, Kind};
 use crate::ot::table;
 use crate::prg::{SecretVec, collect};
 use crate::share::{Mask, Masked};
+use crate::simd::words::{field as lanes, tables};
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
-
-/// floor(p / 4) + 1: the first value that is not below p/4.
-const QUARTER: u64 = P / 4 + 1;
-/// floor(p / 2) + 1: the first value that is not below p/2.
-const HALF: u64 = P / 2 + 1;
 
 /// The public numbers of one channel's polynomial.
 #[derive(Clone, Copy)]
@@ -71,11 +67,8 @@ pub(crate) fn round_fields(channel: &Channel, word_bits: u32) -> Vec<(Vec<u32>, 
     vec![(vec![1], ELEMENT.repeat(2)), (products, vec![word_bits; 1 << back])]
 }
 
-/// Puts elements of F_p, or what encodes some.
-fn put(message: &mut FieldWriter, elements: impl Iterator<Item = u64>, [low, high]: [&mut [u32]; 2]) {
-    for (element, (low, high)) in elements.zip(low.iter_mut().zip(high.iter_mut())) {
-        (*low, *high) = (element as u32, (element >> ELEMENT[0]) as u32);
-    }
+/// Puts encodings of elements of F_p, given in words.
+fn put(message: &mut FieldWriter, [low, high]: [&[u32]; 2]) {
     message.put(low, ELEMENT[0]);
     message.put(high, ELEMENT[1]);
 }
@@ -84,16 +77,6 @@ fn put(message: &mut FieldWriter, elements: impl Iterator<Item = u64>, [low, hig
 fn take(message: &mut FieldReader<'_>, [low, high]: [&mut [u32]; 2]) {
     message.take(ELEMENT[0], low);
     message.take(ELEMENT[1], high);
-}
-
-/// What [`take`] took of one element.
-fn encoding(low: u32, high: u32) -> u64 {
-    u64::from(low) | u64::from(high) << ELEMENT[0]
-}
-
-/// 1 if x < bound, else 0; both below 2^63.
-fn below(x: u64, bound: u64) -> u64 {
-    x.wrapping_sub(bound) >> 63
 }
 
 /// The values g(C) that the client's prepared products multiply: C, and C² for a cubic.
@@ -117,7 +100,7 @@ pub(crate) struct Client {
     shares: SecretVec<u64>,
     /// wC of the products with C, then, for a cubic, of those with C².
     products: SecretVec<u64>,
-    truncation_pads: SecretVec<[u64; 2]>,
+    truncation_pads: [SecretVec<u64>; 2],
     /// For each message of the way back.
     back_pads: Vec<SecretVec<u32>>,
     absorbed: usize,
@@ -136,7 +119,7 @@ impl Client {
         let form = Form::new(channel, word_bits);
         Self {
             form,
-            truncation_pads: vec![[0; 2]; masks.len()].into(),
+            truncation_pads: core::array::from_fn(|_| vec![0; masks.len()].into()),
             back_pads: (0..1 << form.back_bits()).map(|_| words(masks.len())).collect(),
             masks,
             outputs,
@@ -151,8 +134,9 @@ impl Client {
     pub(crate) fn absorb(&mut self, rots: &mut SenderRots<'_>) {
         let run = self.absorbed..self.absorbed + rots.elements;
         self.absorbed = run.end;
-        for (pads, keys) in self.truncation_pads[run.clone()].iter_mut().zip(rots.take()) {
-            *pads = keys.map(|key| key as u64 & ones(P_BITS));
+        let [pads_0, pads_1] = self.truncation_pads.each_mut().map(|pads| pads[run.clone()].iter_mut());
+        for ((pad_0, pad_1), keys) in pads_0.zip(pads_1).zip(rots.take()) {
+            [*pad_0, *pad_1] = keys.map(|key| key as u64 & ones(P_BITS));
         }
         let first = rots.take();
         let second = if self.form.secret_sign { rots.take() } else { &[] };
@@ -176,18 +160,16 @@ impl Client {
     /// Truncation into F_p: messages C + the client's part of T.
     fn enter(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let mut arrays = scratch::<3>(self.masks.len());
+        let [pads_0, pads_1] = &mut self.truncation_pads;
         for block in blocks(self.masks.len()) {
             let [flips, low, high] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (pads_0, pads_1) = (&mut pads_0[block.clone()], &mut pads_1[block.clone()]);
             request.take(1, flips);
-            for choice in 0..2 {
-                let elements = self.masks[block.clone()].iter().zip(&self.shares[block.clone()]);
-                let elements = elements.zip(&self.truncation_pads[block.clone()]).zip(flips.iter());
-                let messages = elements.map(|(((&mask, &share), pads), &flip)| {
-                    let part = field::from_near(self.form.truncation.client_part(mask, choice));
-                    let differ = u64::from(flip ^ choice).wrapping_neg() & (pads[0] ^ pads[1]);
-                    field::add(part, share) ^ pads[0] ^ differ
-                });
-                put(reply, messages, [low, high]);
+            lanes::exchange(flips, pads_0, pads_1);
+            let (masks, shares) = (&self.masks[block.clone()], &self.shares[block]);
+            for (choice, pads) in (0..).zip([pads_0, pads_1]) {
+                lanes::truncated(masks, shares, pads, (self.form.truncation.shift(), choice), low, high);
+                put(reply, [low, high]);
             }
         }
     }
@@ -195,63 +177,57 @@ impl Client {
     /// The client's share of z, and the messages of the way back.
     fn leave(&mut self, request: &mut FieldReader<'_>, reply: &mut FieldWriter) {
         let (count, g, bits) = (self.masks.len(), self.form.back_shift, self.form.back_bits());
-        let mut arrays = scratch::<6>(count);
-        let mut z: SecretVec<u64> = vec![0; count.min(super::material::BLOCK)].into();
+        // Makes zC, a sum of z's parts, that of a non-negative z to be rounded up.
+        let constant = self.form.offset() + ones(g);
+        let mut arrays = scratch::<4>(count);
+        let mut z: SecretVec<u64> = vec![0; count.min(BLOCK)].into();
         for block in blocks(count) {
             let z = &mut z[..block.len()];
-            let [low, high, low_2, high_2, flips, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let [low, high, flips, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (shares, products) = (&self.shares[block.clone()], &self.products[block.clone()]);
             take(request, [low, high]);
-            let differences = low.iter().zip(high.iter()).map(|(&low, &high)| reduced(encoding(low, high)));
-            let elements = differences.zip(&self.shares[block.clone()]).zip(&self.products[block.clone()]);
             if self.form.cubic {
-                take(request, [low_2, high_2]);
+                lanes::client_linear(low, high, shares, products, constant, z);
                 let products = &self.products[count + block.start..count + block.end];
-                let differences = low_2.iter().zip(high_2.iter()).map(|(&low, &high)| reduced(encoding(low, high)));
-                for (z, (((d, &c), &w), (d_2, &w_2))) in z.iter_mut().zip(elements.zip(differences.zip(products))) {
-                    let square = field::mul(c, c);
-                    let linear = field::add(field::mul(d, c), w);
-                    *z = field::add(linear, field::add(field::mul(field::sub(d_2, c), square), w_2));
-                }
+                take(request, [low, high]);
+                lanes::add_client_cubic(low, high, shares, products, z);
             } else {
-                // d·C + C².
-                for (z, ((d, &c), &w)) in z.iter_mut().zip(elements) {
-                    *z = field::add(field::mul(field::add(d, c), c), w);
-                }
+                lanes::client_square(low, high, shares, products, constant, z);
             }
-            z.iter_mut().for_each(|z| *z = field::add(*z, self.form.offset() + ones(g)));
             request.take(bits, flips);
-            for choice in 0..1 << bits {
-                let elements = z.iter().zip(&self.outputs[block.clone()]).zip(flips.iter()).enumerate();
-                for (message, (index, ((&z, &output), &flip))) in message.iter_mut().zip(elements) {
-                    // The shares' sum wraps exactly unless zS < p/4 (the choice's bit 0) and zC < p/2.
-                    let wraps = (1 ^ (u64::from(choice & 1) & below(z, HALF))).wrapping_neg();
-                    let back = (z >> g).wrapping_sub(wraps & (P >> g)) as u32;
-                    let signed = if choice >> 1 == 1 { back.wrapping_neg() } else { back };
-                    let pads = |pair: usize| [0, 1].map(|i| self.back_pads[2 * pair + i][block.start + index]);
-                    let swapped = |pair: usize| select(flip ^ choice, pads(pair));
-                    let pad =
-                        if bits == 1 { swapped(0) } else { select((flip ^ choice) >> 1, [swapped(0), swapped(1)]) };
-                    *message = signed.wrapping_add(output) ^ pad;
-                }
+            self.exchange_back_pads(block.clone(), flips);
+            for (choice, pads) in (0..).zip(&self.back_pads) {
+                lanes::back_messages(z, &self.outputs[block.clone()], &pads[block.clone()], (g, choice), message);
                 reply.put(message, self.form.truncation.word_bits());
+            }
+        }
+    }
+
+    /// Makes the pad i ^ flip of each element of a block the pad i.
+    fn exchange_back_pads(&mut self, block: core::ops::Range<usize>, flips: &[u32]) {
+        for bit in 0..self.form.back_bits() {
+            for low in (0..self.back_pads.len()).filter(|i| i >> bit & 1 == 0) {
+                if let Ok([first, second]) = self.back_pads.get_disjoint_mut([low, low | 1 << bit]) {
+                    tables::exchange(flips, bit, &mut first[block.clone()], &mut second[block.clone()]);
+                }
             }
         }
     }
 }
 
-/// A field element from the wire. A value of [p, 2^36) is no honest server's; it is taken modulo p, which keeps the
-/// arithmetic in range and costs only the sender's own correctness.
-fn reduced(word: u64) -> u64 {
-    word - (P & (1 ^ below(word, P)).wrapping_neg())
-}
-
 /// The server's prepared side of a group, and its words during inference.
 pub(crate) struct Server {
     form: Form,
-    /// λ in F_p and γ of the element's channel, and its sign bit.
-    secrets: SecretVec<(u64, u32, u8)>,
-    /// u and wS of the products with C, then, for a cubic, of those with C².
-    products: SecretVec<[u64; 2]>,
+    /// λ in F_p of the element's channel.
+    lambdas: SecretVec<u64>,
+    /// γ of the element's channel.
+    gammas: SecretVec<u32>,
+    /// The sign bit of the element's channel.
+    signs: SecretVec<u32>,
+    /// u of the products with C, then, for a cubic, of those with C².
+    factors: SecretVec<u64>,
+    /// wS of the products, in the same order.
+    products: SecretVec<u64>,
     /// The truncation's choice, and from bit 1 on those of the way back.
     choices: SecretVec<u32>,
     truncation_pads: SecretVec<u64>,
@@ -267,16 +243,20 @@ impl Server {
     /// A group of channels of `plane` elements each, of which these are the secrets, with the products' (u, wS).
     pub(crate) fn new(
         (channel, word_bits): (&Channel, u32),
-        secrets: impl Iterator<Item = ChannelSecret>,
+        secrets: impl Iterator<Item = ChannelSecret> + Clone,
         plane: usize,
         products: &[[u64; 2]],
     ) -> Self {
         let count = products.len() / self::products(channel);
-        let secrets = secrets.map(|s| (field::from_i64(s.lambda), s.offset as u32, u8::from(s.negative)));
+        let lambdas = secrets.clone().map(|secret| field::from_i64(secret.lambda));
+        let secrets = || secrets.clone().flat_map(|secret| core::iter::repeat_n(secret, plane));
         Self {
             form: Form::new(channel, word_bits),
-            secrets: collect(count, secrets.flat_map(|secret| core::iter::repeat_n(secret, plane))),
-            products: products.to_vec().into(),
+            lambdas: collect(count, lambdas.flat_map(|lambda| core::iter::repeat_n(lambda, plane))),
+            gammas: collect(count, secrets().map(|secret| secret.offset as u32)),
+            signs: collect(count, secrets().map(|secret| secret.negative.into())),
+            factors: collect(products.len(), products.iter().map(|&[u, _]| u)),
+            products: collect(products.len(), products.iter().map(|&[_, w]| w)),
             choices: words(count),
             truncation_pads: vec![0; count].into(),
             back_pads: words(count),
@@ -341,22 +321,16 @@ impl Server {
     }
 
     fn receive_shares(&mut self, reply: &mut FieldReader<'_>) {
-        let truncation = self.form.truncation;
+        let (bound_bits, shift) = (self.form.truncation.bound_bits(), self.form.truncation.shift());
         let mut arrays = scratch::<4>(self.masked.len());
         for block in blocks(self.masked.len()) {
             let [low_0, high_0, low_1, high_1] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (masked, pads) = (&self.masked[block.clone()], &self.truncation_pads[block.clone()]);
             take(reply, [low_0, high_0]);
             take(reply, [low_1, high_1]);
-            let messages = low_0.iter().zip(low_1.iter()).zip(high_0.iter().zip(high_1.iter()));
-            let elements = self.masked[block.clone()].iter().zip(&self.truncation_pads[block.clone()]).zip(messages);
-            for (share, ((&masked, &pad), ((&low_0, &low_1), (&high_0, &high_1)))) in
-                self.shares[block].iter_mut().zip(elements)
-            {
-                let choice = truncation.choice(masked);
-                let chosen = encoding(select(choice, [low_0, low_1]), select(choice, [high_0, high_1]));
-                let part = field::from_near(truncation.server_part(masked));
-                *share = field::add(reduced(chosen ^ pad), part);
-            }
+            lanes::choose(masked, bound_bits, low_0, low_1);
+            lanes::choose(masked, bound_bits, high_0, high_1);
+            lanes::received(masked, pads, (bound_bits, shift), low_0, high_0, &mut self.shares[block]);
         }
     }
 
@@ -367,35 +341,23 @@ impl Server {
         for block in blocks(count) {
             let [low, high, flips] = arrays.each_mut().map(|words| &mut words[..block.len()]);
             let shares = &mut self.shares[block.clone()];
-            let (secrets, products) = (&self.secrets[block.clone()], &self.products[block.clone()]);
+            let (factors, products) = (&self.factors[block.clone()], &self.products[block.clone()]);
             if self.form.cubic {
                 // v³ + λv = S³ + λS - (3S² + λ)·C + 3S·C² - C³.
-                let second = &self.products[count + block.start..count + block.end];
-                let multipliers = shares.iter().zip(secrets).zip(products).map(|((&s, &(lambda, ..)), &[u, _])| {
-                    field::sub(field::sub(0, field::add(triple(field::mul(s, s)), lambda)), u)
-                });
-                put(request, multipliers, [low, high]);
-                let multipliers = shares.iter().zip(second).map(|(&s, &[u, _])| field::sub(triple(s), u));
-                put(request, multipliers, [low, high]);
-                let elements = secrets.iter().zip(products.iter().zip(second));
-                for (share, (&(lambda, ..), (&[_, w], &[_, w_2]))) in shares.iter_mut().zip(elements) {
-                    let square = field::mul(*share, *share);
-                    *share = field::add(field::mul(*share, field::add(square, lambda)), field::add(w, w_2));
-                }
+                let second = count + block.start..count + block.end;
+                let lambdas = &self.lambdas[block.clone()];
+                lanes::cubic_linear(shares, lambdas, factors, low, high);
+                put(request, [low, high]);
+                lanes::cubic_quadratic(shares, &self.factors[second.clone()], low, high);
+                put(request, [low, high]);
+                lanes::cubic(shares, lambdas, products, &self.products[second]);
             } else {
                 // v² = S² - 2S·C + C².
-                let multipliers = shares.iter().zip(products);
-                let multipliers = multipliers.map(|(&s, &[u, _])| field::sub(field::sub(0, field::add(s, s)), u));
-                put(request, multipliers, [low, high]);
-                shares
-                    .iter_mut()
-                    .zip(products)
-                    .for_each(|(share, &[_, w])| *share = field::add(field::mul(*share, *share), w));
+                lanes::square(shares, factors, products, low, high);
+                put(request, [low, high]);
             }
-            let elements = shares.iter().zip(secrets).zip(&self.choices[block]);
-            for (flip, ((&share, &(.., negative)), &choices)) in flips.iter_mut().zip(elements) {
-                *flip = back_choice(share, negative) ^ choices >> 1;
-            }
+            lanes::back_choices(shares, &self.signs[block.clone()], flips);
+            flips.iter_mut().zip(&self.choices[block]).for_each(|(flip, choices)| *flip ^= choices >> 1);
             request.put(flips, self.form.back_bits());
         }
     }
@@ -405,35 +367,19 @@ impl Server {
         let mut out = core::mem::take(&mut self.masked);
         let mut arrays = scratch::<2>(out.len());
         for block in blocks(out.len()) {
-            let [chosen, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
-            let (shares, secrets) = (&self.shares[block.clone()], &self.secrets[block.clone()]);
-            chosen.copy_from_slice(&self.back_pads[block.clone()]);
+            let [choices, message] = arrays.each_mut().map(|words| &mut words[..block.len()]);
+            let (shares, signs) = (&self.shares[block.clone()], &self.signs[block.clone()]);
+            let out = &mut out[block.clone()];
+            out.copy_from_slice(&self.back_pads[block.clone()]);
+            lanes::back_choices(shares, signs, choices);
             for entry in 0..1 << self.form.back_bits() {
                 // All entries are read; the mask keeps the chosen one.
                 reply.take(self.form.truncation.word_bits(), message);
-                let elements = message.iter().zip(shares).zip(secrets);
-                for (chosen, ((&message, &share), &(.., negative))) in chosen.iter_mut().zip(elements) {
-                    let differ = back_choice(share, negative) ^ entry;
-                    *chosen ^= message & below(u64::from(differ), 1).wrapping_neg() as u32;
-                }
+                lanes::take_entry(choices, entry, message, out);
             }
-            let elements = chosen.iter().zip(shares).zip(secrets);
-            for (word, ((&chosen, &z), &(_, gamma, negative))) in out[block].iter_mut().zip(elements) {
-                let own = ((z >> g) as u32).wrapping_sub(offset);
-                let sign = u32::from(negative).wrapping_neg();
-                *word = chosen.wrapping_add((own ^ sign).wrapping_sub(sign)).wrapping_add(gamma);
-            }
+            lanes::add_back(shares, signs, (g, offset), out);
+            out.iter_mut().zip(&self.gammas[block]).for_each(|(word, &gamma)| *word = word.wrapping_add(gamma));
         }
         out
     }
-}
-
-/// 3 · x.
-fn triple(x: u64) -> u64 {
-    field::add(field::add(x, x), x)
-}
-
-/// The server's choice on the way back: [zS < p/4], and above it the sign.
-fn back_choice(share: u64, negative: u8) -> u32 {
-    below(share, QUARTER) as u32 | u32::from(negative) << 1
 }

@@ -37,6 +37,11 @@ impl Truncation {
         self.shift.saturating_sub(32 - self.word_bits)
     }
 
+    /// b.
+    pub(crate) fn bound_bits(&self) -> u32 {
+        self.bound_bits
+    }
+
     /// f.
     pub(crate) fn shift(&self) -> u32 {
         self.shift

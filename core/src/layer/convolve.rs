@@ -3,7 +3,7 @@
 use super::planes::Planes;
 use crate::model::{Convolution, Shape};
 use crate::prg::SecretVec;
-use crate::simd::words::products::{STRIP, dot, split, tile, weight_pair};
+use crate::simd::words::products::{COLUMNS, Column, LEAST_TILES, STRIP, dot, split, tile, tiles, weight_pair};
 use crate::threads::Threads;
 use alloc::{vec, vec::Vec};
 
@@ -11,6 +11,8 @@ use alloc::{vec, vec::Vec};
 const TILE: usize = 4;
 /// Positions whose words a block of tiles reads, so that they stay in the cache while all output channels pass.
 const BLOCK: usize = 64 * STRIP;
+/// Taps of a pair of channels, over all pairs, that make up for writing to all outputs' large planes in turn.
+const MANY_TAPS: usize = 128;
 /// Fewest positions of an output plane that are worth strips.
 const LEAST_PLANE: usize = 12;
 /// Fewest products of a layer that are worth several threads: what one does in a tenth of a millisecond. Few in tests.
@@ -71,15 +73,45 @@ fn in_strips<const O: usize>(
     (shape, live): (Shape, &mut [Output<'_>]),
 ) {
     let share = O * threads.share(live.len().div_ceil(O));
-    threads.map(live.chunks_mut(share), |live| {
-        let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, planes.offsets.len())).collect();
-        for start in (0..planes.positions).step_by(BLOCK) {
-            let block = start..planes.positions.min(start + BLOCK);
-            for (tile, weights) in live.chunks_mut(O).zip(&packed) {
-                add_tiles(planes, words, block.clone(), weights, (shape, tile));
+    threads.map(live.chunks_mut(share), |live| block_by_block::<O>(planes, words, (shape, live)));
+}
+
+/// All outputs at one block of positions after another, or at one strip after another.
+fn block_by_block<const O: usize>(planes: &Planes, words: &[u32], (shape, live): (Shape, &mut [Output<'_>])) {
+    let taps = planes.offsets.len();
+    let packed: Vec<Vec<[u32; O]>> = live.chunks(O).map(|tile| pack(tile, taps)).collect();
+    let many = packed.first().is_some_and(|weights| weights.len() >= MANY_TAPS);
+    if packed.len() >= LEAST_TILES && (many || planes.positions <= BLOCK) {
+        return strip_by_strip(planes, words, &packed, (shape, live));
+    }
+    for start in (0..planes.positions).step_by(BLOCK) {
+        let block = start..planes.positions.min(start + BLOCK);
+        for (outputs, weights) in live.chunks_mut(O).zip(&packed) {
+            for start in block.clone().step_by(STRIP) {
+                let sums = tile(words, planes.stride, start, &planes.offsets, weights);
+                add_strips(planes.width, start..block.end.min(start + STRIP), &sums, (shape, &mut *outputs));
             }
         }
-    });
+    }
+}
+
+/// All outputs at one strip after another, whose words stay in the nearest cache meanwhile.
+fn strip_by_strip<const O: usize>(
+    planes: &Planes,
+    words: &[u32],
+    packed: &[Vec<[u32; O]>],
+    (shape, live): (Shape, &mut [Output<'_>]),
+) {
+    let taps = planes.offsets.len();
+    let mut columns: SecretVec<Column> = vec![[0; 16]; taps.max(COLUMNS)].into();
+    let mut sums: SecretVec<[[u32; STRIP]; O]> = vec![[[0; STRIP]; O]; packed.len()].into();
+    for start in (0..planes.positions).step_by(STRIP) {
+        tiles(words, planes.stride, (start, &planes.offsets), packed, &mut columns, &mut sums);
+        let end = planes.positions.min(start + STRIP);
+        for (tile, sums) in live.chunks_mut(O).zip(sums.iter()) {
+            add_strips(planes.width, start..end, sums, (shape, tile));
+        }
+    }
 }
 
 /// The filters of up to O outputs as [`tile`] takes them; those that are missing are zero.
@@ -97,32 +129,27 @@ fn pack<const O: usize>(live: &[Output<'_>], taps: usize) -> Vec<[u32; O]> {
     packed
 }
 
-/// Adds up to O outputs at the positions of a block.
-fn add_tiles<const O: usize>(
-    planes: &Planes,
-    words: &[u32],
-    block: core::ops::Range<usize>,
-    weights: &[[u32; O]],
+/// Adds the sums of up to O outputs at the positions of a strip, of which there are `width` in a row.
+fn add_strips<const O: usize>(
+    width: usize,
+    strip: core::ops::Range<usize>,
+    sums: &[[u32; STRIP]; O],
     (shape, live): (Shape, &mut [Output<'_>]),
 ) {
     let columns = shape.width as usize;
-    for start in block.clone().step_by(STRIP) {
-        let sums = tile(words, planes.stride, start, &planes.offsets, weights);
-        let end = block.end.min(start + STRIP);
-        // Row by row; at a row's end there are places that belong to no output.
-        let mut place = start;
-        while place < end {
-            let (row, column) = (place / planes.width, place % planes.width);
-            let next = end.min((row + 1) * planes.width);
-            let count = columns.saturating_sub(column).min(next - place);
-            for (output, sums) in live.iter_mut().zip(&sums) {
-                let out = &mut output.sums[row * columns + column.min(columns)..][..count];
-                for (out, &sum) in out.iter_mut().zip(&sums[place - start..]) {
-                    *out = out.wrapping_add(sum);
-                }
+    // Row by row; at a row's end there are places that belong to no output.
+    let mut place = strip.start;
+    while place < strip.end {
+        let (row, column) = (place / width, place % width);
+        let next = strip.end.min((row + 1) * width);
+        let count = columns.saturating_sub(column).min(next - place);
+        for (output, sums) in live.iter_mut().zip(sums) {
+            let out = &mut output.sums[row * columns + column.min(columns)..][..count];
+            for (out, &sum) in out.iter_mut().zip(&sums[place - strip.start..]) {
+                *out = out.wrapping_add(sum);
             }
-            place = next;
         }
+        place = next;
     }
 }
 

@@ -6,6 +6,7 @@
 //! All weights of 16 bits are right: even 2 · 2^15 · 2^15 is, modulo 2^32.
 
 use super::super::{Level, level, multiversion};
+use alloc::vec::Vec;
 
 /// Words that a strip of [`tile`] has.
 pub(crate) const STRIP: usize = 32;
@@ -66,6 +67,43 @@ pub(crate) fn tile<const O: usize>(
             unsafe { x86::tile_avx2(pairs, stride, start, offsets) }
         }
         _ => tile_portable(pairs, stride, start, offsets),
+    }
+}
+
+/// Scratch for one tap of a pair of planes: its lower words at 8 positions, then its upper words.
+pub(crate) type Column = [u32; 16];
+
+/// Columns that fit the nearest cache beside the weights of a tile.
+pub(crate) const COLUMNS: usize = 320;
+
+/// Fewest tiles that are worth gathering columns.
+pub(crate) const LEAST_TILES: usize = 3;
+
+/// What [`tile`] computes, for several tiles at the same positions.
+///
+/// `columns` is scratch: at least one for each tap, and best [`COLUMNS`].
+pub(crate) fn tiles<const O: usize>(
+    planes: &[u32],
+    stride: usize,
+    (start, offsets): (usize, &[usize]),
+    weights: &[Vec<[u32; O]>],
+    columns: &mut [Column],
+    sums: &mut [[[u32; STRIP]; O]],
+) {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 if weights.len() >= LEAST_TILES => {
+            let pairs = (columns.len() / offsets.len()).max(1);
+            // SAFETY: the processor has AVX2 by the level.
+            unsafe {
+                x86::tiles_avx2(planes.chunks(2 * stride * pairs), stride, (start, offsets), weights, columns, sums)
+            }
+        }
+        _ => {
+            for (weights, sums) in weights.iter().zip(sums) {
+                *sums = tile(planes, stride, start, offsets, weights);
+            }
+        }
     }
 }
 
@@ -131,7 +169,8 @@ fn dot_portable(weights: &[i16], low: &[i16], high: &[i16]) -> u32 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{STRIP, dot_portable, strip};
+    use super::{Column, STRIP, dot_portable, strip};
+    use alloc::vec::Vec;
     use core::arch::x86_64::*;
     use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -226,6 +265,68 @@ mod x86 {
         sums
     }
 
+    /// Tiles of 8 words one after another. All of them read the same words, which lie wide apart in the planes and across
+    /// cache lines; so these are first gathered, for as many pairs of planes as the nearest cache holds.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn tiles_avx2<'a, const O: usize>(
+        parts: impl Iterator<Item = &'a [u32]> + Clone,
+        stride: usize,
+        (start, offsets): (usize, &[usize]),
+        weights: &[Vec<[u32; O]>],
+        columns: &mut [Column],
+        sums: &mut [[[u32; STRIP]; O]],
+    ) {
+        sums.fill([[0; STRIP]; O]);
+        for pass in (0..STRIP).step_by(8) {
+            let mut done = 0;
+            for planes in parts.clone() {
+                let taps =
+                    planes.chunks_exact(2 * stride).flat_map(|pair| offsets.iter().map(move |offset| (pair, offset)));
+                let mut count = 0;
+                for (column, (pair, offset)) in columns.iter_mut().zip(taps) {
+                    let (low, high) = strip::<8>(pair, stride, start + offset + pass);
+                    column[..8].copy_from_slice(low);
+                    column[8..].copy_from_slice(high);
+                    count += 1;
+                }
+                for (weights, sums) in weights.iter().zip(&mut *sums) {
+                    let strips = products_avx2(&columns[..count], &weights[done..done + count]);
+                    for (sums, strip) in sums.iter_mut().zip(strips) {
+                        // SAFETY: pass + 8 is at most STRIP.
+                        unsafe {
+                            let at = sums.as_mut_ptr().add(pass).cast();
+                            _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), strip));
+                        }
+                    }
+                }
+                done += count;
+            }
+        }
+    }
+
+    /// The sums of products of columns and weights, at 8 positions for each output.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn products_avx2<const O: usize>(columns: &[Column], weights: &[[u32; O]]) -> [__m256i; O] {
+        let mut lows = [_mm256_setzero_si256(); O];
+        let mut highs = lows;
+        for (column, weights) in columns.iter().zip(weights) {
+            // SAFETY: a column has twice 8 words.
+            let (low, high) = unsafe {
+                (_mm256_loadu_si256(column.as_ptr().cast()), _mm256_loadu_si256(column.as_ptr().add(8).cast()))
+            };
+            for o in 0..O {
+                let weight = _mm256_set1_epi32(weights[o] as i32);
+                lows[o] = _mm256_add_epi32(lows[o], _mm256_madd_epi16(low, weight));
+                highs[o] = _mm256_add_epi32(highs[o], _mm256_madd_epi16(high, weight));
+            }
+        }
+        for (low, high) in lows.iter_mut().zip(highs) {
+            *low = _mm256_add_epi32(*low, _mm256_slli_epi32::<16>(high));
+        }
+        lows
+    }
+
     #[target_feature(enable = "avx2")]
     pub(super) fn dot_avx2(weights: &[i16], low: &[i16], high: &[i16]) -> u32 {
         let mut lows = [_mm256_setzero_si256(); 2];
@@ -305,6 +406,11 @@ mod tests {
                     for (i, &sum) in strip.iter().enumerate() {
                         assert_eq!(sum, expected(o, i), "{level:?}: output {o}, position {i}");
                     }
+                }
+                for (count, columns) in [(1, 3), (4, 3), (4, 5), (5, 6), (5, COLUMNS)] {
+                    let (mut columns, mut all) = (vec![[9; 16]; columns], vec![[[9; STRIP]; 3]; count]);
+                    tiles(&planes, 60, (start, &offsets), &vec![pairs.clone(); count], &mut columns, &mut all);
+                    assert!(all.iter().all(|tile| *tile == sums), "{level:?}");
                 }
             });
         }
