@@ -38,7 +38,6 @@ def form_weight(t: int) -> int:
     return int(t / 2 - 2 * sqrt(t))
 
 
-
 def log2_binomial(a: float, b: float) -> float:
     """The logarithm of a over b, for any 0 <= b <= a."""
     if b < 0 or b > a:

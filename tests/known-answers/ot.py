@@ -118,9 +118,15 @@ def minimal_polynomial(exponent):
 
 def compress(columns):
     """128 of 248 columns: the code's generator polynomial, moved along, position by position."""
-    generator = product(product(minimal_polynomial(3), minimal_polynomial(11)), minimal_polynomial(15))
+    generator = product(
+        product(minimal_polynomial(3), minimal_polynomial(11)), minimal_polynomial(15)
+    )
     taps = [i for i in range(16) if generator >> i & 1]
-    return [sum_xor(columns[8 * (r + tap) + b] for tap in taps) for r in range(16) for b in range(8)]
+    return [
+        sum_xor(columns[8 * (r + tap) + b] for tap in taps)
+        for r in range(16)
+        for b in range(8)
+    ]
 
 
 def wide_key(source, group, row):
@@ -142,7 +148,9 @@ def wide_receiver(k, groups):
         for leaves, _ in trees:
             r = [int.from_bytes(aes(leaf, counter), "little") for leaf in leaves]
             sums.append(sum_xor(r))
-            columns += [sum_xor(r_x for x, r_x in enumerate(r) if x >> b & 1) for b in range(k)]
+            columns += [
+                sum_xor(r_x for x, r_x in enumerate(r) if x >> b & 1) for b in range(k)
+            ]
         index = [sums[b * copies] for b in range(5)]
         for i, total in enumerate(sums):
             position, copy = divmod(i, copies)

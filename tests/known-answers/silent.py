@@ -98,7 +98,8 @@ def places(columns, k, j):
 def wide_iteration(number, offsets, q, indices, single):
     """The message, and a function that gives output j as (q, index), from a seed and single rows (q, bit)."""
     trees, columns = (
-        public_cipher(label, number, WIDE_SMALL) for label in (SILENT_TREES, SILENT_COLUMNS)
+        public_cipher(label, number, WIDE_SMALL)
+        for label in (SILENT_TREES, SILENT_COLUMNS)
     )
     message, leaves, points = b"", [], []
     for i in range(WIDE_TREES):
@@ -135,14 +136,21 @@ def wide():
     indices = [block(b"row", i)[16] & 31 for i in range(WIDE_SEED)]
     made = 0
     for number in range(2):
-        rows = [block(b"single", number << 16 | i) for i in range(WIDE_TREES * WIDE_DEPTH)]
-        single = [(int.from_bytes(row[:16], "little") & ~1, row[16] & 1) for row in rows]
+        rows = [
+            block(b"single", number << 16 | i) for i in range(WIDE_TREES * WIDE_DEPTH)
+        ]
+        single = [
+            (int.from_bytes(row[:16], "little") & ~1, row[16] & 1) for row in rows
+        ]
         message, output = wide_iteration(number, offsets, q, indices, single)
         sent = chosen = b""
         outputs = [output(j) for j in range(1280)]
         for j, (row, index) in enumerate(outputs):
             group = (made + j) // 128
-            keys = [wide_key(WIDE_SMALL, group, (row ^ d).to_bytes(16, "little")) for d in offsets]
+            keys = [
+                wide_key(WIDE_SMALL, group, (row ^ d).to_bytes(16, "little"))
+                for d in offsets
+            ]
             sent += b"".join(key[:4] for key in keys)
             chosen += keys[index]
         made += WIDE_SAMPLES - WIDE_SEED
