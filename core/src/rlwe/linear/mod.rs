@@ -4,6 +4,7 @@
 //! answers. The client's [`decrypt_response`] gives m = W·r + s modulo 2^32, exactly.
 
 mod axis;
+mod interleaved;
 mod packing;
 mod request;
 mod server;
@@ -42,8 +43,11 @@ pub fn decrypt_response(
     let answer = Switched::read(&LINEAR, packing.answer_bits(), packing.response_outputs_count(index), bytes)
         .map_err(|e| e.context(format_args!("answer {index}")))?;
     let decrypted = answer.decrypt(&key.s, packing.output_places(index));
-    for (output, &v) in packing.response_outputs(index).zip(decrypted.iter()) {
-        output_mask[output] = decode_word(v, packing.shape().word_bits);
+    let mut decrypted = decrypted.iter();
+    for run in packing.output_runs(index) {
+        for (output, &v) in output_mask[run.outputs].iter_mut().zip(&mut decrypted) {
+            *output = decode_word(v, packing.shape().word_bits);
+        }
     }
     Ok(())
 }

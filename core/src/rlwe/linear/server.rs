@@ -1,16 +1,19 @@
 //! The server's side of a linear layer: weights prepared once per model, and one responder per inference.
 
+use super::interleaved::Interleaved;
 use super::packing::{ConvShape, LinearPacking};
 use super::request;
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{Prg, SecretVec};
-use crate::rlwe::encrypt::{Ciphertext, hide};
+use crate::prg::{Prg, SecretVec, Wiped};
+use crate::rlwe::encrypt::{Ciphertext, add_products, add_scaled, hide};
 use crate::rlwe::keys::PublicKey;
 use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values};
 use crate::rlwe::sample;
 use crate::rlwe::switch;
+use crate::simd::residues::Parts;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 use zeroize::Zeroizing;
@@ -20,6 +23,10 @@ pub const MAX_WEIGHT: i16 = crate::model::WEIGHT_LIMIT;
 
 /// Products that are summed up at a time: their polynomials (768 KiB) stay in the second-level cache for all tiles.
 const TERMS: usize = 16;
+
+/// The same where each polynomial is used once: of so many requests, the 512 coefficients that products are made of at a time (4 KiB of each)
+/// stay there for all answers.
+const TERMS_OF_ONE_TILE: usize = 64;
 
 /// What a server keeps of a layer's weights between inferences.
 ///
@@ -42,8 +49,8 @@ pub struct LinearWeights {
 
 /// What is kept, by what a product needs. Which it is depends on public sizes alone.
 enum Kept {
-    /// The polynomials of the first part of the output channels and all parts of the input planes it meets, then of the second, and so on.
-    Transformed(Vec<Poly<Values>>),
+    /// The polynomials of each part of the output channels and all parts of the input planes it meets.
+    Transformed(Vec<Interleaved>),
     /// The weights as they were given.
     Plain(SecretVec<i16>),
     /// The weights as they were given, each a polynomial of its own.
@@ -124,13 +131,17 @@ impl LinearWeights {
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
                 let mut maker = Maker::new(packing);
-                let parts = |j| packing.input_parts(j).map(move |i| [i, j]);
-                let mut polynomial = |pair| {
-                    let mut polynomial = Poly::zero(&LINEAR);
-                    maker.make(weights, pair, &mut polynomial);
-                    polynomial
+                let mut polynomial = Poly::zero(&LINEAR);
+                let mut of_part = |output_part| {
+                    let parts = packing.input_parts(output_part);
+                    let mut polynomials = Interleaved::zeros(parts.len());
+                    for (number, input_part) in parts.enumerate() {
+                        maker.make(weights, [input_part, output_part], &mut polynomial);
+                        polynomials.set(number, &polynomial);
+                    }
+                    polynomials
                 };
-                Kept::Transformed((0..packing.output_parts()).flat_map(parts).map(&mut polynomial).collect())
+                Kept::Transformed((0..packing.output_parts()).map(&mut of_part).collect())
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -174,14 +185,16 @@ impl<'a> Maker<'a> {
 /// Answers the requests of one inference of one layer. The server's.
 ///
 /// It keeps the requests; the answers of all tiles of some output channels are computed when the first of them is asked for. Given out in
-/// order, answers in the making are one ciphertext per tile, and requests are dropped before the last of them leave.
+/// order, answers in the making are one ciphertext per tile, or up to [`LinearPacking::answers_together`], and requests are dropped before the
+/// last of them leave.
 /// [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
     fresh: &'a [bool],
-    /// Those that came and are still needed.
-    requests: Vec<Option<Ciphertext<Values>>>,
-    /// How many have not come.
+    /// Of each tile, both halves of the request for each part of the input planes; none before the first came and after the last was needed.
+    requests: Vec<Interleaved>,
+    /// Which requests came, and how many have not.
+    came: Vec<bool>,
     missing: usize,
     answers: Vec<Answer>,
     /// How many answers are [`Answer::Waiting`].
@@ -202,9 +215,8 @@ impl<'a> LinearResponder<'a> {
     /// Starts with no request. `fresh` tells how requests are written: see [`super::encrypt_request`].
     pub fn new(weights: &'a LinearWeights, fresh: &'a [bool]) -> Self {
         let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
-        let requests = (0..missing).map(|_| None).collect();
         let answers = (0..waiting).map(|_| Answer::Waiting).collect();
-        Self { weights, fresh, requests, missing, answers, waiting, made: Vec::new() }
+        Self { weights, fresh, requests: vec![], came: vec![false; missing], missing, answers, waiting, made: vec![] }
     }
 
     /// Takes request `index` in, in any order, each once.
@@ -213,17 +225,34 @@ impl<'a> LinearResponder<'a> {
     /// [`ErrorKind::MalformedMessage`] if the request has another length; [`ErrorKind::InvalidState`] if there is no such request or it came
     /// already. Nothing is kept then.
     pub fn absorb(&mut self, index: usize, message: &[u8]) -> Result<()> {
-        let count = self.requests.len();
-        let Some(place) = self.requests.get_mut(index) else {
-            return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
-        };
-        if self.missing == 0 || place.is_some() {
-            return Err(state("request", alloc::format!("expected each once, got {index} again")));
+        self.vacant(index)?;
+        let request = request::read(&self.weights.packing, index, self.fresh, message)
+            .map_err(|e| e.context(format_args!("request {index}")))?;
+        self.place(index, &request)
+    }
+
+    /// Refuses a request that is none or came already.
+    fn vacant(&self, index: usize) -> Result<()> {
+        let count = self.came.len();
+        match self.came.get(index) {
+            None => Err(state("request", alloc::format!("expected one of {count}, got number {index}"))),
+            Some(true) => Err(state("request", alloc::format!("expected each once, got {index} again"))),
+            _ => Ok(()),
         }
-        *place = Some(
-            request::read(&self.weights.packing, index, self.fresh, message)
-                .map_err(|e| e.context(format_args!("request {index}")))?,
-        );
+    }
+
+    /// Takes request `index` in once it is read.
+    pub(super) fn place(&mut self, index: usize, request: &Ciphertext<Values>) -> Result<()> {
+        self.vacant(index)?;
+        let tiles = self.weights.packing.tiles();
+        if self.requests.is_empty() {
+            let of_tile = 2 * self.came.len() / tiles;
+            self.requests = (0..tiles).map(|_| Interleaved::zeros(of_tile)).collect();
+        }
+        let (tile, part) = (&mut self.requests[index % tiles], index / tiles);
+        tile.set(2 * part, &request.c0);
+        tile.set(2 * part + 1, &request.c1);
+        self.came[index] = true;
         self.missing -= 1;
         Ok(())
     }
@@ -238,7 +267,8 @@ impl<'a> LinearResponder<'a> {
     pub fn respond(&mut self, index: usize, key: &PublicKey, prg: &mut Prg, s: &mut [u32]) -> Result<Vec<u8>> {
         let packing = self.weights.packing;
         let answer = self.hidden(index, key, prg, s)?;
-        Ok(switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index)))
+        let (range, places) = (packing.output_range(index), packing.output_places(index));
+        Ok(switch::write(&answer.c0, &answer.c1, packing.answer_bits(), &range, places))
     }
 
     /// The answer before it is switched.
@@ -254,22 +284,14 @@ impl<'a> LinearResponder<'a> {
         super::check_outputs(&packing, s)?;
         let unused = packing.unused_bits();
         let sum = self.take_sum(index)?.scaled(1 << unused);
-        let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
-            let mut words = Zeroizing::new([0; LINEAR.degree]);
-            let fresh = sample::words(packing.response_outputs_count(index), prg);
-            let outputs = packing.output_places(index).zip(packing.response_outputs(index));
-            for ((place, output), &word) in outputs.zip(fresh.iter()) {
-                (s[output], words[place]) = (word, word << unused);
-            }
-            c0.add_words(&words[..]);
-        };
-        Ok(hide(sum, key, LINEAR.flooding_bits + unused, mask, prg))
+        let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| add_mask(&packing, index, c0, prg, s);
+        Ok(hide(sum, key, LINEAR.flooding_bits + unused, &packing.output_range(index), mask, prg))
     }
 
     /// The bare sum of products of an answer, taken out.
     pub(in crate::rlwe) fn take_sum(&mut self, index: usize) -> Result<Ciphertext<Values>> {
         if self.missing > 0 {
-            let missing = self.requests.iter().position(Option::is_none).unwrap_or_default();
+            let missing = self.came.iter().position(|came| !came).unwrap_or_default();
             return Err(state("answer", alloc::format!("expected all requests before, number {missing} is missing")));
         }
         if let Some(Answer::Waiting) = self.answers.get(index) {
@@ -289,64 +311,97 @@ impl<'a> LinearResponder<'a> {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         let computed = self.answers.iter().filter(|answer| matches!(answer, Answer::Computed(_)));
-        self.requests.iter().flatten().count() + computed.count()
+        let came = self.came.iter().filter(|&&came| came && !self.requests.is_empty());
+        came.count() + computed.count()
     }
 
-    /// Computes the answers of a part of the output channels, none of which was computed before; all requests are there.
+    /// Computes the answers of a part of the output channels and maybe of some of the next, none of which was computed before; all
+    /// requests are there.
     fn compute(&mut self, output_part: usize) {
         let LinearWeights { packing, kept, .. } = self.weights;
         let tiles = packing.tiles();
-        let mut maker = Maker::new(packing);
-        let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
-        // Where this part's polynomials begin among all.
-        let first = match kept {
-            Kept::Transformed(_) | Kept::Scalar(_) => {
-                (0..output_part).map(|part| packing.input_parts(part).len()).sum::<usize>()
-            }
-            Kept::Plain(_) => 0,
-        };
         let parts = packing.input_parts(output_part);
-        for start in parts.clone().step_by(TERMS) {
-            let inputs = start..parts.end.min(start + TERMS);
-            let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
-            // Of each tile in turn the requests of these parts.
-            let of_parts = &self.requests[inputs.start * tiles..inputs.end * tiles];
-            let requests = (0..tiles).map(|tile| of_parts[tile..].iter().step_by(tiles).flatten());
-            match kept {
-                Kept::Scalar(weights) => {
-                    for (sum, requests) in sums.iter_mut().zip(requests) {
-                        sum.add_scaled(&requests.zip(weights[numbers.clone()].iter().copied()).collect::<Vec<_>>());
-                    }
+        let together = match kept {
+            // Polynomials are made for one part at a time.
+            Kept::Plain(_) => 1,
+            // Requests are read from memory once for all that are computed together.
+            _ => packing.answers_together() / tiles,
+        };
+        let next = (output_part + 1..packing.output_parts()).take_while(|&next| {
+            matches!(self.answers[next * tiles], Answer::Waiting) && packing.input_parts(next) == parts
+        });
+        let output_parts = output_part..output_part + 1 + next.take(together - 1).count();
+        // Of each tile in turn the sums of all parts.
+        let mut sums: Vec<Vec<_>> =
+            (0..tiles).map(|_| output_parts.clone().map(|_| Ciphertext::zero(&LINEAR)).collect()).collect();
+        let terms = match kept {
+            Kept::Plain(_) => TERMS,
+            _ if tiles == 1 => TERMS_OF_ONE_TILE,
+            _ => TERMS,
+        };
+        let mut maker = Maker::new(packing);
+        for start in parts.clone().step_by(terms) {
+            let inputs = start..parts.end.min(start + terms);
+            if let Kept::Plain(weights) = kept {
+                self.made.resize_with(self.made.len().max(inputs.len()), || Poly::zero(&LINEAR));
+                for (input_part, made) in inputs.clone().zip(&mut self.made) {
+                    maker.make(weights, [input_part, output_part], made);
                 }
-                Kept::Transformed(polynomials) => add_products(&mut sums, requests, &polynomials[numbers]),
-                Kept::Plain(weights) => {
-                    self.made.resize_with(self.made.len().max(inputs.len()), || Poly::zero(&LINEAR));
-                    for (input_part, made) in inputs.clone().zip(&mut self.made) {
-                        maker.make(weights, [input_part, output_part], made);
+            }
+            let before = inputs.start - parts.start;
+            for (requests, sums) in self.requests.iter().zip(&mut sums) {
+                let requests = (inputs.len(), |term: usize, prime| {
+                    [0, 1].map(|half| requests.get(2 * (inputs.start + term) + half, prime))
+                });
+                match kept {
+                    Kept::Scalar(weights) => {
+                        // Each output channel has a weight for each input channel of its group.
+                        let of_sum = |part| &weights[part * parts.len()..][before..before + inputs.len()];
+                        add_scaled(requests, sums, &output_parts.clone().map(of_sum).collect::<Vec<_>>());
                     }
-                    add_products(&mut sums, requests, &self.made);
+                    Kept::Transformed(kept) => {
+                        add_products(requests, sums, |sum, term, prime| {
+                            kept[output_part + sum].get(before + term, prime)
+                        });
+                    }
+                    Kept::Plain(_) => {
+                        let made = &self.made;
+                        add_products(requests, sums, |_, term, prime| Parts::together(made[term].part(prime)));
+                    }
                 }
             }
         }
-        for (answer, sum) in self.answers[output_part * tiles..].iter_mut().zip(sums) {
-            *answer = Answer::Computed(sum);
+        for (tile, sums) in sums.into_iter().enumerate() {
+            for (part, sum) in output_parts.clone().zip(sums) {
+                self.answers[part * tiles + tile] = Answer::Computed(sum);
+            }
         }
-        self.waiting -= tiles;
+        self.waiting -= output_parts.len() * tiles;
         if self.waiting == 0 {
-            self.requests.fill_with(|| None);
+            self.requests.clear();
         }
     }
 }
 
-/// Adds to each tile's sum its requests times the polynomials.
-fn add_products<'a>(
-    sums: &mut [Ciphertext<Values>],
-    requests: impl Iterator<Item = impl Iterator<Item = &'a Ciphertext<Values>>>,
-    polynomials: &[Poly<Values>],
+/// Draws an answer's part of s, writes it there and adds it to the answer.
+pub(super) fn add_mask(
+    packing: &LinearPacking,
+    index: usize,
+    c0: &mut Poly<Coefficients>,
+    prg: &mut Prg,
+    s: &mut [u32],
 ) {
-    for (sum, requests) in sums.iter_mut().zip(requests) {
-        sum.add_products(&requests.zip(polynomials).collect::<Vec<_>>());
+    let range = packing.output_range(index);
+    let mut words = Wiped::zeros(range.len());
+    let fresh = sample::words(packing.response_outputs_count(index), prg);
+    let mut fresh = &fresh[..];
+    for run in packing.output_runs(index) {
+        let (own, rest) = fresh.split_at(run.outputs.len());
+        run.places().zip(own).for_each(|(place, &word)| words[place - range.start] = word << packing.unused_bits());
+        s[run.outputs].copy_from_slice(own);
+        fresh = rest;
     }
+    c0.add_words(range.start, &words);
 }
 
 fn state(what: &str, message: alloc::string::String) -> Error {
