@@ -8,6 +8,8 @@ mod interleaved;
 mod packing;
 mod request;
 mod server;
+#[doc(hidden)]
+pub mod stages;
 
 #[cfg(test)]
 pub(in crate::rlwe) use packing::Layout;
