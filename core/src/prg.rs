@@ -7,8 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::simd::chacha;
 use alloc::{boxed::Box, vec::Vec};
 use chacha20::ChaCha20Rng;
+use core::ops::{Deref, DerefMut};
 use rand_core::{Rng, SeedableRng, TryCryptoRng};
-use zeroize::Zeroizing;
+use zeroize::{DefaultIsZeroes, Zeroize, Zeroizing};
 
 /// Bytes in a seed.
 pub const SEED_BYTES: usize = 32;
@@ -113,6 +114,41 @@ impl Prg {
 
 /// Secret values that are wiped when dropped.
 pub type SecretVec<T> = Zeroizing<Vec<T>>;
+
+/// Secret words, a fixed number of them, wiped when dropped: all at once, where [`SecretVec`] wipes word by word.
+pub(crate) struct Wiped<T: DefaultIsZeroes>(Vec<T>);
+
+impl<T: DefaultIsZeroes> Wiped<T> {
+    pub(crate) fn zeros(count: usize) -> Self {
+        Self(alloc::vec![T::default(); count])
+    }
+
+    /// Drops all but the first `count`.
+    pub(crate) fn truncate(&mut self, count: usize) {
+        self.0[count..].zeroize();
+        self.0.truncate(count);
+    }
+}
+
+impl<T: DefaultIsZeroes> Drop for Wiped<T> {
+    fn drop(&mut self) {
+        self.0[..].zeroize();
+    }
+}
+
+impl<T: DefaultIsZeroes> Deref for Wiped<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: DefaultIsZeroes> DerefMut for Wiped<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
 
 /// Collects `count` secret values. The room is taken at once: a vector that grows leaves copies of its contents behind.
 pub(crate) fn collect<T: zeroize::Zeroize>(count: usize, values: impl Iterator<Item = T>) -> SecretVec<T> {

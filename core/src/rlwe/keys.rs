@@ -44,7 +44,7 @@ impl SecretKey {
     pub(super) fn seal(&self, mut message: Poly<Coefficients>, prg: &mut Prg) -> Vec<u8> {
         let params = self.params();
         let seed = prg.array::<SEED_BYTES>();
-        message.add_small(&sample::errors(params.degree, prg));
+        message.add_small(0, &sample::errors(params.degree, prg));
         let mut c0 = message.into_values();
         c0.sub_product(&Poly::uniform(params, &seed), &self.s);
         let mut out = BitWriter::with_capacity(sealed_bytes(params));

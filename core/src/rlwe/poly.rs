@@ -4,14 +4,13 @@ use super::encode::WORD_SCALE;
 use super::modulus::Modulus;
 use super::ntt::RnsPrime;
 use super::params::RingParams;
-use super::sample;
+use super::sample::{self, Flooding};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::SecretVec;
+use crate::prg::Wiped;
 use crate::simd::residues::pointwise;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
-use alloc::vec;
 use core::marker::PhantomData;
-use zeroize::Zeroizing;
+use core::ops::Range;
 
 /// Bits of a residue on the wire.
 const RESIDUE_BITS: u32 = 31;
@@ -26,7 +25,7 @@ pub(super) enum Factors {}
 /// An element of R_q. `Form` says what its residues, always in [0, q_i), stand for.
 pub(super) struct Poly<Form> {
     pub(super) params: &'static RingParams,
-    residues: SecretVec<u32>,
+    residues: Wiped<u32>,
     form: PhantomData<fn() -> Form>,
 }
 
@@ -37,7 +36,7 @@ pub(super) fn element_bytes(params: &RingParams) -> usize {
 
 impl<Form> Poly<Form> {
     pub(super) fn zero(params: &'static RingParams) -> Self {
-        let residues = Zeroizing::new(vec![0; params.degree * params.primes.len()]);
+        let residues = Wiped::zeros(params.degree * params.primes.len());
         Self { params, residues, form: PhantomData }
     }
 
@@ -56,6 +55,11 @@ impl<Form> Poly<Form> {
         &self.residues[index * self.params.degree..][..self.params.degree]
     }
 
+    /// The same, to be changed.
+    pub(super) fn part_mut(&mut self, index: usize) -> &mut [u32] {
+        &mut self.residues[index * self.params.degree..][..self.params.degree]
+    }
+
     fn map(mut self, f: impl Fn(&'static RnsPrime, &mut [u32])) -> Self {
         for (prime, part) in self.parts_mut() {
             f(prime, part);
@@ -72,35 +76,46 @@ impl Poly<Coefficients> {
     /// The polynomial of N small signed coefficients.
     pub(super) fn from_small(params: &'static RingParams, small: &[i8]) -> Self {
         let mut out = Self::zero(params);
-        out.add_small(small);
+        out.add_small(0, small);
         out
     }
 
-    /// Adds N small signed coefficients.
-    pub(super) fn add_small(&mut self, small: &[i8]) {
+    /// Adds small signed numbers to the coefficients from number `first` on.
+    pub(super) fn add_small(&mut self, first: usize, small: &[i8]) {
         for (prime, part) in self.parts_mut() {
-            pointwise::add_small(prime.modulus, part, small);
+            pointwise::add_small(prime.modulus, &mut part[first..], small);
         }
     }
 
-    /// Adds the encodings of words to the first coefficients. Zero is encoded as zero.
-    pub(super) fn add_words(&mut self, words: &[u32]) {
+    /// The polynomial of coefficients 1 - rest + e, e the encoding of a word, for rests below 2^61.
+    pub(super) fn sealed(params: &'static RingParams, words: &[u32], rests: &[u64]) -> Self {
+        let mut out = Self::zero(params);
+        for (prime, part) in out.parts_mut() {
+            pointwise::sealed(prime.modulus, part, words, rests, WORD_SCALE);
+        }
+        out
+    }
+
+    /// Adds the encodings of words to the coefficients from number `first` on.
+    pub(super) fn add_words(&mut self, first: usize, words: &[u32]) {
         for (prime, part) in self.parts_mut() {
-            pointwise::add_words(prime.modulus, part, words, WORD_SCALE);
+            pointwise::add_words(prime.modulus, &mut part[first..], words, WORD_SCALE);
         }
     }
 
-    /// Adds N signed coefficients, of magnitude at most 2^61.
-    pub(super) fn add_wide(&mut self, x: &[i64]) {
+    /// Adds flooding to the coefficients from number `first` on.
+    pub(super) fn add_flooding(&mut self, first: usize, flooding: &Flooding) {
+        let Flooding { bits, low, mid, top } = flooding;
         for (prime, part) in self.parts_mut() {
-            pointwise::add_wide(prime.modulus, part, x);
+            pointwise::add_limbs(prime.modulus, &mut part[first..], low, mid, top, *bits);
         }
     }
 
-    /// Adds low + high·2^32, |high| < 2^54, to each coefficient.
-    pub(super) fn add_halves(&mut self, low: &[u32], high: &[i64]) {
-        for (prime, part) in self.parts_mut() {
-            pointwise::add_halves(prime.modulus, part, low, high);
+    /// Makes all coefficients zero but these.
+    pub(super) fn keep(&mut self, range: &Range<usize>) {
+        for (_, part) in self.parts_mut() {
+            part[..range.start].fill(0);
+            part[range.end..].fill(0);
         }
     }
 

@@ -1,20 +1,19 @@
 //! Random polynomials: secrets, errors and flooding in constant time; the public uniform halves from seeds.
 
-use crate::prg::{Prg, SecretVec, Seed};
+use crate::prg::{Prg, Seed, Wiped};
 use crate::simd::samples;
 use alloc::vec;
-use alloc::vec::Vec;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Coefficients uniform in {-1, 0, 1}, each within 2^-72 of uniform: 32 of them are the digits of a uniform fraction of 124 bits.
-pub(super) fn ternary(count: usize, prg: &mut Prg) -> SecretVec<i8> {
+pub(super) fn ternary(count: usize, prg: &mut Prg) -> Wiped<i8> {
     draw(count, prg, samples::ternary)
 }
 
 /// Coefficients of the centred binomial distribution with eta = 21: in [-21, 21], variance 21/2.
 ///
 /// The number of ones in 42 uniform bits, less 21: ones in the second half may be counted as its zeros, which have the same distribution.
-pub(super) fn errors(count: usize, prg: &mut Prg) -> SecretVec<i8> {
+pub(super) fn errors(count: usize, prg: &mut Prg) -> Wiped<i8> {
     draw(count, prg, samples::binomial)
 }
 
@@ -23,41 +22,74 @@ fn draw<const WORDS: usize, const BATCH: usize>(
     count: usize,
     prg: &mut Prg,
     make: impl Fn(&mut [u64; WORDS], &mut [i8; BATCH]),
-) -> SecretVec<i8> {
-    let batches = count.div_ceil(BATCH);
-    let random = words_64(batches * WORDS, prg);
-    let mut out = Zeroizing::new(vec![0; batches * BATCH]);
-    let mut batch = Zeroizing::new([0; WORDS]);
-    for (out, words) in out.as_chunks_mut().0.iter_mut().zip(random.as_chunks::<WORDS>().0) {
-        *batch = *words;
-        make(&mut batch, out);
+) -> Wiped<i8> {
+    let mut out = Wiped::zeros(count.next_multiple_of(BATCH));
+    // Some at a time: short of the first-level cache, long enough for the generator's widest form.
+    let mut words = [[0; WORDS]; 4];
+    for out in out.as_chunks_mut().0.chunks_mut(words.len()) {
+        let words = &mut words[..out.len()];
+        fill(words.as_flattened_mut(), prg, u64::from_le_bytes);
+        for (out, words) in out.iter_mut().zip(words) {
+            make(words, out);
+        }
     }
+    words.as_flattened_mut().zeroize();
     out.truncate(count);
     out
 }
 
-/// Values uniform in [-2^bits, 2^bits), bits from 32 to 85, in two halves: low + high·2^32.
-pub(super) fn flooding(count: usize, bits: u32, prg: &mut Prg) -> (SecretVec<u32>, SecretVec<i64>) {
-    debug_assert!((32..=85).contains(&bits));
-    let centred = |word: u64| (word >> (63 - (bits - 32))) as i64 - (1 << (bits - 32));
-    let low = words(count, prg);
-    let high = match bits - 32 {
-        // The upper half of a word of 64 bits suffices.
-        0..32 => words(count, prg).iter().map(|&word| centred(u64::from(word) << 32)).collect::<Vec<_>>(),
-        _ => words_64(count, prg).iter().map(|&word| centred(word)).collect(),
-    };
-    (low, Zeroizing::new(high))
+/// Flooding: integers uniform in [-2^bits, 2^bits), each low + mid·2^32 + top·2^63 - 2^bits, with 31 bits in mid and up to 23 in top.
+pub(super) struct Flooding {
+    pub(super) bits: u32,
+    pub(super) low: Wiped<u32>,
+    pub(super) mid: Wiped<u32>,
+    pub(super) top: Wiped<u32>,
+}
+
+impl Flooding {
+    /// Draws so many, bits from 32 to 85.
+    pub(super) fn draw(count: usize, bits: u32, prg: &mut Prg) -> Self {
+        debug_assert!((32..=85).contains(&bits));
+        let [mut mid, mut top] = [0; 2].map(|_| Wiped::zeros(count));
+        let low = words(count, prg);
+        let parts = mid.iter_mut().zip(top.iter_mut());
+        // The upper bits of a word: of one of 32 bits, if they suffice.
+        let cut = |(mid, top): (&mut u32, &mut u32), word: u64| {
+            let high = word >> (95 - bits);
+            (*mid, *top) = (high as u32 & 0x7fff_ffff, (high >> 31) as u32);
+        };
+        match bits - 32 {
+            0..32 => parts.zip(words(count, prg).iter()).for_each(|(parts, &word)| cut(parts, u64::from(word) << 32)),
+            _ => parts.zip(words_64(count, prg).iter()).for_each(|(parts, &word)| cut(parts, word)),
+        }
+        Self { bits, low, mid, top }
+    }
 }
 
 /// Uniform words.
-pub(super) fn words(count: usize, prg: &mut Prg) -> SecretVec<u32> {
-    let bytes = secret_bytes(4 * count, prg);
-    Zeroizing::new(bytes.as_chunks().0.iter().map(|c| u32::from_le_bytes(*c)).collect())
+pub(super) fn words(count: usize, prg: &mut Prg) -> Wiped<u32> {
+    let mut out = Wiped::zeros(count);
+    fill(&mut out, prg, u32::from_le_bytes);
+    out
 }
 
-fn words_64(count: usize, prg: &mut Prg) -> SecretVec<u64> {
-    let bytes = secret_bytes(8 * count, prg);
-    Zeroizing::new(bytes.as_chunks().0.iter().map(|c| u64::from_le_bytes(*c)).collect())
+fn words_64(count: usize, prg: &mut Prg) -> Wiped<u64> {
+    let mut out = Wiped::zeros(count);
+    fill(&mut out, prg, u64::from_le_bytes);
+    out
+}
+
+/// Draws values of so many bytes each.
+fn fill<T, const BYTES: usize>(out: &mut [T], prg: &mut Prg, from: impl Fn([u8; BYTES]) -> T) {
+    let mut bytes = [0; 4096];
+    for out in out.chunks_mut(bytes.len() / BYTES) {
+        let bytes = &mut bytes[..BYTES * out.len()];
+        prg.fill(bytes);
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
+            *out = from(*bytes);
+        }
+    }
+    bytes[..].zeroize();
 }
 
 /// Fills `out` with residues uniform in [0, q), from a stream that both parties know.
@@ -94,19 +126,32 @@ pub(super) fn public_prg(seed: &[u8; 32]) -> Prg {
     Prg::new(&Seed::from_bytes(*seed))
 }
 
-fn secret_bytes(count: usize, prg: &mut Prg) -> SecretVec<u8> {
-    let mut bytes: Vec<u8> = vec![0; count];
-    prg.fill(&mut bytes);
-    Zeroizing::new(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rlwe::params::PRIMES;
+    use alloc::vec::Vec;
 
     fn prg(n: u8) -> Prg {
         Prg::new(&Seed::from_bytes([n; 32]))
+    }
+
+    /// Their definition: 32 low bits from the first words, the others from the tops of the next.
+    #[test]
+    fn flooding_is_uniform_bits_less_a_power_of_two() {
+        for bits in [32, 58, 63, 64, 74, 85] {
+            let (count, mut prg, mut same) = (4096, prg(3), prg(3));
+            let flooding = Flooding::draw(count, bits, &mut prg);
+            let low: Vec<u32> = (0..count).map(|_| same.next_u32()).collect();
+            for (i, low) in low.into_iter().enumerate() {
+                let high = if bits < 64 { u64::from(same.next_u32()) << 32 } else { same.next_u64() };
+                let expected = u128::from(high >> (95 - bits)) << 32 | u128::from(low);
+                assert!(expected < 1 << (bits + 1) && flooding.mid[i] < 1 << 31 && flooding.top[i] < 1 << 23);
+                let parts = [(flooding.low[i], 0), (flooding.mid[i], 32), (flooding.top[i], 63)];
+                assert_eq!(parts.map(|(x, at)| u128::from(x) << at).iter().sum::<u128>(), expected, "{bits}");
+            }
+            assert_eq!(prg.next_u32(), same.next_u32());
+        }
     }
 
     #[test]

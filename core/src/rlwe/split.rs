@@ -10,9 +10,8 @@
 
 use super::params::{LINEAR, PRIMES, product_mod};
 use super::poly::{Coefficients, Poly};
-use crate::prg::SecretVec;
+use crate::prg::Wiped;
 use crate::simd::residues::fractions;
-use alloc::vec;
 
 /// Bits of delta: q/2^32 is 2^61 less about 2^48.
 pub(super) const REST_BITS: u32 = 61;
@@ -50,15 +49,15 @@ pub(super) fn encoding(r: u64) -> u64 {
 
 /// rho and delta of every coefficient.
 pub(super) struct Split {
-    pub(super) words: SecretVec<u32>,
-    pub(super) rests: SecretVec<u64>,
+    pub(super) words: Wiped<u32>,
+    pub(super) rests: Wiped<u64>,
 }
 
 /// Takes the coefficients of an element of [`LINEAR`]'s ring apart.
 pub(super) fn split(z: &Poly<Coefficients>) -> Split {
     debug_assert!(core::ptr::eq(z.params, &LINEAR));
     let n = LINEAR.degree;
-    let (mut fractions, mut rests) = (SecretVec::new(vec![0u64; n]), SecretVec::new(vec![0u64; n]));
+    let (mut fractions, mut rests) = (Wiped::zeros(n), Wiped::zeros(n));
     for (((prime, part), crt), cofactor) in z.parts().zip(LINEAR.crt).zip(COFACTORS) {
         let (high, low) = crt.fraction;
         fractions::add_with_rests(
@@ -71,7 +70,7 @@ pub(super) fn split(z: &Poly<Coefficients>) -> Split {
             [cofactor, Q],
         );
     }
-    let mut words = SecretVec::new(vec![0u32; n]);
+    let mut words = Wiped::zeros(n);
     fractions::digits(&mut words, &mut rests, &fractions, [Q_HIGH, Q_LOW]);
     Split { words, rests }
 }

@@ -4,11 +4,11 @@ use super::modulus::{Factor, Modulus};
 use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, check_length};
 use crate::error::Result;
-use crate::prg::{self, SecretVec};
+use crate::prg::{SecretVec, Wiped};
 use crate::simd::residues::{fractions, pointwise};
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
-use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use zeroize::Zeroizing;
 
 /// A ciphertext modulo q' as it is sent: all N coefficients of c1, then the coefficients of c0 at the positions asked for, those
@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 pub(super) struct Switched {
     /// log2 of q'.
     bits: u32,
-    c1: SecretVec<u64>,
-    c0: SecretVec<u64>,
+    c1: Wiped<u64>,
+    c0: Wiped<u64>,
 }
 
 /// Bytes of a ciphertext modulo 2^bits with `sent` coefficients of c0.
@@ -26,19 +26,19 @@ pub(super) fn switched_bytes(params: &RingParams, bits: u32, sent: usize) -> usi
     packed_bytes(params.degree, bits) + packed_bytes(sent, bits - params.dropped_bits)
 }
 
-/// round(x·q'/q) mod q' for every coefficient x and q' = 2^bits, at most 2^47.
+/// round(x·q'/q) mod q' for every coefficient x of a range and q' = 2^bits, at most 2^47.
 ///
 /// x/q modulo 1 is the sum over the primes of y_i/q_i with y_i = x_i·(q/q_i)^-1 mod q_i, here in units of 2^-64. With R_i =
 /// floor(2^96/q_i) = high·2^32 + low, y_i·2^64/q_i is taken as y_i·high + floor(y_i·low/2^32): too small by less than y_i/2^32
 /// for R_i's rounding (at most 1/2, as y_i < 2^31) plus 1 for the last floor. Over at most four primes the fraction is too
 /// small by less than 6·2^-64, so the result is within 1/2 + 6·q'/2^64 < 1/2 + 2^-14 of x·q'/q.
-pub(super) fn round_to_switched(x: &Poly<Coefficients>, bits: u32) -> SecretVec<u64> {
+pub(super) fn round_to_switched(x: &Poly<Coefficients>, bits: u32, range: &Range<usize>) -> Wiped<u64> {
     let params = x.params;
-    let mut fractions = Zeroizing::new(vec![0u64; params.degree]);
+    let mut fractions = Wiped::zeros(range.len());
     for ((prime, part), crt) in x.parts().zip(params.crt) {
         let (high, low) = crt.fraction;
         // The sum wraps at 1, as it should.
-        fractions::add(prime.modulus, &mut fractions, part, crt.cofactor, high, low);
+        fractions::add(prime.modulus, &mut fractions, &part[range.clone()], crt.cofactor, high, low);
     }
     let drop = 64 - bits;
     for fraction in fractions.iter_mut() {
@@ -47,20 +47,51 @@ pub(super) fn round_to_switched(x: &Poly<Coefficients>, bits: u32) -> SecretVec<
     fractions
 }
 
-/// Writes (c0, c1) switched to q' = 2^bits.
+/// A ciphertext (c0, c1) switched to q' = 2^bits; of c0 the coefficients among which are those that will be sent.
+pub(super) struct Rounded {
+    bits: u32,
+    /// Without the ring's dropped bits, from number `first` on.
+    c0: Wiped<u64>,
+    first: usize,
+    c1: Wiped<u64>,
+    dropped_bits: u32,
+}
+
+impl Rounded {
+    pub(super) fn new(c0: &Poly<Coefficients>, c1: &Poly<Coefficients>, bits: u32, sent: &Range<usize>) -> Self {
+        let dropped_bits = c1.params.dropped_bits;
+        Self {
+            bits,
+            c0: round_to_switched(c0, bits - dropped_bits, sent),
+            first: sent.start,
+            c1: round_to_switched(c1, bits, &(0..c1.params.degree)),
+            dropped_bits,
+        }
+    }
+
+    /// Writes all of c1, and c0 at the positions asked for.
+    pub(super) fn write(&self, sent: impl Iterator<Item = usize>) -> Vec<u8> {
+        let width = self.bits - self.dropped_bits;
+        let mut chosen = Zeroizing::new(Vec::with_capacity(self.c0.len()));
+        // Where iterators are nested, they are faster from inside: `for_each`, not `collect`.
+        sent.for_each(|position| chosen.push(self.c0[position - self.first]));
+        let bytes = packed_bytes(self.c1.len(), self.bits) + packed_bytes(chosen.len(), width);
+        let mut out = BitWriter::with_capacity(bytes);
+        out.put_all(&self.c1, self.bits);
+        out.put_all(&chosen, width);
+        out.finish()
+    }
+}
+
+/// Writes (c0, c1) switched to q' = 2^bits, of c0 the coefficients asked for, all within `range`.
 pub(super) fn write(
     c0: &Poly<Coefficients>,
     c1: &Poly<Coefficients>,
     bits: u32,
+    range: &Range<usize>,
     sent: impl Iterator<Item = usize>,
 ) -> Vec<u8> {
-    let params = c1.params;
-    let mut out = BitWriter::with_capacity(switched_bytes(params, bits, params.degree));
-    out.put_all(&round_to_switched(c1, bits), bits);
-    let width = bits - params.dropped_bits;
-    let c0 = round_to_switched(c0, width);
-    out.put_all(&sent.map(|position| c0[position]).collect::<Vec<_>>(), width);
-    out.finish()
+    Rounded::new(c0, c1, bits, range).write(sent)
 }
 
 impl Switched {
@@ -68,7 +99,7 @@ impl Switched {
     pub(super) fn read(params: &RingParams, bits: u32, sent: usize, bytes: &[u8]) -> Result<Self> {
         check_length("answer", switched_bytes(params, bits, sent), bytes)?;
         let mut reader = BitReader::new(bytes);
-        let (mut c1, mut c0) = (Zeroizing::new(vec![0; params.degree]), Zeroizing::new(vec![0; sent]));
+        let (mut c1, mut c0) = (Wiped::zeros(params.degree), Wiped::zeros(sent));
         reader.take_all(bits, &mut c1, |x| x);
         reader.take_all(bits - params.dropped_bits, &mut c0, |x| x << params.dropped_bits);
         reader.finish()?;
@@ -82,11 +113,11 @@ impl Switched {
     pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
         let width = self.bits;
         let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
-        let centred = prg::collect(self.c1.len(), centred);
-        let mut residues: [SecretVec<u32>; 2] = [Zeroizing::default(), Zeroizing::default()];
+        let mut wide = Wiped::zeros(self.c1.len());
+        wide.iter_mut().zip(centred).for_each(|(wide, centred)| *wide = centred);
+        let mut residues: [Wiped<u32>; 2] = [0; 2].map(|_| Wiped::zeros(s.params.degree));
         for ((prime, s), product) in s.parts().zip(&mut residues) {
-            *product = Zeroizing::new(vec![0; s.len()]);
-            pointwise::residues_wide(prime.modulus, product, &centred);
+            pointwise::residues_wide(prime.modulus, product, &wide);
             prime.forward(product);
             pointwise::multiply(prime.modulus, product, s);
             prime.inverse(product);
@@ -94,10 +125,10 @@ impl Switched {
         let [low, high] = &residues;
         let pair = CrtPair::new(s.params.primes[0].modulus, s.params.primes[1].modulus);
         let keep = u64::MAX >> (64 - width);
-        let sums = sent.zip(self.c0.iter());
-        Zeroizing::new(
-            sums.map(|(i, &c0)| c0.wrapping_add(pair.lift(low[i], high[i]) as u64) & keep).collect::<Vec<u64>>(),
-        )
+        // From inside, as in `write`.
+        let (mut out, mut own) = (Zeroizing::new(Vec::with_capacity(self.c0.len())), self.c0.iter());
+        sent.for_each(|i| out.extend(own.next().map(|c0| c0.wrapping_add(pair.lift(low[i], high[i]) as u64) & keep)));
+        out
     }
 }
 
@@ -148,7 +179,7 @@ mod tests {
             let q = params.primes.iter().map(|p| u128::from(p.value())).product::<u128>();
             let x = x % q;
             let bits = params.switched_bits - less;
-            let y = u128::from(round_to_switched(&from_integer(params, x), bits)[0]);
+            let y = u128::from(round_to_switched(&from_integer(params, x), bits, &(0..8))[0]);
             // |y - x·q'/q| <= 1/2 + 2^-14 modulo q', times q/2^20 to stay within 128 bits: x·q' in two steps.
             let (mut quotient, mut rest) = (0u128, x);
             for _ in 0..bits {

@@ -133,14 +133,15 @@ impl Axis {
         end.max(end.min(image) + lead).max(self.span())
     }
 
-    /// Whether what lies at place `i` of a plane in a tile lies in the tile before, too: windows of both touch it.
-    pub(super) fn is_repeated(&self, tile: usize, i: usize) -> bool {
+    /// How many of a tile's first places lie in the tile before, too, whatever the plane: windows of both touch them.
+    pub(super) fn repeated(&self, tile: usize) -> usize {
         // The tile before begins `tile` windows earlier and ends where its last window does.
-        tile > 0 && i + self.step() < self.span()
+        if tile > 0 { self.span().saturating_sub(self.step()) } else { 0 }
     }
 
-    /// The places of a plane in a tile that hold pixels of the image, each with its pixel. All others hold zero.
-    pub(super) fn pixels(&self, tile: usize, plane: usize) -> impl Iterator<Item = (usize, usize)> + Clone + use<> {
+    /// The places of a plane in a tile that hold pixels of the image, and the pixel of the first; from one place to the next it is J pixels.
+    /// All other places hold zero.
+    pub(super) fn pixels(&self, tile: usize, plane: usize) -> (Range<usize>, usize) {
         let (windows, lead, sampling, pad) = (self.windows_of(tile), self.lead(), self.sampling, self.pad);
         // A place behind the last window holds a zero, whether or not the image goes on.
         let touched = if windows.is_empty() { 0 } else { self.touched(windows.len()).saturating_sub(lead) };
@@ -148,7 +149,13 @@ impl Axis {
         let start = windows.start * self.stride + lead * sampling + plane * self.dilation % sampling;
         let before = |end: usize| end.saturating_sub(start).div_ceil(sampling);
         let places = before(pad)..before(pad + self.length).min(touched).min(self.places());
-        places.map(move |i| (i, start + i * sampling - pad))
+        let first = (start + places.start * sampling).saturating_sub(pad);
+        (places, first)
+    }
+
+    /// J.
+    pub(super) fn sampling(&self) -> usize {
+        self.sampling
     }
 }
 

@@ -4,9 +4,12 @@
 //! answers. The client's [`decrypt_response`] gives m = W·r + s modulo 2^32, exactly.
 
 mod axis;
+mod interleaved;
 mod packing;
 mod request;
 mod server;
+#[doc(hidden)]
+pub mod stages;
 
 #[cfg(test)]
 pub(in crate::rlwe) use packing::Layout;
@@ -58,7 +61,7 @@ pub fn decrypt_responses(
     let decrypted = threads.map((first..).zip(answers), |(index, bytes)| decrypt(key, packing, index, bytes.as_ref()));
     let decrypted = decrypted.into_iter().collect::<Result<Vec<_>>>()?;
     for (index, words) in (first..).zip(decrypted) {
-        packing.response_outputs(index).zip(words.iter()).for_each(|(output, &word)| output_mask[output] = word);
+        write_outputs(packing, index, &words, output_mask);
     }
     Ok(())
 }
@@ -72,6 +75,15 @@ fn decrypt(key: &SecretKey, packing: &LinearPacking, index: usize, bytes: &[u8])
         .map_err(|e| e.context(format_args!("answer {index}")))?;
     let decrypted = answer.decrypt(&key.s, packing.output_places(index));
     Ok(collect(count, decrypted.iter().map(|&v| decode_word(v, packing.shape().word_bits))))
+}
+
+/// Writes an answer's outputs, in its order, to where they are in the whole output.
+fn write_outputs(packing: &LinearPacking, index: usize, mut words: &[u32], output: &mut [u32]) {
+    for run in packing.output_runs(index) {
+        let (own, rest) = words.split_at(run.outputs.len());
+        output[run.outputs].copy_from_slice(own);
+        words = rest;
+    }
 }
 
 fn check_index(what: &str, index: usize, count: usize) -> Result<()> {

@@ -89,6 +89,10 @@ pub struct ConvShape {
 /// The narrowest words that answers bring: of narrower ones some more bits than needed are sent.
 pub const MIN_WORD_BITS: u32 = 16;
 
+/// Answers that are computed together, if there are as few tiles. Requests of large layers (96 KiB each) do not stay in the second-level cache
+/// from one answer to the next, so that more answers at a time are less memory to read.
+const TOGETHER: usize = 4;
+
 /// How a convolution lies in ciphertexts: tiles, M input planes per request, L output channels per answer. Public.
 ///
 /// Both parties derive it from the same [`ConvShape`] and the same limit on L. Requests and answers are numbered by their
@@ -104,17 +108,51 @@ pub struct LinearPacking {
     outputs: usize,
 }
 
-/// Where a request holds an input.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::rlwe) struct InputPlace {
-    /// The coefficient.
-    pub(in crate::rlwe) place: usize,
-    /// The input's number, channel by channel over the whole input.
+/// Neighbouring coefficients of a request that hold inputs of one row of a plane.
+#[derive(Clone, Debug)]
+pub(in crate::rlwe) struct InputRun {
+    /// The coefficients.
+    pub(in crate::rlwe) places: Range<usize>,
+    /// The number of the first one's input, channel by channel over the whole input.
     pub(in crate::rlwe) input: usize,
-    /// Its channel.
+    /// What inputs' numbers differ by from one place to the next.
+    pub(in crate::rlwe) step: usize,
+    /// Their channel.
     pub(in crate::rlwe) channel: usize,
-    /// Whether an earlier request holds it, too.
+    /// Whether an earlier request holds them, too.
     pub(in crate::rlwe) repeated: bool,
+}
+
+impl InputRun {
+    /// Whether the request brings the mask's words: see [`super::encrypt_request`].
+    pub(super) fn is_fresh(&self, fresh: &[bool]) -> bool {
+        !self.repeated && fresh.get(self.channel).copied().unwrap_or(false)
+    }
+
+    /// The numbers of the inputs.
+    pub(in crate::rlwe) fn inputs(&self) -> impl Iterator<Item = usize> + use<> {
+        let Self { input, step, .. } = *self;
+        (0..self.places.len()).map(move |i| input + i * step)
+    }
+}
+
+/// Coefficients of an answer at even distances that are outputs of one row.
+#[derive(Clone, Debug)]
+pub(super) struct OutputRun {
+    /// The first coefficient.
+    pub(super) place: usize,
+    /// What places differ by from one output to the next.
+    pub(super) step: usize,
+    /// The numbers of the outputs, channel by channel over the whole output.
+    pub(super) outputs: Range<usize>,
+}
+
+impl OutputRun {
+    /// The coefficients.
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let Self { place, step, .. } = *self;
+        (0..self.outputs.len()).map(move |i| place + i * step)
+    }
 }
 
 /// What a packing of a given shape may choose.
@@ -350,20 +388,20 @@ impl LinearPacking {
     /// ([`super::encrypt_request`]); an empty slice stands for none.
     pub fn request_bytes(&self, index: usize, fresh: &[bool]) -> usize {
         let brought = match fresh.contains(&true) {
-            true => self.fresh_places(index, fresh).count(),
+            true => self.input_runs(index).filter(|run| run.is_fresh(fresh)).map(|run| run.places.len()).sum(),
             false => 0,
         };
         request::bytes(brought)
     }
 
-    /// The places of request `index` whose inputs it brings: those of fresh channels that no earlier request holds.
-    pub(super) fn fresh_places(&self, index: usize, fresh: &[bool]) -> impl Iterator<Item = InputPlace> {
-        self.input_places(index).filter(|p| !p.repeated && fresh.get(p.channel).copied().unwrap_or(false))
-    }
-
     /// Bytes that a [`super::LinearResponder`] keeps of each request, and of each answer in the making: both halves, expanded.
     pub fn ciphertext_memory(&self) -> usize {
         2 * element_bytes(&LINEAR)
+    }
+
+    /// Most answers that a [`super::LinearResponder`] has in the making at a time: those of all tiles of some output channels.
+    pub fn answers_together(&self) -> usize {
+        self.tiles() * (TOGETHER / self.tiles()).clamp(1, self.output_parts())
     }
 
     /// Number of answers.
@@ -387,12 +425,7 @@ impl LinearPacking {
 
     /// The outputs that answer `index` brings, in its order, numbered channel by channel over the whole output; none if there is no such answer.
     pub fn response_outputs(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
-        let (height, width) = (self.rows.windows, self.columns.windows);
-        let (channels, rows, columns) = self.response_part(index);
-        channels.flat_map(move |channel| {
-            let columns = columns.clone();
-            rows.clone().flat_map(move |i| columns.clone().map(move |j| (channel * height + i) * width + j))
-        })
+        self.output_runs(index).flat_map(|run| run.outputs)
     }
 
     /// Polynomials of weights: pairs of a request's planes and an answer's channels that share a group.
@@ -493,22 +526,29 @@ impl LinearPacking {
     }
 
     /// Where request `index` holds inputs. All other coefficients hold zero.
-    pub(in crate::rlwe) fn input_places(&self, index: usize) -> impl Iterator<Item = InputPlace> + use<> {
+    pub(in crate::rlwe) fn input_runs(&self, index: usize) -> impl Iterator<Item = InputRun> + use<> {
         let packing = *self;
         let Self { rows, columns, .. } = packing;
         let (planes, row_tile, column_tile) = self.split(index);
         let (width, size) = (columns.places(), self.plane_size());
         part(self.in_planes(), self.inputs, planes).enumerate().flat_map(move |(m, plane)| {
             let (channel, row_plane, column_plane) = packing.split_plane(plane);
-            let of_row = columns.pixels(column_tile, column_plane);
-            rows.pixels(row_tile, row_plane).flat_map(move |(i, y)| {
+            let (of_column, first_row) = rows.pixels(row_tile, row_plane);
+            let (of_row, first_column) = columns.pixels(column_tile, column_plane);
+            of_column.enumerate().flat_map(move |(count, i)| {
+                let y = first_row + count * rows.sampling();
                 let (place, input) = (m * size + i * width, (channel * rows.length + y) * columns.length);
-                let row_repeated = rows.is_repeated(row_tile, i);
-                of_row.clone().map(move |(j, x)| InputPlace {
-                    place: place + j,
-                    input: input + x,
+                // Where the tile before ends, or the row if it is in the tile before as a whole.
+                let Range { start, end } = of_row;
+                let middle = if i < rows.repeated(row_tile) { end } else { columns.repeated(column_tile) };
+                let middle = middle.clamp(start, end.max(start));
+                let runs = [(start..middle, true), (middle..end, false)].into_iter();
+                runs.filter(|(run, _)| !run.is_empty()).map(move |(run, repeated)| InputRun {
+                    input: input + first_column + (run.start - start) * columns.sampling(),
+                    places: place + run.start..place + run.end,
+                    step: columns.sampling(),
                     channel,
-                    repeated: row_repeated || columns.is_repeated(column_tile, j),
+                    repeated,
                 })
             })
         })
@@ -595,16 +635,33 @@ impl LinearPacking {
 
     /// The coefficients of answer `index` that are its outputs, in their order.
     pub(in crate::rlwe) fn output_places(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
+        self.output_runs(index).flat_map(|run| run.places())
+    }
+
+    /// From the coefficient of the first output of answer `index` to that of the last: they lie in order.
+    pub(super) fn output_range(&self, index: usize) -> Range<usize> {
+        let first = self.output_runs(index).next().map_or(0, |run| run.place);
+        let end = self.output_runs(index).last().and_then(|run| run.places().last()).map_or(first, |last| last + 1);
+        first..end
+    }
+
+    /// Where answer `index` holds its outputs, in their order.
+    pub(super) fn output_runs(&self, index: usize) -> impl Iterator<Item = OutputRun> + use<> {
         let packing = *self;
         let (channels, rows, columns) = self.response_part(index);
         // The base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's spans.
         let base = packing.base() - packing.place(0, packing.rows.lead(), packing.columns.lead());
-        let (channel, row) = (packing.inputs * packing.plane_size(), packing.place(0, packing.rows.step(), 0));
-        let (rows, columns, column) = (rows.len(), columns.len(), packing.columns.step());
-        (0..channels.len()).flat_map(move |l| {
-            (0..rows).flat_map(move |i| {
-                let place = base + l * channel + i * row;
-                (0..columns).map(move |j| place + j * column)
+        let (channel_step, row_step) =
+            (packing.inputs * packing.plane_size(), packing.place(0, packing.rows.step(), 0));
+        channels.enumerate().flat_map(move |(l, channel)| {
+            let columns = columns.clone();
+            rows.clone().enumerate().map(move |(count, i)| {
+                let first = (channel * packing.rows.windows + i) * packing.columns.windows;
+                OutputRun {
+                    place: base + l * channel_step + count * row_step,
+                    step: packing.columns.step(),
+                    outputs: first + columns.start..first + columns.end,
+                }
             })
         })
     }

@@ -102,19 +102,23 @@ impl Sample {
         z.add_product(&Poly::uniform(&LINEAR, &seed), &key.s);
         let mut z = z.into_coefficients();
         // Errors are as likely as their negatives.
-        z.add_small(&sample::errors(LINEAR.degree, prg));
+        z.add_small(0, &sample::errors(LINEAR.degree, prg));
         Self { seed, digits: split(&z) }
     }
 
     /// Takes the words of request `index` from the mask, and writes there those that it brings.
     fn carry(self, packing: &LinearPacking, index: usize, fresh: &[bool], mask: &mut [u32]) -> Request {
         let mut words = Zeroizing::new(vec![0u32; LINEAR.degree]);
-        packing.input_places(index).for_each(|p| words[p.place] = mask[p.input]);
         let mut brought = vec![false; LINEAR.degree];
-        for p in packing.fresh_places(index, fresh) {
-            brought[p.place] = true;
-            words[p.place] = self.digits.words[p.place];
-            mask[p.input] = words[p.place];
+        for run in packing.input_runs(index) {
+            let (words, inputs) = (&mut words[run.places.clone()], run.inputs());
+            if run.is_fresh(fresh) {
+                brought[run.places.clone()].fill(true);
+                words.copy_from_slice(&self.digits.words[run.places]);
+                inputs.zip(words).for_each(|(input, word)| mask[input] = *word);
+            } else {
+                inputs.zip(words).for_each(|(input, word)| *word = mask[input]);
+            }
         }
         Request { sample: self, words, brought }
     }
@@ -162,28 +166,37 @@ pub(in crate::rlwe) fn read(
     fresh: &[bool],
     message: &[u8],
 ) -> Result<Ciphertext<Values>> {
+    let Unpacked { c0, c1 } = unpack(packing, index, fresh, message)?;
+    Ok(Ciphertext { c0: c0.into_values(), c1 })
+}
+
+/// A request whose first half is not yet transformed.
+pub(super) struct Unpacked {
+    pub(super) c0: Poly<Coefficients>,
+    pub(super) c1: Poly<Values>,
+}
+
+/// [`read`] without the transform.
+pub(super) fn unpack(packing: &LinearPacking, index: usize, fresh: &[bool], message: &[u8]) -> Result<Unpacked> {
     let mut brought = vec![false; LINEAR.degree];
-    let mut count = 0;
-    for p in packing.fresh_places(index, fresh) {
-        brought[p.place] = true;
-        count += 1;
+    for run in packing.input_runs(index).filter(|run| run.is_fresh(fresh)) {
+        brought[run.places].fill(true);
     }
+    let count = brought.iter().filter(|&&brought| brought).count();
     check_length("request", bytes(count), message)?;
     let (seed, rest) = message.split_at(SEED_BYTES);
     let mut expand = [0; SEED_BYTES];
     expand.copy_from_slice(seed);
     let (rests, words) = rest.split_at(packed_bytes(LINEAR.degree, REST_BITS));
     let (mut rests, mut words) = (BitReader::new(rests), BitReader::new(words));
-    let (mut first, mut second) = (vec![0; LINEAR.degree], vec![0; LINEAR.degree]);
-    // Below 2^61.
-    rests.take_all(REST_BITS, &mut second, |rest| 1 - rest as i64);
-    for (first, _) in first.iter_mut().zip(brought).filter(|(_, brought)| !brought) {
-        *first = words.take(WORD_BITS) as u32;
-    }
+    let (mut second, mut some, mut first) =
+        (vec![0; LINEAR.degree], vec![0u32; LINEAR.degree - count], vec![0; LINEAR.degree]);
+    rests.take_all(REST_BITS, &mut second, |rest| rest);
+    words.take_all(WORD_BITS, &mut some, |word| word as u32);
     rests.finish()?;
     words.finish()?;
-    let mut c0 = Poly::<Coefficients>::zero(&LINEAR);
-    c0.add_words(&first);
-    c0.add_wide(&second);
-    Ok(Ciphertext { c0: c0.into_values(), c1: Poly::uniform(&LINEAR, &expand) })
+    let places = first.iter_mut().zip(brought).filter(|(_, brought)| !brought);
+    places.zip(some).for_each(|((first, _), word)| *first = word);
+    let c0 = Poly::<Coefficients>::sealed(&LINEAR, &first, &second);
+    Ok(Unpacked { c0, c1: Poly::uniform(&LINEAR, &expand) })
 }

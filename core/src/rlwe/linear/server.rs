@@ -1,27 +1,33 @@
 //! The server's side of a linear layer: weights prepared once per model, and one responder per inference.
 
+use super::interleaved::Interleaved;
 use super::packing::{ConvShape, LinearPacking};
 use super::request;
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{Prg, SecretVec};
-use crate::rlwe::encrypt::{Ciphertext, hide};
+use crate::prg::{Prg, SecretVec, Wiped};
+use crate::rlwe::encrypt::{Ciphertext, add_products, add_scaled, hide};
 use crate::rlwe::keys::PublicKey;
 use crate::rlwe::noise;
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values};
 use crate::rlwe::sample;
 use crate::rlwe::switch;
+use crate::simd::residues::Parts;
 use crate::threads::Threads;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::mem;
 use core::ops::Range;
-use zeroize::Zeroizing;
 
 /// Largest magnitude of a weight: 9 bits with sign.
 pub const MAX_WEIGHT: i16 = crate::model::WEIGHT_LIMIT;
 
 /// Products that are summed up at a time: their polynomials (768 KiB) stay in the second-level cache for all tiles.
 const TERMS: usize = 16;
+
+/// The same where each polynomial is used once: of so many requests, the 512 coefficients that products are made of at a time (4 KiB of each)
+/// stay there for all answers.
+const TERMS_OF_ONE_TILE: usize = 64;
 
 /// What a server keeps of a layer's weights between inferences.
 ///
@@ -44,8 +50,8 @@ pub struct LinearWeights {
 
 /// What is kept, by what a product needs. Which it is depends on public sizes alone.
 enum Kept {
-    /// The polynomials of the first part of the output channels and all parts of the input planes it meets, then of the second, and so on.
-    Transformed(Vec<Poly<Values>>),
+    /// The polynomials of each part of the output channels and all parts of the input planes it meets.
+    Transformed(Vec<Interleaved>),
     /// The weights as they were given.
     Plain(SecretVec<i16>),
     /// The weights as they were given, each a polynomial of its own.
@@ -134,13 +140,18 @@ impl LinearWeights {
             Keep::Plain => Kept::Plain(weights.to_vec().into()),
             Keep::Transformed => {
                 let maker = Maker::new(packing);
-                let parts = |j| packing.input_parts(j).map(move |i| [i, j]);
-                let polynomial = |pair| {
-                    let mut polynomial = Poly::zero(&LINEAR);
-                    maker.make(weights, pair, &mut polynomial);
-                    polynomial
+                let of_part = |output_part| {
+                    let parts = packing.input_parts(output_part);
+                    let (mut polynomials, mut made) = (Interleaved::zeros(parts.len()), vec![]);
+                    let step = threads.pieces().min(TERMS);
+                    for start in parts.clone().step_by(step) {
+                        let inputs = start..parts.end.min(start + step);
+                        maker.make(threads, weights, inputs.clone(), output_part, &mut made);
+                        inputs.zip(&made).for_each(|(part, made)| polynomials.set(part - parts.start, made));
+                    }
+                    polynomials
                 };
-                Kept::Transformed(threads.map((0..packing.output_parts()).flat_map(parts), polynomial))
+                Kept::Transformed(threads.map(0..packing.output_parts(), of_part))
             }
         };
         Ok(Self { packing: *packing, kept, noise_bound })
@@ -173,25 +184,41 @@ impl<'a> Maker<'a> {
         Self { packing, taps: packing.taps() }
     }
 
-    /// The transformed polynomial of parts of the input planes and the output channels.
-    fn make(&self, weights: &[i16], parts: [usize; 2], out: &mut Poly<Values>) {
-        let mut small = Zeroizing::new([0; LINEAR.degree]);
-        self.packing.fill_weights(&self.taps, parts, weights, &mut small[..]);
-        out.set(&small[..]);
+    /// The transformed polynomials of some parts of the input planes and one of the output channels, as the first of `made`; each thread a run
+    /// of them.
+    fn make(
+        &self,
+        threads: &Threads,
+        weights: &[i16],
+        inputs: Range<usize>,
+        output_part: usize,
+        made: &mut Vec<Poly<Values>>,
+    ) {
+        made.resize_with(made.len().max(inputs.len()), || Poly::zero(&LINEAR));
+        let share = threads.share(inputs.len());
+        let runs = made[..inputs.len()].chunks_mut(share).zip(inputs.step_by(share));
+        threads.map(runs, |(made, first)| {
+            let mut small = Wiped::zeros(LINEAR.degree);
+            for (input_part, made) in (first..).zip(made) {
+                self.packing.fill_weights(&self.taps, [input_part, output_part], weights, &mut small);
+                made.set(&small);
+            }
+        });
     }
 }
 
 /// Answers the requests of one inference of one layer. The server's.
 ///
 /// It keeps the requests; the answers of all tiles of some output channels are computed when the first of them is asked for. Given out in
-/// order, answers in the making are one ciphertext per tile, or as many more as are asked for together, and requests are dropped before the
-/// last of them leave. [`LinearPacking::ciphertext_memory`] says what each takes.
+/// order, answers in the making are one ciphertext per tile, or up to [`LinearPacking::answers_together`], or as many more as are asked for
+/// together; requests are dropped before the last of them leave. [`LinearPacking::ciphertext_memory`] says what each takes.
 pub struct LinearResponder<'a> {
     weights: &'a LinearWeights,
     fresh: &'a [bool],
-    /// Those that came and are still needed.
-    requests: Vec<Option<Ciphertext<Values>>>,
-    /// How many have not come.
+    /// Of each tile, both halves of the request for each part of the input planes; none before the first came and after the last was needed.
+    requests: Vec<Interleaved>,
+    /// Which requests came, and how many have not.
+    came: Vec<bool>,
     missing: usize,
     answers: Vec<Answer>,
     /// How many answers are [`Answer::Waiting`].
@@ -212,9 +239,8 @@ impl<'a> LinearResponder<'a> {
     /// Starts with no request. `fresh` tells how requests are written: see [`super::encrypt_request`].
     pub fn new(weights: &'a LinearWeights, fresh: &'a [bool]) -> Self {
         let (missing, waiting) = (weights.packing.request_ciphertexts(), weights.packing.response_ciphertexts());
-        let requests = (0..missing).map(|_| None).collect();
         let answers = (0..waiting).map(|_| Answer::Waiting).collect();
-        Self { weights, fresh, requests, missing, answers, waiting, made: Vec::new() }
+        Self { weights, fresh, requests: vec![], came: vec![false; missing], missing, answers, waiting, made: vec![] }
     }
 
     /// Takes request `index` in, in any order, each once.
@@ -231,25 +257,39 @@ impl<'a> LinearResponder<'a> {
     /// # Errors
     /// As [`Self::absorb`], of the first that is wrong. Nothing is kept then.
     pub fn absorb_all(&mut self, threads: &Threads, first: usize, messages: &[impl AsRef<[u8]> + Sync]) -> Result<()> {
-        let indices = first..first + messages.len();
-        for index in indices.clone() {
-            match self.requests.get(index) {
-                None => {
-                    let count = self.requests.len();
-                    return Err(state("request", alloc::format!("expected one of {count}, got number {index}")));
-                }
-                Some(None) if self.missing > 0 => {}
-                _ => return Err(state("request", alloc::format!("expected each once, got {index} again"))),
-            }
-        }
+        (0..messages.len()).try_for_each(|i| self.vacant(first.saturating_add(i)))?;
+        let (packing, fresh) = (&self.weights.packing, self.fresh);
         let read = |(index, message): (usize, &_)| {
-            let message = AsRef::<[u8]>::as_ref(message);
-            request::read(&self.weights.packing, index, self.fresh, message)
+            request::read(packing, index, fresh, AsRef::<[u8]>::as_ref(message))
                 .map_err(|e| e.context(format_args!("request {index}")))
         };
-        let read = threads.map(indices.zip(messages), read).into_iter().collect::<Result<Vec<_>>>()?;
-        self.missing -= read.len();
-        self.requests[first..].iter_mut().zip(read).for_each(|(place, request)| *place = Some(request));
+        let read = threads.map((first..).zip(messages), read).into_iter().collect::<Result<Vec<_>>>()?;
+        (first..).zip(&read).try_for_each(|(index, request)| self.place(index, request))
+    }
+
+    /// Refuses a request that is none or came already.
+    fn vacant(&self, index: usize) -> Result<()> {
+        let count = self.came.len();
+        match self.came.get(index) {
+            None => Err(state("request", alloc::format!("expected one of {count}, got number {index}"))),
+            Some(true) => Err(state("request", alloc::format!("expected each once, got {index} again"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes request `index` in once it is read.
+    pub(super) fn place(&mut self, index: usize, request: &Ciphertext<Values>) -> Result<()> {
+        self.vacant(index)?;
+        let tiles = self.weights.packing.tiles();
+        if self.requests.is_empty() {
+            let of_tile = 2 * self.came.len() / tiles;
+            self.requests = (0..tiles).map(|_| Interleaved::zeros(of_tile)).collect();
+        }
+        let (tile, part) = (&mut self.requests[index % tiles], index / tiles);
+        tile.set(2 * part, &request.c0);
+        tile.set(2 * part + 1, &request.c1);
+        self.came[index] = true;
+        self.missing -= 1;
         Ok(())
     }
 
@@ -286,8 +326,8 @@ impl<'a> LinearResponder<'a> {
             let (answer, words) = this.hide(index, sum, key, &mut prg);
             (this.switch(index, &answer), words)
         });
-        let give = |(index, (answer, words)): (usize, (Vec<u8>, SecretVec<u32>))| {
-            self.write_words(index, &words, s);
+        let give = |(index, (answer, words)): (usize, (Vec<u8>, Wiped<u32>))| {
+            super::write_outputs(&self.weights.packing, index, &words, s);
             answer
         };
         Ok(indices.zip(answers).map(give).collect())
@@ -304,7 +344,7 @@ impl<'a> LinearResponder<'a> {
         self.check(key, s)?;
         let sum = self.take_sum(index)?;
         let (answer, words) = self.hide(index, sum, key, prg);
-        self.write_words(index, &words, s);
+        super::write_outputs(&self.weights.packing, index, &words, s);
         Ok(answer)
     }
 
@@ -320,35 +360,24 @@ impl<'a> LinearResponder<'a> {
         sum: Ciphertext<Values>,
         key: &PublicKey,
         prg: &mut Prg,
-    ) -> (Ciphertext<Coefficients>, SecretVec<u32>) {
-        let packing = self.weights.packing;
-        let unused = packing.unused_bits();
-        let mut fresh = SecretVec::default();
-        let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| {
-            fresh = sample::words(packing.response_outputs_count(index), prg);
-            let mut words = Zeroizing::new([0; LINEAR.degree]);
-            for (place, &word) in packing.output_places(index).zip(fresh.iter()) {
-                words[place] = word << unused;
-            }
-            c0.add_words(&words[..]);
-        };
-        let answer = hide(sum.scaled(1 << unused), key, LINEAR.flooding_bits + unused, mask, prg);
-        (answer, fresh)
-    }
-
-    fn write_words(&self, index: usize, words: &[u32], s: &mut [u32]) {
-        let outputs = self.weights.packing.response_outputs(index);
-        outputs.zip(words).for_each(|(output, &word)| s[output] = word);
+    ) -> (Ciphertext<Coefficients>, Wiped<u32>) {
+        let packing = &self.weights.packing;
+        let (unused, range) = (packing.unused_bits(), packing.output_range(index));
+        let mut words = Wiped::zeros(0);
+        let mask = |c0: &mut Poly<Coefficients>, prg: &mut Prg| words = add_mask(packing, index, c0, prg);
+        let answer = hide(sum.scaled(1 << unused), key, LINEAR.flooding_bits + unused, &range, mask, prg);
+        (answer, words)
     }
 
     fn switch(&self, index: usize, answer: &Ciphertext<Coefficients>) -> Vec<u8> {
-        let packing = self.weights.packing;
-        switch::write(&answer.c0, &answer.c1, packing.answer_bits(), packing.output_places(index))
+        let packing = &self.weights.packing;
+        let (range, places) = (packing.output_range(index), packing.output_places(index));
+        switch::write(&answer.c0, &answer.c1, packing.answer_bits(), &range, places)
     }
 
     /// The bare sum of products of an answer, taken out.
     pub(in crate::rlwe) fn take_sum(&mut self, index: usize) -> Result<Ciphertext<Values>> {
-        self.compute_all(&Threads::default(), index..index + 1)?;
+        self.compute_all(&Threads::default(), index..index.saturating_add(1))?;
         let count = self.answers.len();
         match self.answers.get_mut(index) {
             None => Err(state("answer", alloc::format!("expected one of {count}, got number {index}"))),
@@ -363,88 +392,148 @@ impl<'a> LinearResponder<'a> {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         let computed = self.answers.iter().filter(|answer| matches!(answer, Answer::Computed(_)));
-        self.requests.iter().flatten().count() + computed.count()
+        let came = self.came.iter().filter(|&&came| came && !self.requests.is_empty());
+        came.count() + computed.count()
     }
 
-    /// Computes those answers that wait, with all of the same output channels.
+    /// Computes those answers that wait, with all of the same output channels and maybe of some of the next.
     fn compute_all(&mut self, threads: &Threads, indices: Range<usize>) -> Result<()> {
         if self.missing > 0 {
-            let missing = self.requests.iter().position(Option::is_none).unwrap_or_default();
+            let missing = self.came.iter().position(|came| !came).unwrap_or_default();
             return Err(state("answer", alloc::format!("expected all requests before, number {missing} is missing")));
         }
         let tiles = self.weights.packing.tiles();
-        let waits = |&part: &usize| matches!(self.answers.get(part * tiles), Some(Answer::Waiting));
-        let parts: Vec<usize> = (indices.start / tiles..indices.end.div_ceil(tiles)).filter(waits).collect();
-        if parts.is_empty() {
+        let runs = self.waiting_runs(threads, indices.start / tiles..indices.end.div_ceil(tiles));
+        if runs.is_empty() {
             return Ok(());
         }
-        self.made.resize_with(self.made.len().max(parts.len()), Vec::new);
+        self.made.resize_with(self.made.len().max(runs.len()), Vec::new);
         let mut rooms = mem::take(&mut self.made);
         let this = &*self;
-        let sums = threads.map(parts.iter().zip(&mut rooms), |(&part, made)| this.sums(threads, part, made));
+        let sums = threads.map(runs.iter().zip(&mut rooms), |(run, made)| this.sums(threads, run, made));
         self.made = rooms;
-        for (part, sums) in parts.into_iter().zip(sums) {
-            for (answer, sum) in self.answers[part * tiles..].iter_mut().zip(sums) {
-                *answer = Answer::Computed(sum);
+        for (run, sums) in runs.into_iter().zip(sums) {
+            for (tile, sums) in sums.into_iter().enumerate() {
+                for (part, sum) in run.clone().zip(sums) {
+                    self.answers[part * tiles + tile] = Answer::Computed(sum);
+                }
             }
-            self.waiting -= tiles;
+            self.waiting -= run.len() * tiles;
         }
         if self.waiting == 0 {
-            self.requests.fill_with(|| None);
+            self.requests.clear();
         }
         Ok(())
     }
 
-    /// The sums of products of all tiles of a part of the output channels; all requests are there.
-    fn sums(&self, threads: &Threads, output_part: usize, made: &mut Vec<Poly<Values>>) -> Vec<Ciphertext<Values>> {
+    /// Those of some parts of the output channels that wait, in runs that are computed together. The last run may go on beyond them.
+    fn waiting_runs(&self, threads: &Threads, parts: Range<usize>) -> Vec<Range<usize>> {
         let LinearWeights { packing, kept, .. } = self.weights;
         let tiles = packing.tiles();
-        let maker = Maker::new(packing);
-        let mut sums: Vec<_> = (0..tiles).map(|_| Ciphertext::zero(&LINEAR)).collect();
-        // Where this part's polynomials begin among all.
-        let first = match kept {
-            Kept::Transformed(_) | Kept::Scalar(_) => {
-                (0..output_part).map(|part| packing.input_parts(part).len()).sum::<usize>()
-            }
-            Kept::Plain(_) => 0,
+        let waits = |&part: &usize| matches!(self.answers.get(part * tiles), Some(Answer::Waiting));
+        let most = match kept {
+            // Polynomials are made for one part at a time.
+            Kept::Plain(_) => 1,
+            // Requests are read from memory once for all that are computed together.
+            _ => packing.answers_together() / tiles,
         };
-        let parts = packing.input_parts(output_part);
-        for start in parts.clone().step_by(TERMS) {
-            let inputs = start..parts.end.min(start + TERMS);
-            let numbers = first + inputs.start - parts.start..first + inputs.end - parts.start;
-            // Of each tile in turn the requests of these parts.
-            let of_parts = &self.requests[inputs.start * tiles..inputs.end * tiles];
-            let requests = |tile: usize| of_parts[tile..].iter().step_by(tiles).flatten();
-            match kept {
-                Kept::Scalar(weights) => each(threads, &mut sums, |tile, sum| {
-                    sum.add_scaled(&requests(tile).zip(weights[numbers.clone()].iter().copied()).collect::<Vec<_>>());
-                }),
-                Kept::Transformed(polynomials) => each(threads, &mut sums, |tile, sum| {
-                    sum.add_products(&requests(tile).zip(&polynomials[numbers.clone()]).collect::<Vec<_>>());
-                }),
-                Kept::Plain(weights) => {
-                    made.resize_with(made.len().max(inputs.len()), || Poly::zero(&LINEAR));
-                    threads.map(inputs.zip(&mut *made), |(part, made)| maker.make(weights, [part, output_part], made));
-                    each(threads, &mut sums, |tile, sum| {
-                        sum.add_products(&requests(tile).zip(&*made).collect::<Vec<_>>());
-                    });
-                }
+        let together = match threads.count() {
+            1 => most,
+            // Of few parts, each thread has some.
+            _ => most.min(threads.share(parts.clone().filter(waits).count())),
+        };
+        let mut runs: Vec<Range<usize>> = vec![];
+        for part in parts.filter(waits) {
+            if runs.last().is_none_or(|run| run.end <= part) {
+                let inputs = packing.input_parts(part);
+                let next = (part + 1..packing.output_parts())
+                    .take_while(|next| waits(next) && packing.input_parts(*next) == inputs);
+                runs.push(part..part + 1 + next.take(together - 1).count());
             }
+        }
+        runs
+    }
+
+    /// Of each tile in turn the sums of products of some parts of the output channels, which meet the same input planes; all requests are
+    /// there.
+    fn sums(
+        &self,
+        threads: &Threads,
+        output_parts: &Range<usize>,
+        made: &mut Vec<Poly<Values>>,
+    ) -> Vec<Vec<Ciphertext<Values>>> {
+        let LinearWeights { packing, kept, .. } = self.weights;
+        let tiles = packing.tiles();
+        let parts = packing.input_parts(output_parts.start);
+        let mut sums: Vec<Vec<_>> =
+            (0..tiles).map(|_| output_parts.clone().map(|_| Ciphertext::zero(&LINEAR)).collect()).collect();
+        let terms = match kept {
+            Kept::Plain(_) => TERMS,
+            _ if tiles == 1 => TERMS_OF_ONE_TILE,
+            _ => TERMS,
+        };
+        let maker = Maker::new(packing);
+        for start in parts.clone().step_by(terms) {
+            let inputs = start..parts.end.min(start + terms);
+            if let Kept::Plain(weights) = kept {
+                maker.make(threads, weights, inputs.clone(), output_parts.start, made);
+            }
+            let (before, made) = (inputs.start - parts.start, &*made);
+            each(threads, &mut sums, |tile, sums| {
+                let requests = &self.requests[tile];
+                let requests = (inputs.len(), |term: usize, prime| {
+                    [0, 1].map(|half| requests.get(2 * (inputs.start + term) + half, prime))
+                });
+                match kept {
+                    Kept::Scalar(weights) => {
+                        // Each output channel has a weight for each input channel of its group.
+                        let of_sum = |part| &weights[part * parts.len()..][before..before + inputs.len()];
+                        add_scaled(requests, sums, &output_parts.clone().map(of_sum).collect::<Vec<_>>());
+                    }
+                    Kept::Transformed(kept) => {
+                        let kept = &kept[output_parts.clone()];
+                        add_products(requests, sums, |sum, term, prime| kept[sum].get(before + term, prime));
+                    }
+                    Kept::Plain(_) => {
+                        add_products(requests, sums, |_, term, prime| Parts::together(made[term].part(prime)));
+                    }
+                }
+            });
         }
         sums
     }
 }
 
-/// Adds to the sum of each tile; each thread a run of them.
+/// Adds to the sums of each tile; each thread to those of a run of tiles.
 fn each(
     threads: &Threads,
-    sums: &mut [Ciphertext<Values>],
-    add: impl Fn(usize, &mut Ciphertext<Values>) + Send + Sync,
+    sums: &mut [Vec<Ciphertext<Values>>],
+    add: impl Fn(usize, &mut [Ciphertext<Values>]) + Send + Sync,
 ) {
     let share = threads.share(sums.len());
     threads.map(sums.chunks_mut(share).enumerate(), |(run, sums)| {
-        sums.iter_mut().enumerate().for_each(|(i, sum)| add(run * share + i, sum));
+        sums.iter_mut().enumerate().for_each(|(i, sums)| add(run * share + i, sums));
     });
+}
+
+/// Draws an answer's part of s and adds it to the answer.
+pub(super) fn add_mask(
+    packing: &LinearPacking,
+    index: usize,
+    c0: &mut Poly<Coefficients>,
+    prg: &mut Prg,
+) -> Wiped<u32> {
+    let range = packing.output_range(index);
+    let mut words = Wiped::zeros(range.len());
+    let fresh = sample::words(packing.response_outputs_count(index), prg);
+    let mut left = fresh.iter();
+    for run in packing.output_runs(index) {
+        run.places()
+            .zip(&mut left)
+            .for_each(|(place, &word)| words[place - range.start] = word << packing.unused_bits());
+    }
+    c0.add_words(range.start, &words);
+    fresh
 }
 
 fn state(what: &str, message: alloc::string::String) -> Error {

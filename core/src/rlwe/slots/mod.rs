@@ -63,7 +63,7 @@ pub fn multiply_slots(
     share: &mut [u64],
 ) -> Result<Vec<u8>> {
     let answer = hidden_products(key, request, multipliers, prg, share)?;
-    Ok(switch::write(&answer.c0, &answer.c1, SLOTS.switched_bits, 0..SLOT_COUNT))
+    Ok(switch::write(&answer.c0, &answer.c1, SLOTS.switched_bits, &(0..SLOT_COUNT), 0..SLOT_COUNT))
 }
 
 /// The answer of [`multiply_slots`] before it is switched.
@@ -94,7 +94,7 @@ pub(super) fn hidden_products(
         }
         add_encoded(c0, negated);
     };
-    Ok(hide(sum, key, SLOTS.flooding_bits, mask, prg))
+    Ok(hide(sum, key, SLOTS.flooding_bits, &(0..SLOT_COUNT), mask, prg))
 }
 
 /// The request times the multipliers, not yet hidden.

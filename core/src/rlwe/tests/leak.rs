@@ -82,8 +82,9 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
     let mut responder = LinearResponder::new(&weights, &[]);
     responder.absorb(0, &request).unwrap();
     let mut bare = responder.take_sum(0).unwrap().into_coefficients();
-    bare.add_flooding(LINEAR.flooding_bits, &mut prg);
-    let unprotected = switch::write(&bare.c0, &bare.c1, LINEAR.switched_bits, packing.output_places(0));
+    bare.add_flooding(LINEAR.flooding_bits, &(0..LINEAR.degree), &mut prg);
+    let unprotected =
+        switch::write(&bare.c0, &bare.c1, LINEAR.switched_bits, &(0..LINEAR.degree), packing.output_places(0));
 
     // N·41 bits of the uniform half come first.
     let half = LINEAR.degree * 41 / 8;
@@ -93,7 +94,7 @@ fn no_candidate_weight_explains_a_sent_uniform_half() {
         for (i, a) in a.iter().enumerate() {
             wa.add_at(i, |_, q| (a * w).rem_euclid(i128::from(q.value())) as u32);
         }
-        switch::write(&wa, &wa, LINEAR.switched_bits, 0..0)[..half] == bytes[..half]
+        switch::write(&wa, &wa, LINEAR.switched_bits, &(0..0), 0..0)[..half] == bytes[..half]
     };
     let candidates = |bytes: &[u8]| (-255..=255).filter(|&w| explains(w, bytes)).collect::<Vec<i128>>();
     assert_eq!(candidates(&unprotected), [-173]);
@@ -155,7 +156,7 @@ fn the_noise_tells_no_weights() {
             responder
         };
         // Without flooding: the zero encryption's own noise, deviation 240, is all that stands before W·e.
-        let sum = absorbed().take_sum(0).unwrap().add_zero_encryption(&public, &mut prg);
+        let sum = absorbed().take_sum(0).unwrap().add_zero_encryption(&public, &(0..LINEAR.degree), &mut prg);
         bare.push((noise_at(phase(&key, sum), &places, &s), errors.clone()));
         let hidden = absorbed().hidden(0, &public, &mut prg, &mut s).unwrap();
         flooded.push((noise_at(phase(&key, hidden), &places, &s), errors));

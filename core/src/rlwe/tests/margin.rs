@@ -102,7 +102,7 @@ fn at_the_edge(
         let error = if prg.next_u32() & 1 == 0 { noise } else { -noise };
         c0.add_at(i, |prime, q| q.add(residue(error, q), encoded(i, prime, q)));
     }
-    let bytes = switch::write(&c0, &c1, params.switched_bits, 0..params.degree);
+    let bytes = switch::write(&c0, &c1, params.switched_bits, &(0..params.degree), 0..params.degree);
     let read = Switched::read(params, params.switched_bits, params.degree, &bytes).unwrap();
     read.decrypt(&key.s, 0..params.degree).to_vec()
 }

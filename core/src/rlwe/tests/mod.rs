@@ -85,7 +85,9 @@ fn layer(channels: usize, size: usize, out: usize, kernel: usize) -> ConvShape {
 fn request_errors(key: &SecretKey, packing: &LinearPacking, request: &[u8], index: usize, r: &[u32]) -> Vec<i128> {
     let ciphertext = read_request(packing, index, &[], request).unwrap().into_coefficients();
     let mut message = alloc::vec![0; LINEAR.degree];
-    packing.input_places(index).for_each(|p| message[p.place] = r[p.input]);
+    for run in packing.input_runs(index) {
+        run.places.clone().zip(run.inputs()).for_each(|(place, input)| message[place] = r[input]);
+    }
     let places: Vec<usize> = (0..LINEAR.degree).collect();
     noise_at(phase(key, ciphertext), &places, &message)
 }

@@ -12,7 +12,9 @@ mod transform;
 mod transform_avx2;
 #[cfg(target_arch = "x86_64")]
 mod transform_ifma;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod transform_neon;
 
-pub(crate) use products::{Term, add_products, add_scaled};
+pub(crate) use products::{BLOCK, Pair, Parts, Sum, add_products, add_scaled};
 pub(crate) use roots::{MAX_DEGREE, Roots};
 pub(crate) use transform::Transform;

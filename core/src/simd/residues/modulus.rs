@@ -4,7 +4,7 @@
 //! Corrections are masks, never comparisons: a difference d of two values in [0, 2q), q < 2^31, read as `i32`, is
 //! negative exactly if the subtraction borrowed, and `d >> 31` is then the mask of all ones.
 
-/// A prime q, 2^30 < q < 2^31 - 2^16, with what reductions modulo it need.
+/// A prime q, 2^31 - 2^19 < q < 2^31 - 2^16, with what reductions modulo it need.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Modulus {
     q: u32,
@@ -24,7 +24,7 @@ pub(crate) struct Factor {
 
 impl Modulus {
     pub(crate) const fn new(q: u32) -> Self {
-        assert!(q > 1 << 30 && q < (1 << 31) - (1 << 16) && q % 2 == 1);
+        assert!(q > (1 << 31) - (1 << 19) && q < (1 << 31) - (1 << 16) && q % 2 == 1);
         // Newton's iteration doubles the number of right bits: 3, 6, 12, 24, 48.
         let mut inverse = q;
         let mut step = 0;
@@ -126,6 +126,24 @@ impl Modulus {
     pub(crate) fn reduce_halves(self, low: u64, high: u64) -> u32 {
         // (low·2^-32 + high) times 2^32.
         self.montgomery_mul(self.montgomery(high + u64::from(self.montgomery(low))), self.limbs[2])
+    }
+
+    /// What limbs of numbers times 2^32 weigh: 2^32, 2^64 and 2^95. The first is below 2^20.
+    #[inline(always)]
+    const fn weights(self) -> [u32; 3] {
+        let [two_32, two_64, two_96] = self.limbs;
+        // Half of 2^96, as an integer: of it or of it plus q, which is odd.
+        [two_32, two_64, (two_96 + self.q * (two_96 % 2)) / 2]
+    }
+
+    /// low + mid·2^32 + top·2^63 mod q for mid below 2^31 and top below 2^29, and with less·2^-32 besides, less below 2^61.
+    #[inline(always)]
+    pub(crate) fn reduce_limbs(self, [low, mid, top]: [u32; 3], less: u64) -> u32 {
+        debug_assert!(mid < 1 << 31 && top < 1 << 29 && less < 1 << 61);
+        let [a, b, c] = self.weights();
+        // Below 2^52 + (2^31 - 1)·q + 2^60 + 2^61, which is below q·2^32 ~ 2^63.
+        let sum = u64::from(low) * u64::from(a) + u64::from(mid) * u64::from(b) + u64::from(top) * u64::from(c);
+        self.montgomery(sum + less)
     }
 
     /// The residue of a small signed value, |x| < q.

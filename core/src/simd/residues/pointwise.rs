@@ -54,12 +54,21 @@ multiversion! {
         }
     }
 
-    /// sum + low + high·2^32, for |high| < 2^54.
-    pub(crate) fn add_halves(q: Modulus, sum: &mut [u32], low: &[u32], high: &[i64]) {
-        for ((sum, &low), &high) in sum.iter_mut().zip(low).zip(high) {
-            // q·2^24 exceeds 2^54.
-            let positive = high.wrapping_add(i64::from(q.value()) << 24) as u64;
-            *sum = q.add(*sum, q.reduce_halves(u64::from(low), positive));
+    /// sum + low + mid·2^32 + top·2^63 - 2^bits, for mid below 2^31 and top below 2^29.
+    pub(crate) fn add_limbs(q: Modulus, sum: &mut [u32], low: &[u32], mid: &[u32], top: &[u32], bits: u32) {
+        let less = q.value() - q.pow_vartime(2, u64::from(bits) + 32);
+        for (((sum, &low), &mid), &top) in sum.iter_mut().zip(low).zip(mid).zip(top) {
+            *sum = q.add(*sum, q.reduce_limbs([low, mid, top], less.into()));
+        }
+    }
+
+    /// 1 - rest + [`encoded_word`] of m, for rests below 2^61.
+    pub(crate) fn sealed(q: Modulus, out: &mut [u32], m: &[u32], rests: &[u64], scale: u32) {
+        // Of -(rest + v·2^-32 - 1): v is at least -2^31, and 4q above 2^32 + 2^31.
+        let less = 4 * i64::from(q.value()) - (1 << 32);
+        for ((out, &m), &rest) in out.iter_mut().zip(m).zip(rests) {
+            let v = i64::from(scale.wrapping_mul(m) as i32);
+            *out = q.sub(0, q.reduce_limbs([rest as u32, (rest >> 32) as u32, 0], (less + v) as u64));
         }
     }
 
@@ -67,13 +76,6 @@ multiversion! {
     pub(crate) fn residues_wide(q: Modulus, out: &mut [u32], x: &[i64]) {
         for (out, &x) in out.iter_mut().zip(x) {
             *out = q.residue_wide(x);
-        }
-    }
-
-    /// sum + x, |x| <= 2^61.
-    pub(crate) fn add_wide(q: Modulus, sum: &mut [u32], x: &[i64]) {
-        for (sum, &x) in sum.iter_mut().zip(x) {
-            *sum = q.add(*sum, q.residue_wide(x));
         }
     }
 

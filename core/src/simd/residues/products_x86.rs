@@ -2,16 +2,18 @@
 
 /// Defines a module of kernels from the names that an instruction set gives to the same operations.
 macro_rules! kernels {
-    ($name:ident, $feature:literal, $vector:ident, $lanes:literal, [$($intrinsic:ident as $operation:ident),* $(,)?]) => {
+    ($name:ident, $feature:literal, $vector:ident, $lanes:literal, fetch ahead: $ahead:literal, [$($intrinsic:ident as $operation:ident),* $(,)?]) => {
         pub(super) mod $name {
             use super::super::modulus::Modulus;
-            use super::super::products::{BLOCK, Term};
+            use super::super::products::{BLOCK, Pair, Parts, Sum};
             use alloc::vec::Vec;
-            use core::arch::x86_64::{$vector as Vector, $($intrinsic as $operation),*};
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch, $vector as Vector, $($intrinsic as $operation),*};
             use zeroize::optimization_barrier;
 
             /// Words of a vector.
             const LANES: usize = $lanes;
+            /// Vectors of 64 bytes.
+            const LINE: usize = 16 / LANES;
             /// Vectors of a block.
             const VECTORS: usize = BLOCK / LANES;
 
@@ -33,25 +35,37 @@ macro_rules! kernels {
                 x.as_chunks_mut().0.as_chunks_mut().0
             }
 
+            /// Part `i` of a polynomial.
+            fn block<'a>(x: &Parts<'a>, i: usize) -> &'a Block {
+                &blocks(x.words)[x.step * i]
+            }
+
             /// As [`super::super::products::add_products`].
             #[target_feature(enable = $feature)]
-            pub(in super::super) fn add_products(q: Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, &[u32]>]) {
+            pub(in super::super) fn add_products(q: Modulus, pairs: &[Pair<'_>], outputs: &mut [Sum<'_, Parts<'_>>]) {
                 let reduce = Reduce::new(q);
-                let terms = terms.iter().map(|t| [blocks(t.x[0]), blocks(t.x[1]), blocks(t.w)]).collect::<Vec<_>>();
+                let mut outputs: Vec<_> = outputs.iter_mut().map(|output| {
+                    let terms = pairs.iter().zip(&output.factors).map(|(&[x, y], &w)| [x, y, w]);
+                    (output.sums.each_mut().map(|sum| blocks_mut(sum)), terms.collect::<Vec<_>>())
+                }).collect();
                 // Of each polynomial, of the even and of the odd lanes, the low and the high half.
                 let mut sums = [[zero(); 8]; VECTORS];
-                for (i, (a, b)) in blocks_mut(a).iter_mut().zip(blocks_mut(b)).enumerate() {
-                    sums.fill([zero(); 8]);
-                    let (fours, rest) = terms.as_chunks::<4>();
-                    for terms in fours {
-                        accumulate(terms, i, &mut sums);
-                    }
-                    for term in rest {
-                        accumulate(&[*term], i, &mut sums);
-                    }
-                    for ((a, b), &[p, q, r, s, t, u, v, w]) in a.iter_mut().zip(b).zip(&sums) {
-                        store(a, reduce.add(load(a), reduce.halves(p, q), reduce.halves(r, s)));
-                        store(b, reduce.add(load(b), reduce.halves(t, u), reduce.halves(v, w)));
+                for i in 0..pairs.first().map_or(0, |pair| pair[0].len() / BLOCK) {
+                    for ([a, b], terms) in &mut outputs {
+                        sums.fill([zero(); 8]);
+                        let (fours, rest) = terms.as_chunks::<4>();
+                        for (k, four) in fours.iter().enumerate() {
+                            // While these are multiplied, the factors of the next come from memory.
+                            let next = if $ahead { terms.get(4 * k + 4..).unwrap_or_default() } else { &[] };
+                            accumulate(four, next, i, &mut sums);
+                        }
+                        for term in rest {
+                            accumulate(&[*term], &[], i, &mut sums);
+                        }
+                        for ((a, b), &[p, q, r, s, t, u, v, w]) in a[i].iter_mut().zip(&mut b[i]).zip(&sums) {
+                            store(a, reduce.add(load(a), reduce.halves(p, q), reduce.halves(r, s)));
+                            store(b, reduce.add(load(b), reduce.halves(t, u), reduce.halves(v, w)));
+                        }
                     }
                 }
                 sums.fill([zero(); 8]);
@@ -61,51 +75,75 @@ macro_rules! kernels {
             /// Adds up to four products to both polynomials' sums.
             #[inline]
             #[target_feature(enable = $feature)]
-            fn accumulate<const K: usize>(terms: &[[&[Block]; 3]; K], i: usize, sums: &mut [[Vector; 8]; VECTORS]) {
+            fn accumulate<const K: usize>(
+                terms: &[[Parts<'_>; 3]; K],
+                next: &[[Parts<'_>; 3]],
+                i: usize,
+                sums: &mut [[Vector; 8]; VECTORS],
+            ) {
                 const { assert!(K <= 4) };
+                // The same place of the next terms' factors; without any, what is there already.
+                let ahead: [&Block; K] = core::array::from_fn(|k| block(&next.get(k).unwrap_or(&terms[k])[2], i));
                 let low = set(0xffff_ffff);
                 let mut blocks = [[&[[0; LANES]; VECTORS]; 3]; K];
                 for k in 0..K {
-                    blocks[k] = [&terms[k][0][i], &terms[k][1][i], &terms[k][2][i]];
+                    blocks[k] = terms[k].each_ref().map(|x| block(x, i));
                 }
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    // 4·(2^31 - 2^16)^2 < 2^64.
-                    let mut products = [zero(); 4];
-                    for [x, y, w] in &blocks {
-                        let ([x, x_odd], [y, y_odd], [w, w_odd]) =
-                            (split(load(&x[i])), split(load(&y[i])), split(load(&w[i])));
-                        products[0] = add(products[0], multiply(x, w));
-                        products[1] = add(products[1], multiply(x_odd, w_odd));
-                        products[2] = add(products[2], multiply(y, w));
-                        products[3] = add(products[3], multiply(y_odd, w_odd));
+                // A line of the cache of each operand at a time: polynomials lie multiples of 4096 bytes apart, so that their lines push each other
+                // out of the first-level cache.
+                for (i, sums) in sums.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                    if $ahead {
+                        for block in ahead {
+                            _mm_prefetch::<_MM_HINT_T0>(block[LINE * i].as_ptr().cast());
+                        }
                     }
-                    for (j, product) in products.into_iter().enumerate() {
-                        sums[2 * j] = add(sums[2 * j], and(product, low));
-                        sums[2 * j + 1] = add(sums[2 * j + 1], shift_right::<32>(product));
+                    // 4·(2^31 - 2^16)^2 < 2^64.
+                    let mut products = [[zero(); 4]; LINE];
+                    for [x, y, w] in &blocks {
+                        for (j, products) in products.iter_mut().enumerate() {
+                            let i = LINE * i + j;
+                            let ([x, x_odd], [y, y_odd], [w, w_odd]) =
+                                (split(load(&x[i])), split(load(&y[i])), split(load(&w[i])));
+                            products[0] = add(products[0], multiply(x, w));
+                            products[1] = add(products[1], multiply(x_odd, w_odd));
+                            products[2] = add(products[2], multiply(y, w));
+                            products[3] = add(products[3], multiply(y_odd, w_odd));
+                        }
+                    }
+                    for (sums, products) in sums.iter_mut().zip(products) {
+                        for (j, product) in products.into_iter().enumerate() {
+                            sums[2 * j] = add(sums[2 * j], and(product, low));
+                            sums[2 * j + 1] = add(sums[2 * j + 1], shift_right::<32>(product));
+                        }
                     }
                 }
             }
 
             /// As [`super::super::products::add_scaled`].
             #[target_feature(enable = $feature)]
-            pub(in super::super) fn add_scaled(q: Modulus, [a, b]: [&mut [u32]; 2], terms: &[Term<'_, i16>]) {
+            pub(in super::super) fn add_scaled(q: Modulus, pairs: &[Pair<'_>], outputs: &mut [Sum<'_, i16>]) {
                 let reduce = Reduce::new(q);
-                let terms = terms.iter().map(|t| (t.x.map(blocks), set(i64::from(t.w)))).collect::<Vec<_>>();
+                let mut outputs: Vec<_> = outputs.iter_mut().map(|output| {
+                    let terms = pairs.iter().zip(&output.factors).map(|(pair, &w)| (*pair, set(i64::from(w))));
+                    (output.sums.each_mut().map(|sum| blocks_mut(sum)), terms.collect::<Vec<_>>())
+                }).collect();
                 // Of each polynomial, the even and the odd lanes.
                 let mut totals = [[zero(); 4]; VECTORS];
-                for (i, (a, b)) in blocks_mut(a).iter_mut().zip(blocks_mut(b)).enumerate() {
-                    // Totals are at most 2^12·2^31·2^15 = 2^58 in magnitude, which q·2^28 exceeds.
-                    totals.fill([set(i64::from(q.value()) << 28); 4]);
-                    let (fours, rest) = terms.as_chunks::<4>();
-                    for terms in fours {
-                        scale(terms, i, &mut totals);
-                    }
-                    for term in rest {
-                        scale(&[*term], i, &mut totals);
-                    }
-                    for ((a, b), &[p, q, r, s]) in a.iter_mut().zip(b).zip(&totals) {
-                        store(a, reduce.add(load(a), reduce.narrow(p), reduce.narrow(q)));
-                        store(b, reduce.add(load(b), reduce.narrow(r), reduce.narrow(s)));
+                for i in 0..pairs.first().map_or(0, |pair| pair[0].len() / BLOCK) {
+                    for ([a, b], terms) in &mut outputs {
+                        // Totals are at most 2^12·2^31·2^15 = 2^58 in magnitude, which q·2^28 exceeds.
+                        totals.fill([set(i64::from(q.value()) << 28); 4]);
+                        let (fours, rest) = terms.as_chunks::<4>();
+                        for terms in fours {
+                            scale(terms, i, &mut totals);
+                        }
+                        for term in rest {
+                            scale(&[*term], i, &mut totals);
+                        }
+                        for ((a, b), &[p, q, r, s]) in a[i].iter_mut().zip(&mut b[i]).zip(&totals) {
+                            store(a, reduce.add(load(a), reduce.narrow(p), reduce.narrow(q)));
+                            store(b, reduce.add(load(b), reduce.narrow(r), reduce.narrow(s)));
+                        }
                     }
                 }
                 totals.fill([zero(); 4]);
@@ -114,20 +152,26 @@ macro_rules! kernels {
 
             #[inline]
             #[target_feature(enable = $feature)]
-            fn scale<const K: usize>(terms: &[([&[Block]; 2], Vector); K], i: usize, totals: &mut [[Vector; 4]; VECTORS]) {
+            fn scale<const K: usize>(terms: &[(Pair<'_>, Vector); K], i: usize, totals: &mut [[Vector; 4]; VECTORS]) {
                 let mut blocks = [[&[[0; LANES]; VECTORS]; 2]; K];
                 for k in 0..K {
-                    blocks[k] = [&terms[k].0[0][i], &terms[k].0[1][i]];
+                    blocks[k] = terms[k].0.each_ref().map(|x| block(x, i));
                 }
-                for (i, totals) in totals.iter_mut().enumerate() {
+                // By lines, as in `accumulate`, and in registers.
+                for (i, totals) in totals.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+                    let mut sums = *totals;
                     for ([x, y], (_, w)) in blocks.iter().zip(terms) {
-                        // Residues are below 2^31: as signed words they are themselves.
-                        let ([x, x_odd], [y, y_odd]) = (split(load(&x[i])), split(load(&y[i])));
-                        totals[0] = add(totals[0], multiply_signed(x, *w));
-                        totals[1] = add(totals[1], multiply_signed(x_odd, *w));
-                        totals[2] = add(totals[2], multiply_signed(y, *w));
-                        totals[3] = add(totals[3], multiply_signed(y_odd, *w));
+                        for (j, sums) in sums.iter_mut().enumerate() {
+                            // Residues are below 2^31: as signed words they are themselves.
+                            let i = LINE * i + j;
+                            let ([x, x_odd], [y, y_odd]) = (split(load(&x[i])), split(load(&y[i])));
+                            sums[0] = add(sums[0], multiply_signed(x, *w));
+                            sums[1] = add(sums[1], multiply_signed(x_odd, *w));
+                            sums[2] = add(sums[2], multiply_signed(y, *w));
+                            sums[3] = add(sums[3], multiply_signed(y_odd, *w));
+                        }
                     }
+                    *totals = sums;
                 }
             }
 
@@ -215,6 +259,7 @@ kernels!(
     "avx2",
     __m256i,
     8,
+    fetch ahead: true,
     [
         _mm256_setzero_si256 as zero,
         _mm256_set1_epi64x as set,
@@ -239,6 +284,7 @@ kernels!(
     "avx512f",
     __m512i,
     16,
+    fetch ahead: false,
     [
         _mm512_setzero_si512 as zero,
         _mm512_set1_epi64 as set,

@@ -14,6 +14,8 @@ pub(crate) struct Roots {
     pub(super) quotients: [u32; MAX_DEGREE],
     #[cfg(target_arch = "x86_64")]
     pub(super) vectors: Vectors,
+    #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+    pub(super) signed: Signed,
 }
 
 /// The roots as vector instructions take them.
@@ -42,6 +44,33 @@ pub(super) const FIRST_OCTET: usize = 64;
 #[cfg(target_arch = "x86_64")]
 const OCTETS: usize = MAX_DEGREE / 32 - FIRST_OCTET;
 
+/// The roots as signed multiplications take them: [`SignedFactor`]s.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub(super) values: [i32; MAX_DEGREE],
+    pub(super) quotients: [i32; MAX_DEGREE],
+}
+
+/// A constant factor w between -q/2 and q/2 with round(w·2^31/q), at most 2^30 in magnitude.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+pub(super) struct SignedFactor {
+    pub(super) value: i32,
+    pub(super) quotient: i32,
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+impl SignedFactor {
+    /// That of w in [0, q).
+    pub(super) const fn new(q: Modulus, w: u32) -> Self {
+        let q = q.value() as i64;
+        let centred = if w as i64 > q / 2 { w as i64 - q } else { w as i64 };
+        // Rounded to the nearest by a floor: q is odd, there are no ties.
+        let quotient = (2 * (centred << 31) + q).div_euclid(2 * q);
+        Self { value: centred as i32, quotient: quotient as i32 }
+    }
+}
+
 impl Roots {
     /// The tables of a prime that is 1 modulo 2·[`MAX_DEGREE`].
     pub(crate) const fn new(q: Modulus) -> Self {
@@ -60,11 +89,15 @@ impl Roots {
         }
         #[cfg(target_arch = "x86_64")]
         let vectors = Vectors::new(q, &values, &quotients);
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        let signed = Signed::new(q, &values);
         Self {
             values,
             quotients,
             #[cfg(target_arch = "x86_64")]
             vectors,
+            #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+            signed,
         }
     }
 
@@ -104,6 +137,21 @@ impl Vectors {
                 vector += 1;
             }
             entry += 1;
+        }
+        out
+    }
+}
+
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+impl Signed {
+    const fn new(q: Modulus, values: &[u32; MAX_DEGREE]) -> Self {
+        let mut out = Self { values: [0; MAX_DEGREE], quotients: [0; MAX_DEGREE] };
+        let mut i = 0;
+        while i < MAX_DEGREE {
+            let factor = SignedFactor::new(q, values[i]);
+            out.values[i] = factor.value;
+            out.quotients[i] = factor.quotient;
+            i += 1;
         }
         out
     }

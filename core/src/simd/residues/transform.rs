@@ -8,6 +8,8 @@
 
 use super::modulus::{Factor, Modulus};
 use super::roots::{MAX_DEGREE, Roots};
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use super::transform_neon;
 #[cfg(target_arch = "x86_64")]
 use super::{transform_avx2, transform_ifma};
 #[cfg(target_arch = "x86_64")]
@@ -61,6 +63,11 @@ impl Transform {
             }
             _ => {}
         }
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        if transform_neon::serves(self.degree) {
+            // SAFETY: the target has NEON, as was just asked for.
+            return unsafe { transform_neon::forward(self, a) };
+        }
         self.forward_portable(a);
     }
 
@@ -81,6 +88,11 @@ impl Transform {
                 return unsafe { transform_avx2::inverse(self, a) };
             }
             _ => {}
+        }
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        if transform_neon::serves(self.degree) {
+            // SAFETY: the target has NEON, as was just asked for.
+            return unsafe { transform_neon::inverse(self, a) };
         }
         self.inverse_portable(a);
     }
@@ -167,4 +179,39 @@ fn forward_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
 fn inverse_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
     // y + q - x is in (0, 2q), and a product by a constant takes any factor below 2^32.
     (q.add(x, y), q.mul(y + q.value() - x, w))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::prg::{Prg, Seed};
+    use crate::rlwe::params::{LINEAR, SLOTS};
+    use crate::simd::at_each_level;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    /// Whatever runs agrees with the portable form, on random residues and on extremes.
+    #[test]
+    fn all_forms_transform_alike() {
+        let mut prg = Prg::new(&Seed::from_bytes([6; 32]));
+        for t in [&LINEAR, &SLOTS].into_iter().flat_map(|ring| ring.primes()).map(|prime| prime.transform()) {
+            let q = t.modulus.value();
+            let random: Vec<u32> = (0..t.degree).map(|_| prg.below(u64::from(q)) as u32).collect();
+            let steps = |length: usize| (0..t.degree).map(|i| [0, q - 1][(i / length) % 2]).collect::<Vec<_>>();
+            let around = |middle: u32| (0..t.degree as u32).map(|i| middle + i % 5 - 2).collect::<Vec<_>>();
+            let inputs =
+                [vec![0; t.degree], vec![q - 1; t.degree], random, steps(1), steps(4), steps(64), around(q / 2)];
+            for a in inputs {
+                let (mut values, mut coefficients) = (a.clone(), a.clone());
+                t.forward_portable(&mut values);
+                t.inverse_portable(&mut coefficients);
+                at_each_level(|level| {
+                    let (mut x, mut y) = (a.clone(), a.clone());
+                    t.forward(&mut x);
+                    t.inverse(&mut y);
+                    assert!(x == values, "{level:?}, {q}: forward");
+                    assert!(y == coefficients, "{level:?}, {q}: inverse");
+                });
+            }
+        }
+    }
 }

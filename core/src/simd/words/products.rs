@@ -5,7 +5,9 @@
 //! Then w · x = w · low + 2^16 · (w · high), where both sums of w · low and of w · high are taken modulo 2^32.
 //! All weights of 16 bits are right: even 2 · 2^15 · 2^15 is, modulo 2^32.
 
-use super::super::{Level, level, multiversion};
+#[cfg(target_arch = "x86_64")]
+use super::super::Level;
+use super::super::{level, multiversion};
 use alloc::vec::Vec;
 
 /// Words that a strip of [`tile`] has.

@@ -95,8 +95,10 @@ fn convolve_packed(packing: &LinearPacking, weights: &[i16], x: &[u32]) -> Vec<u
         let mut product = vec![0u32; n];
         for input_part in packing.input_parts(part) {
             let mut taken = vec![false; n];
-            let inputs: Vec<_> =
-                packing.input_places(input_part * packing.tiles() + tile).map(|p| (p.place, p.input)).collect();
+            let inputs: Vec<_> = packing
+                .input_runs(input_part * packing.tiles() + tile)
+                .flat_map(|run| run.places.clone().zip(run.inputs()))
+                .collect();
             for &(place, _) in &inputs {
                 assert!(!core::mem::replace(&mut taken[place], true));
             }
@@ -449,10 +451,10 @@ fn the_first_request_that_holds_an_input_brings_it() {
         let mut brought = vec![false; packing.inputs()];
         for index in 0..packing.request_ciphertexts() {
             let mut here = vec![false; packing.inputs()];
-            let first: Vec<usize> = packing.fresh_places(index, &fresh).map(|p| p.input).collect();
-            first.iter().for_each(|&input| assert!(!core::mem::replace(&mut brought[input], true), "{shape:?}"));
-            for p in packing.input_places(index) {
-                assert!(brought[p.input] && !core::mem::replace(&mut here[p.input], true), "{shape:?}");
+            let first = packing.input_runs(index).filter(|run| run.is_fresh(&fresh)).flat_map(|run| run.inputs());
+            first.for_each(|input| assert!(!core::mem::replace(&mut brought[input], true), "{shape:?}"));
+            for input in packing.input_runs(index).flat_map(|run| run.inputs()) {
+                assert!(brought[input] && !core::mem::replace(&mut here[input], true), "{shape:?}");
             }
         }
     }

@@ -137,3 +137,34 @@ fn the_responder_drops_requests_when_the_last_answers_are_computed() {
     assert_eq!(responder.absorb(0, &requests[0]).unwrap_err().kind(), ErrorKind::InvalidState);
     assert_eq!(responder.respond(5, &public, &mut prg, &mut s).unwrap_err().kind(), ErrorKind::InvalidState);
 }
+
+/// What the benchmark measures is what runs.
+#[test]
+fn stages_give_the_same_answers() {
+    let shape = ConvShape { word_bits: 23, ..square(5, 12, 9, 3, 1, 1) };
+    for layout in [([12, 12], 2, 3), ([6, 12], 2, 4)] {
+        let packing = cut(&shape, layout.0, layout.1, layout.2).unwrap();
+        let mut prg = prg(12);
+        let key = SecretKey::generate(&LINEAR, &mut prg);
+        let public = PublicKey::from_bytes(&LINEAR, &key.public_key(&mut prg)).unwrap();
+        let weights = random_weights(packing.weights(), 127, &mut prg);
+        let weights = LinearWeights::new(&packing, &weights, Keep::Transformed).unwrap();
+        let (fresh, mut mask) = ([true, false, true, true, false], random_words(packing.inputs(), &mut prg));
+        let requests: Vec<_> = (0..packing.request_ciphertexts())
+            .map(|i| encrypt_request(&key, &packing, &fresh, &mut mask, i, &mut prg).unwrap())
+            .collect();
+        let [mut s, mut same] = [0; 2].map(|_| vec![0; packing.outputs()]);
+        let mut responder = LinearResponder::new(&weights, &fresh);
+        requests.iter().enumerate().for_each(|(i, request)| responder.absorb(i, request).unwrap());
+        let mut random = super::prg(13);
+        let expected: Vec<_> = (0..packing.response_ciphertexts())
+            .map(|i| responder.respond(i, &public, &mut random, &mut s).unwrap())
+            .collect();
+        let mut seen = [0; stages::STAGES];
+        let mut mark = |stage: usize| seen[stage] += 1;
+        let random = &mut super::prg(13);
+        let answers = stages::run(&weights, (&fresh, &requests), &public, random, &mut same, &mut mark).unwrap();
+        assert!(answers == expected && s == same);
+        assert!(seen.iter().all(|&times| times > 0));
+    }
+}
