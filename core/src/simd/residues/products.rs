@@ -254,12 +254,11 @@ mod tests {
                 add_products(Modulus::new(q), &pairs, &mut [Sum { sums: [&mut a, &mut b], factors }, other]);
                 assert!([&a, &b] == [&products[0], &products[1]], "{level:?}, {count} products");
                 assert!([&c, &d] == [&reversed[0], &reversed[1]], "{level:?}, {count} products");
-                let ([mut a, mut b], [mut c, mut d]) = (start.clone(), start.clone());
-                let other = Sum { sums: [&mut c, &mut d], factors: vec![0; count] };
-                let sum = Sum { sums: [&mut a, &mut b], factors: weights.clone() };
-                add_scaled(Modulus::new(q), &pairs, &mut [sum, other]);
-                assert!([&a, &b] == [&scaled[0], &scaled[1]], "{level:?}, {count} integers");
-                assert!([&c, &d] == [&start[0], &start[1]], "{level:?}, {count} integers");
+                let mut three = [start.clone(), start.clone(), start.clone()];
+                let factors = [weights.clone(), vec![0; count], weights.clone()];
+                let sums = three.iter_mut().zip(factors).map(|([a, b], factors)| Sum { sums: [a, b], factors });
+                add_scaled(Modulus::new(q), &pairs, &mut sums.collect::<Vec<_>>());
+                assert!(three == [scaled.clone(), start.clone(), scaled.clone()], "{level:?}, {count} integers");
             });
         }
     }
