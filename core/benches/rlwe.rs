@@ -103,12 +103,18 @@ fn linear(c: &mut Criterion) {
         let response = ready(&weights).respond(0, &public, prg, &mut s).expect("an answer of the layer");
         let products = packing.weight_polynomials() / (packing.response_ciphertexts() / packing.tiles()) as u64;
         at_each_level(c, |group| {
-            group.throughput(Throughput::Elements(products * packing.tiles() as u64 * 2 * 3 * 4096));
+            // As many answers as are computed together.
+            let answers = packing.answers_together();
+            group.throughput(Throughput::Elements(products * answers as u64 * 2 * 3 * 4096));
             for (how, weights) in [("", &weights), (", weights kept plain", &plain)] {
-                group.bench_function(format!("answer of {what}{how}"), |b| {
+                group.bench_function(format!("{answers} answers of {what}{how}"), |b| {
                     b.iter_batched_ref(
                         || ready(weights),
-                        |responder| responder.respond(0, &public, prg, &mut s).expect("an answer of the layer"),
+                        |responder| {
+                            for i in 0..answers {
+                                black_box(responder.respond(i, &public, prg, &mut s).expect("an answer of the layer"));
+                            }
+                        },
                         BatchSize::LargeInput,
                     );
                 });

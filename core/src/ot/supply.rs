@@ -170,7 +170,7 @@ fn due(extension: Extension, [mut single, mut wide]: [Stock; 2], needed: Count, 
     if begin_wide {
         due.seeds.push(Set::WideSmall);
     }
-    due.refills = single.due(SINGLE, needed.single + taken, planned.single + taken);
+    due.refills = single.due(SINGLE, needed.single + taken, planned.single.saturating_add(taken));
     due.refills.extend(wide_refills);
     due
 }

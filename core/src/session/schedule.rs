@@ -336,7 +336,9 @@ impl Schedule {
         memory.weights = self.packings().map(|(_, packing)| packing.transformed_bytes()).sum();
         let requests = |batch: &core::ops::Range<usize>| {
             let packings = self.packings().filter(|(index, _)| batch.contains(index)).map(|(_, packing)| packing);
-            let held = |p: &LinearPacking| (p.request_ciphertexts() + p.tiles()) as u64 * p.ciphertext_memory() as u64;
+            let held = |p: &LinearPacking| {
+                (p.request_ciphertexts() + p.answers_together()) as u64 * p.ciphertext_memory() as u64
+            };
             packings.map(held).sum::<u64>()
         };
         memory.server_prepare = self.batches.iter().map(requests).max().unwrap_or(0);

@@ -56,7 +56,7 @@ pub fn work(packing: &LinearPacking, fresh: &[bool]) -> [Work; STAGES] {
     let packed: u64 = (0..packing.response_ciphertexts()).map(|i| packing.response_bytes(i) as u64).sum();
     let transforms = |count: u64| Work {
         bytes: 2 * element * count,
-        // Three for each butterfly, and of inverse transforms two more for each of the last, to divide by N.
+        // Three for each butterfly.
         multiplications: residues / 2 * u64::from(LINEAR.degree.ilog2()) * 3 * count,
         random: 0,
     };

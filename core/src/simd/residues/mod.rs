@@ -4,6 +4,8 @@ pub(crate) mod fractions;
 pub(crate) mod modulus;
 pub(crate) mod pointwise;
 mod products;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod products_neon;
 #[cfg(target_arch = "x86_64")]
 mod products_x86;
 mod roots;

@@ -43,13 +43,13 @@ impl Modulus {
     }
 
     /// q^-1 mod 2^32.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
     pub(super) const fn inverse(self) -> u32 {
         self.inverse
     }
 
     /// 2^32, 2^64 and 2^96 modulo q.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
     pub(super) const fn limbs(self) -> [u32; 3] {
         self.limbs
     }

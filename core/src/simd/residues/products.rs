@@ -4,6 +4,8 @@
 //! half. Two multiplications in place of the six that a product with its reduction takes.
 
 use super::modulus::Modulus;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use super::products_neon;
 #[cfg(target_arch = "x86_64")]
 use super::products_x86;
 use crate::simd;
@@ -45,7 +47,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The residues of a part.
-    fn block(&self, i: usize) -> &'a [u32; BLOCK] {
+    pub(super) fn block(&self, i: usize) -> &'a [u32; BLOCK] {
         &self.words.as_chunks().0[self.step * i]
     }
 }
@@ -66,6 +68,10 @@ pub(crate) fn add_products(q: Modulus, pairs: &[Pair<'_>], sums: &mut [Sum<'_, P
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx2 => unsafe { products_x86::avx2::add_products(q, pairs, sums) },
+        // SAFETY: the target has NEON.
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        _ => unsafe { products_neon::add_products(q, pairs, sums) },
+        #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
         _ => add_products_portable(q, pairs, sums),
     }
 }
@@ -83,6 +89,10 @@ pub(crate) fn add_scaled(q: Modulus, pairs: &[Pair<'_>], sums: &mut [Sum<'_, i16
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx2 => unsafe { products_x86::avx2::add_scaled(q, pairs, sums) },
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        _ => unsafe { products_neon::add_scaled(q, pairs, sums) },
+        #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
         _ => add_scaled_portable(q, pairs, sums),
     }
 }
@@ -96,6 +106,10 @@ fn check<W>(pairs: &[Pair<'_>], sums: &[Sum<'_, W>]) {
     }
 }
 
+#[cfg_attr(
+    all(target_arch = "aarch64", target_feature = "neon"),
+    allow(dead_code, reason = "what the form with vectors is defined by")
+)]
 fn add_products_portable(q: Modulus, pairs: &[Pair<'_>], sums: &mut [Sum<'_, Parts<'_>>]) {
     let mut halves = [[[0u64; BLOCK]; 2]; 2];
     for i in 0..blocks(pairs) {
@@ -150,6 +164,10 @@ fn accumulate<const K: usize>(
     }
 }
 
+#[cfg_attr(
+    all(target_arch = "aarch64", target_feature = "neon"),
+    allow(dead_code, reason = "what the form with vectors is defined by")
+)]
 fn add_scaled_portable(q: Modulus, pairs: &[Pair<'_>], sums: &mut [Sum<'_, i16>]) {
     let mut totals = [[0i64; BLOCK]; 2];
     for i in 0..blocks(pairs) {
@@ -236,12 +254,11 @@ mod tests {
                 add_products(Modulus::new(q), &pairs, &mut [Sum { sums: [&mut a, &mut b], factors }, other]);
                 assert!([&a, &b] == [&products[0], &products[1]], "{level:?}, {count} products");
                 assert!([&c, &d] == [&reversed[0], &reversed[1]], "{level:?}, {count} products");
-                let ([mut a, mut b], [mut c, mut d]) = (start.clone(), start.clone());
-                let other = Sum { sums: [&mut c, &mut d], factors: vec![0; count] };
-                let sum = Sum { sums: [&mut a, &mut b], factors: weights.clone() };
-                add_scaled(Modulus::new(q), &pairs, &mut [sum, other]);
-                assert!([&a, &b] == [&scaled[0], &scaled[1]], "{level:?}, {count} integers");
-                assert!([&c, &d] == [&start[0], &start[1]], "{level:?}, {count} integers");
+                let mut three = [start.clone(), start.clone(), start.clone()];
+                let factors = [weights.clone(), vec![0; count], weights.clone()];
+                let sums = three.iter_mut().zip(factors).map(|([a, b], factors)| Sum { sums: [a, b], factors });
+                add_scaled(Modulus::new(q), &pairs, &mut sums.collect::<Vec<_>>());
+                assert!(three == [scaled.clone(), start.clone(), scaled.clone()], "{level:?}, {count} integers");
             });
         }
     }

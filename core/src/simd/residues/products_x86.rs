@@ -122,53 +122,61 @@ macro_rules! kernels {
             /// As [`super::super::products::add_scaled`].
             #[target_feature(enable = $feature)]
             pub(in super::super) fn add_scaled(q: Modulus, pairs: &[Pair<'_>], outputs: &mut [Sum<'_, i16>]) {
+                // Two sums at a time: what is read serves both, and their totals fill half of the registers.
+                let (twos, rest) = outputs.as_chunks_mut::<2>();
+                twos.iter_mut().for_each(|two| add_scaled_to(q, pairs, two));
+                rest.iter_mut().for_each(|one| add_scaled_to(q, pairs, core::array::from_mut(one)));
+            }
+
+            #[target_feature(enable = $feature)]
+            fn add_scaled_to<const S: usize>(q: Modulus, pairs: &[Pair<'_>], outputs: &mut [Sum<'_, i16>; S]) {
                 let reduce = Reduce::new(q);
-                let mut outputs: Vec<_> = outputs.iter_mut().map(|output| {
-                    let terms = pairs.iter().zip(&output.factors).map(|(pair, &w)| (*pair, set(i64::from(w))));
-                    (output.sums.each_mut().map(|sum| blocks_mut(sum)), terms.collect::<Vec<_>>())
-                }).collect();
-                // Of each polynomial, the even and the odd lanes.
-                let mut totals = [[zero(); 4]; VECTORS];
+                let term = |i: usize| (pairs[i], outputs.each_ref().map(|output| set(i64::from(output.factors[i]))));
+                let terms: Vec<_> = (0..pairs.len()).map(term).collect();
+                // Totals are at most 2^12·2^31·2^15 = 2^58 in magnitude, which q·2^28 exceeds.
+                let start = set(i64::from(q.value()) << 28);
+                // Of each sum, of each polynomial the even and the odd lanes.
+                let mut totals = [[[start; 4]; S]; VECTORS];
                 for i in 0..pairs.first().map_or(0, |pair| pair[0].len() / BLOCK) {
-                    for ([a, b], terms) in &mut outputs {
-                        // Totals are at most 2^12·2^31·2^15 = 2^58 in magnitude, which q·2^28 exceeds.
-                        totals.fill([set(i64::from(q.value()) << 28); 4]);
-                        let (fours, rest) = terms.as_chunks::<4>();
-                        for terms in fours {
-                            scale(terms, i, &mut totals);
-                        }
-                        for term in rest {
-                            scale(&[*term], i, &mut totals);
-                        }
-                        for ((a, b), &[p, q, r, s]) in a[i].iter_mut().zip(&mut b[i]).zip(&totals) {
+                    totals.fill([[start; 4]; S]);
+                    let (fours, rest) = terms.as_chunks::<4>();
+                    for terms in fours {
+                        scale(terms, i, &mut totals);
+                    }
+                    for term in rest {
+                        scale(&[*term], i, &mut totals);
+                    }
+                    for (s, output) in outputs.iter_mut().enumerate() {
+                        let [a, b] = output.sums.each_mut().map(|sum| &mut blocks_mut(sum)[i]);
+                        for ((a, b), totals) in a.iter_mut().zip(b).zip(&totals) {
+                            let [p, q, r, s] = totals[s];
                             store(a, reduce.add(load(a), reduce.narrow(p), reduce.narrow(q)));
                             store(b, reduce.add(load(b), reduce.narrow(r), reduce.narrow(s)));
                         }
                     }
                 }
-                totals.fill([zero(); 4]);
+                totals.fill([[zero(); 4]; S]);
                 optimization_barrier(&totals);
             }
 
             #[inline]
             #[target_feature(enable = $feature)]
-            fn scale<const K: usize>(terms: &[(Pair<'_>, Vector); K], i: usize, totals: &mut [[Vector; 4]; VECTORS]) {
-                let mut blocks = [[&[[0; LANES]; VECTORS]; 2]; K];
-                for k in 0..K {
-                    blocks[k] = terms[k].0.each_ref().map(|x| block(x, i));
-                }
-                // By lines, as in `accumulate`, and in registers.
-                for (i, totals) in totals.as_chunks_mut::<LINE>().0.iter_mut().enumerate() {
+            fn scale<const K: usize, const S: usize>(
+                terms: &[(Pair<'_>, [Vector; S]); K],
+                i: usize,
+                totals: &mut [[[Vector; 4]; S]; VECTORS],
+            ) {
+                let blocks: [_; K] = core::array::from_fn(|k| terms[k].0.each_ref().map(|x| block(x, i)));
+                for (i, totals) in totals.iter_mut().enumerate() {
                     let mut sums = *totals;
                     for ([x, y], (_, w)) in blocks.iter().zip(terms) {
-                        for (j, sums) in sums.iter_mut().enumerate() {
-                            // Residues are below 2^31: as signed words they are themselves.
-                            let i = LINE * i + j;
-                            let ([x, x_odd], [y, y_odd]) = (split(load(&x[i])), split(load(&y[i])));
-                            sums[0] = add(sums[0], multiply_signed(x, *w));
-                            sums[1] = add(sums[1], multiply_signed(x_odd, *w));
-                            sums[2] = add(sums[2], multiply_signed(y, *w));
-                            sums[3] = add(sums[3], multiply_signed(y_odd, *w));
+                        // Residues are below 2^31: as signed words they are themselves.
+                        let ([x, x_odd], [y, y_odd]) = (split(load(&x[i])), split(load(&y[i])));
+                        for (sums, &w) in sums.iter_mut().zip(w) {
+                            sums[0] = add(sums[0], multiply_signed(x, w));
+                            sums[1] = add(sums[1], multiply_signed(x_odd, w));
+                            sums[2] = add(sums[2], multiply_signed(y, w));
+                            sums[3] = add(sums[3], multiply_signed(y_odd, w));
                         }
                     }
                     *totals = sums;

@@ -21,8 +21,11 @@ struct Root {
     odd: __m256i,
 }
 
-/// The roots of three stages: one for the first, two for the second, four for the third.
-type Roots = [Root; 7];
+/// The roots of three stages: one for the first, two for the second, four for the third. Where each serves one block only, they come from the
+/// table as they are needed: there are too few registers to hold them.
+trait Roots: Fn(usize) -> Root {}
+
+impl<F: Fn(usize) -> Root> Roots for F {}
 
 /// The prime in every lane.
 #[derive(Clone, Copy)]
@@ -65,16 +68,16 @@ impl Prime {
     /// Three stages on eight vectors.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn forward8(self, v: &mut [__m256i; 8], w: &Roots) {
+    fn forward8(self, v: &mut [__m256i; 8], w: impl Roots) {
         for i in 0..4 {
-            self.forward(v, i, i + 4, w[0]);
+            self.forward(v, i, i + 4, w(0));
         }
         for i in 0..2 {
-            self.forward(v, i, i + 2, w[1]);
-            self.forward(v, i + 4, i + 6, w[2]);
+            self.forward(v, i, i + 2, w(1));
+            self.forward(v, i + 4, i + 6, w(2));
         }
         for i in 0..4 {
-            self.forward(v, 2 * i, 2 * i + 1, w[3 + i]);
+            self.forward(v, 2 * i, 2 * i + 1, w(3 + i));
         }
     }
 
@@ -90,22 +93,22 @@ impl Prime {
     /// The last two of three stages back, then the first.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn inverse8(self, v: &mut [__m256i; 8], w: &Roots) {
-        self.inverse4(v, w);
+    fn inverse8(self, v: &mut [__m256i; 8], w: impl Roots) {
+        self.inverse4(v, &w);
         for i in 0..4 {
-            self.inverse(v, i, i + 4, w[0]);
+            self.inverse(v, i, i + 4, w(0));
         }
     }
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn inverse4(self, v: &mut [__m256i; 8], w: &Roots) {
+    fn inverse4(self, v: &mut [__m256i; 8], w: &impl Roots) {
         for i in 0..4 {
-            self.inverse(v, 2 * i, 2 * i + 1, w[6 - i]);
+            self.inverse(v, 2 * i, 2 * i + 1, w(6 - i));
         }
         for i in 0..2 {
-            self.inverse(v, i, i + 2, w[2]);
-            self.inverse(v, i + 4, i + 6, w[1]);
+            self.inverse(v, i, i + 2, w(2));
+            self.inverse(v, i + 4, i + 6, w(1));
         }
     }
 }
@@ -137,9 +140,9 @@ pub(super) fn forward(t: &Transform, a: &mut [u32]) {
     }
     for (c, block) in a.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         let mut v = block.each_ref().map(|x| load(x));
-        prime.forward8(&mut v, &broadcast(t, part + c));
+        prime.forward8(&mut v, |i| below(t, part + c, i));
         let mut v = transpose(v);
-        prime.forward8(&mut v, &octet(t, part + c));
+        prime.forward8(&mut v, |i| octet(t, part + c, i));
         for (x, v) in block.iter_mut().zip(transpose(v)) {
             store(x, prime.reduce_once(v));
         }
@@ -157,10 +160,10 @@ pub(super) fn inverse(t: &Transform, a: &mut [u32]) {
         let node = 2 * part - 1 - c;
         let [a, b, c, d, e, f, g, h] = block.each_ref().map(|x| load(x));
         let mut v = transpose([h, g, f, e, d, c, b, a]);
-        prime.inverse8(&mut v, &octet(t, node));
+        prime.inverse8(&mut v, |i| octet(t, node, i));
         let [a, b, c, d, e, f, g, h] = transpose(v);
         let mut v = [h, g, f, e, d, c, b, a];
-        prime.inverse8(&mut v, &broadcast(t, node));
+        prime.inverse8(&mut v, |i| below(t, node, i));
         for (x, v) in block.iter_mut().zip(v) {
             store(x, v);
         }
@@ -188,7 +191,7 @@ pub(super) fn inverse(t: &Transform, a: &mut [u32]) {
     let last = constant(t.modulus.factor(t.modulus.mul(t.roots.values[1], t.degree_inverse)));
     for c in 0..part {
         let mut v: [__m256i; 8] = core::array::from_fn(|r| load(&a[r * part + c]));
-        prime.inverse4(&mut v, &roots);
+        prime.inverse4(&mut v, &|i: usize| roots[i]);
         for i in 0..4 {
             let (x, y) = (v[i], v[i + 4]);
             v[i] = prime.mul(_mm256_add_epi32(x, y), scale);
@@ -203,11 +206,11 @@ pub(super) fn inverse(t: &Transform, a: &mut [u32]) {
 /// Three stages, at distances of 1/2, 1/4 and 1/8 of the length.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn forward_columns(prime: Prime, block: &mut [[u32; 8]], roots: &Roots) {
+fn forward_columns(prime: Prime, block: &mut [[u32; 8]], roots: &[Root; 7]) {
     let columns = block.len() / 8;
     for c in 0..columns {
         let mut v: [__m256i; 8] = core::array::from_fn(|r| load(&block[r * columns + c]));
-        prime.forward8(&mut v, roots);
+        prime.forward8(&mut v, |i| roots[i]);
         for (r, v) in v.into_iter().enumerate() {
             store(&mut block[r * columns + c], v);
         }
@@ -217,11 +220,11 @@ fn forward_columns(prime: Prime, block: &mut [[u32; 8]], roots: &Roots) {
 /// Three stages, at distances of 1/8, 1/4 and 1/2 of the length.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn inverse_columns(prime: Prime, block: &mut [[u32; 8]], roots: &Roots) {
+fn inverse_columns(prime: Prime, block: &mut [[u32; 8]], roots: &[Root; 7]) {
     let columns = block.len() / 8;
     for c in 0..columns {
         let mut v: [__m256i; 8] = core::array::from_fn(|r| load(&block[r * columns + c]));
-        prime.inverse8(&mut v, roots);
+        prime.inverse8(&mut v, |i| roots[i]);
         for (r, v) in v.into_iter().enumerate() {
             store(&mut block[r * columns + c], v);
         }
@@ -231,11 +234,16 @@ fn inverse_columns(prime: Prime, block: &mut [[u32; 8]], roots: &Roots) {
 /// The roots below a block of a stage, its own first: the entries `node`, 2·`node` and the next, 4·`node` and the three next.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn broadcast(t: &Transform, node: usize) -> Roots {
-    core::array::from_fn(|i| {
-        let stage = (i + 1).ilog2();
-        broadcast_one(t, (node << stage) + i + 1 - (1 << stage))
-    })
+fn broadcast(t: &Transform, node: usize) -> [Root; 7] {
+    core::array::from_fn(|i| below(t, node, i))
+}
+
+/// Number `i` of them.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn below(t: &Transform, node: usize, i: usize) -> Root {
+    let stage = (i + 1).ilog2();
+    broadcast_one(t, (node << stage) + i + 1 - (1 << stage))
 }
 
 #[inline]
@@ -251,16 +259,13 @@ fn constant(w: Factor) -> Root {
     Root { value: _mm256_set1_epi32(w.value as i32), even: quotient, odd: quotient }
 }
 
-/// The roots below the eight blocks below a block, a lane for each.
+/// Number `i` of the roots below the eight blocks below a block, a lane for each.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn octet(t: &Transform, node: usize) -> Roots {
+fn octet(t: &Transform, node: usize, i: usize) -> Root {
     let roots = &t.roots.vectors;
-    let (values, quotients) = (&roots.values[node - FIRST_OCTET], &roots.quotients[node - FIRST_OCTET]);
-    core::array::from_fn(|i| {
-        let even = load(&quotients[i]);
-        Root { value: load(&values[i]), even, odd: _mm256_srli_epi64::<32>(even) }
-    })
+    let even = load(&roots.quotients[node - FIRST_OCTET][i]);
+    Root { value: load(&roots.values[node - FIRST_OCTET][i]), even, odd: _mm256_srli_epi64::<32>(even) }
 }
 
 /// Lane j of vector i to lane i of vector j.
