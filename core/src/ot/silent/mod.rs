@@ -23,7 +23,7 @@
 //! Outputs are made when they are asked for, one tree at a time. Between calls a party holds the vector, what its trees
 //! grow from, and one tree's leaves ([`Set::sender_memory`], [`Set::receiver_memory`]).
 //!
-//! Wide OTs are made likewise (module [`wide`]), with noise that is an index.
+//! Wide OTs are made likewise (module `wide`), with noise that is an index.
 //!
 //! All sizes and positions are functions of the calls made alone, so the parties agree on them without talking.
 
