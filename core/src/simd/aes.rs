@@ -1,8 +1,10 @@
 //! AES-128 for encryption: crate `aes`, and where that leaves half of the processor's AES unit idle code of our own.
 //!
-//! Processors with VAES encrypt two blocks with one instruction in registers of 256 bits. The crate's detection asks for
-//! AVX-512 with it, which some have not (AMD's of 2020 and 2021, Intel's small cores); on these the loops around it would be
-//! compiled for SSE2 too. This type is the crate's cipher elsewhere.
+//! Processors with VAES encrypt two blocks with one instruction in registers of 256 bits, two such instructions a cycle. The
+//! crate's detection asks for AVX-512 with it, which some have not (AMD's of 2020 and 2021, Intel's small cores); on these the
+//! loops around it would be compiled for SSE2 too. Where there is AVX-512, registers of 512 bits gain nothing, as one
+//! instruction a cycle starts there, and the crate encrypts what is left of 64 blocks one by one. This type is the crate's
+//! cipher elsewhere.
 
 use aes::cipher::common::{Block, BlockSizeUser, KeySizeUser};
 use aes::cipher::consts::U16;
@@ -61,10 +63,10 @@ mod vaes {
     use core::sync::atomic::{AtomicU8, Ordering};
     use zeroize::Zeroize;
 
-    /// Whether this code is used: at level AVX2 exactly, if there are AES and VAES.
+    /// Whether this code is used: from level AVX2 on, if there are AES and VAES.
     #[inline]
     pub(super) fn serves() -> bool {
-        level() == Level::Avx2 && has_vaes()
+        level() >= Level::Avx2 && has_vaes()
     }
 
     /// 0 before it was found out, then 1 for no and 2 for yes.

@@ -19,6 +19,7 @@ use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
 use alloc::vec;
+use core::array::from_fn;
 use core::ops::Range;
 use zeroize::Zeroizing;
 
@@ -101,52 +102,25 @@ impl Sent {
     /// The pads of tables of 2^`bits` entries, one for each row of the run: bit i of an element of plane p is the pad of
     /// entry i. There are at most four planes.
     pub fn planes(&self, run: Range<usize>, bits: u32, planes: &mut [&mut [u32]]) {
-        let mut sums = Zeroizing::new([[0; 32]; PAIRS]);
-        self.hash(run, bits, |part, entry, inputs, images| {
-            let sums = &mut sums[..inputs.len()];
-            if entry == 0 {
-                sums.fill([0; 32]);
-            }
-            let mask = twice(u128::from(1u32 << entry) * 0x0000_0001_0000_0001_0000_0001_0000_0001);
-            for (sum, (input, image)) in sums.iter_mut().zip(inputs.iter().zip(images)) {
-                let (input, image, old) = (load(input), load(image), load(sum));
-                *sum = store([0, 1, 2, 3].map(|w| old[w] ^ ((input[w] ^ image[w]) & mask[w])));
-            }
-            if entry + 1 == 1 << bits {
-                for (plane, word) in planes.iter_mut().zip(0..) {
-                    let pads = plane[part.clone()].iter_mut();
-                    pads.zip(sums.as_flattened().as_chunks().0).for_each(|(pad, sum)| *pad = word_of(sum, word));
-                }
-            }
-        });
+        self.hash(run, bits, &mut Planes { sums: Zeroizing::new([[0; 32]; CHUNK]), last: (1 << bits) - 1, planes });
     }
 
     /// The pads of tables of 2^`bits` words and of a plane of bits beside them: `words[i]` gets those of entry i.
     pub fn words(&self, run: Range<usize>, bits: u32, words: &mut [&mut [u32]], plane: &mut [u32]) {
         plane.fill(0);
-        self.hash(run, bits, |part, entry, inputs, images| {
-            let pads = words[entry][part.clone()].iter_mut().zip(&mut plane[part]);
-            let [inputs, images] = [inputs, images].map(|pairs| pairs.as_flattened().as_chunks().0);
-            for ((word, plane), (input, image)) in pads.zip(inputs.iter().zip(images)) {
-                *word = word_of(input, 0) ^ word_of(image, 0);
-                *plane |= (word_of(input, 1) ^ word_of(image, 1)) & 1 << entry;
-            }
-        });
+        self.hash(run, bits, &mut Words { words, plane });
     }
 
-    /// For each part of the run in a group and each entry: the part, counted from the run's start, the entry's number, and x
-    /// and π(x) of all rows of the part, with what fills up the last pair.
-    fn hash(&self, run: Range<usize>, bits: u32, mut each: impl FnMut(Range<usize>, usize, &[Pair], &[Pair])) {
-        let mut buffers = Zeroizing::new([[[0; 32]; PAIRS]; 3]);
+    /// Hashes all rows of the run with the first 2^`bits` offsets.
+    fn hash(&self, run: Range<usize>, bits: u32, sink: &mut impl Sink) {
+        let mut rows = Zeroizing::new([[[0; 32]; CHUNK]; GROUP / ROWS]);
         let start = run.start;
         for (group, part) in by_group(self.first, run) {
-            let [rows, inputs, images] = buffers.each_mut().map(|buffer| &mut buffer[..part.len().div_ceil(2)]);
-            for (row, own) in rows.as_flattened_mut().as_chunks_mut().0.iter_mut().zip(&self.rows[part.clone()]) {
-                *row = own.to_le_bytes();
-            }
+            let rows = &mut rows[..part.len().div_ceil(ROWS)];
+            let places = rows.as_flattened_mut().as_flattened_mut().as_chunks_mut().0;
+            places.iter_mut().zip(&self.rows[part.clone()]).for_each(|(row, own)| *row = own.to_le_bytes());
             let place = part.start - start..part.end - start;
-            let each = |entry, inputs: &[Pair], images: &[Pair]| each(place.clone(), entry, inputs, images);
-            let entries = Entries { rows, offsets: &self.offsets[..1 << bits], inputs, images, each };
+            let entries = Entries { rows, offsets: &self.offsets[..1 << bits], place, sink };
             self.keys.group(group).encrypt_with_backend(entries);
         }
     }
@@ -155,8 +129,14 @@ impl Sent {
 /// Two rows or keys, which fill a vector.
 type Pair = [u8; 32];
 
-/// Pairs of a group.
-const PAIRS: usize = GROUP / 2;
+/// Pairs that go through all entries together: as many as the widest back end encrypts side by side, so that between two
+/// steps they are in registers or in the nearest cache.
+const CHUNK: usize = 8;
+
+/// Rows of a chunk.
+const ROWS: usize = 2 * CHUNK;
+
+type Chunk = [Pair; CHUNK];
 
 /// A pair of one block, as words.
 #[inline(always)]
@@ -170,7 +150,7 @@ fn twice(block: Block) -> [u64; 4] {
 #[inline(always)]
 fn load(pair: &Pair) -> [u64; 4] {
     let (words, _) = pair.as_chunks();
-    [0, 1, 2, 3].map(|w| u64::from_le_bytes(words[w]))
+    from_fn(|w| u64::from_le_bytes(words[w]))
 }
 
 #[inline(always)]
@@ -187,32 +167,86 @@ fn word_of(key: &Bytes, word: usize) -> u32 {
     u32::from_le_bytes(words[word])
 }
 
-/// All keys of a part of a group. As a closure of the cipher's back end, the loops are compiled for the instruction set that
-/// the back end uses.
-struct Entries<'a, F> {
-    rows: &'a [Pair],
-    offsets: &'a [Block],
-    inputs: &'a mut [Pair],
-    images: &'a mut [Pair],
-    each: F,
+/// Where hashes go. Methods are inlined into the loop over rows, so that they are compiled for its instruction set.
+trait Sink {
+    /// Takes x and π(x) of some rows, of which `place` says which of the run they are, for an entry. Entries come in their
+    /// order, all for the same rows before the next rows. What is beyond the place only fills up the chunk.
+    fn take(&mut self, place: Range<usize>, entry: usize, inputs: &Chunk, images: &Chunk);
 }
 
-impl<F> BlockSizeUser for Entries<'_, F> {
+/// Tables of bits.
+struct Planes<'a, 'b> {
+    sums: Zeroizing<Chunk>,
+    /// The last entry.
+    last: usize,
+    planes: &'a mut [&'b mut [u32]],
+}
+
+impl Sink for Planes<'_, '_> {
+    #[inline(always)]
+    fn take(&mut self, place: Range<usize>, entry: usize, inputs: &Chunk, images: &Chunk) {
+        let mask = twice(u128::from(1u32 << entry) * 0x0000_0001_0000_0001_0000_0001_0000_0001);
+        let keep = if entry == 0 { 0 } else { u64::MAX };
+        for (sum, (input, image)) in self.sums.iter_mut().zip(inputs.iter().zip(images)) {
+            let (input, image, old) = (load(input), load(image), load(sum));
+            *sum = store(from_fn(|w| (old[w] & keep) ^ ((input[w] ^ image[w]) & mask[w])));
+        }
+        if entry == self.last {
+            for (plane, word) in self.planes.iter_mut().zip(0..) {
+                let pads = plane[place.clone()].iter_mut();
+                pads.zip(self.sums.as_flattened().as_chunks().0).for_each(|(pad, sum)| *pad = word_of(sum, word));
+            }
+        }
+    }
+}
+
+/// Tables of words, and of bits beside them.
+struct Words<'a, 'b> {
+    words: &'a mut [&'b mut [u32]],
+    plane: &'a mut [u32],
+}
+
+impl Sink for Words<'_, '_> {
+    #[inline(always)]
+    fn take(&mut self, place: Range<usize>, entry: usize, inputs: &Chunk, images: &Chunk) {
+        let pads = self.words[entry][place.clone()].iter_mut().zip(&mut self.plane[place]);
+        let [inputs, images] = [inputs, images].map(|pairs| pairs.as_flattened().as_chunks().0);
+        for ((word, plane), (input, image)) in pads.zip(inputs.iter().zip(images)) {
+            *word = word_of(input, 0) ^ word_of(image, 0);
+            *plane |= (word_of(input, 1) ^ word_of(image, 1)) & 1 << entry;
+        }
+    }
+}
+
+/// All keys of a part of a group, as a closure of the cipher's back end.
+struct Entries<'a, S> {
+    rows: &'a [Chunk],
+    offsets: &'a [Block],
+    /// Of the rows, of which the last chunk may be too long for it.
+    place: Range<usize>,
+    sink: &'a mut S,
+}
+
+impl<S> BlockSizeUser for Entries<'_, S> {
     type BlockSize = U16;
 }
 
-impl<F: FnMut(usize, &[Pair], &[Pair])> BlockCipherEncClosure for Entries<'_, F> {
+impl<S: Sink> BlockCipherEncClosure for Entries<'_, S> {
     #[inline(always)]
-    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(mut self, backend: &B) {
-        for (entry, offset) in self.offsets.iter().enumerate() {
-            let offset = twice(*offset);
-            for (input, row) in self.inputs.iter_mut().zip(self.rows) {
-                let row = load(row);
-                *input = store([0, 1, 2, 3].map(|w| row[w] ^ offset[w]));
+    fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let [mut inputs, mut images] = [(); 2].map(|()| Zeroizing::new([[0; 32]; CHUNK]));
+        for (rows, start) in self.rows.iter().zip(self.place.clone().step_by(ROWS)) {
+            let place = start..self.place.end.min(start + ROWS);
+            for (entry, offset) in self.offsets.iter().enumerate() {
+                let offset = twice(*offset);
+                for (input, row) in inputs.iter_mut().zip(rows) {
+                    let row = load(row);
+                    *input = store(from_fn(|w| row[w] ^ offset[w]));
+                }
+                let blocks = images.as_flattened_mut().as_chunks_mut().0;
+                encrypt_into_with(backend, inputs.as_flattened().as_chunks().0, blocks);
+                self.sink.take(place.clone(), entry, &inputs, &images);
             }
-            let images = self.images.as_flattened_mut().as_chunks_mut().0;
-            encrypt_into_with(backend, self.inputs.as_flattened().as_chunks().0, images);
-            (self.each)(entry, self.inputs, self.images);
         }
     }
 }
