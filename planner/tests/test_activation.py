@@ -211,7 +211,7 @@ def test_projection() -> None:
     expected = [
         [1, MAX_SHIFT[2] * 2 * lead2, lead2, 0],
         [1, MAX_SHIFT[2] * 2 * 0.2, -0.2, 0],
-        [1, 2, MAX_SHIFT[3] * 3 * lead3, -lead3],
+        [1, 2, MAX_SHIFT[3] * 3 * lead3, lead3],
         [0.5, 0.4, 0.3, 0.2],
     ]
     assert torch.allclose(made.q.detach(), torch.tensor(expected))

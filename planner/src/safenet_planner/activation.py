@@ -423,14 +423,19 @@ class ChannelActivation(nn.Module):
         Degree 2 is computed privately as a shifted square and degree 3 as a depressed cubic. A
         leading coefficient that is small next to the following one would move the vertex or
         the inflection point far outside the range, and cancellation between huge terms would
-        then amplify every rounding error. To be called after each step of an optimiser.
+        then amplify every rounding error. That of degree 3 is kept positive, too: only such
+        cubics can feed sums and maxima. (ReLU is x/2 and an even part, so the best cubic term is
+        small in any case.) To be called after each step of an optimiser.
         """
         q = self.q
         for degree in (2, 3):
             rows = self.kinds == degree
             lead = q[:, degree]
-            sign = torch.where(lead < 0, -1.0, 1.0).to(q.dtype)
-            lead = sign * lead.abs().clamp(min=MIN_LEADING[degree])
+            if degree == 3:
+                lead = lead.clamp(min=MIN_LEADING[degree])
+            else:
+                sign = torch.where(lead < 0, -1.0, 1.0).to(q.dtype)
+                lead = sign * lead.abs().clamp(min=MIN_LEADING[degree])
             limit = MAX_SHIFT[degree] * degree * lead.abs()
             following = torch.minimum(torch.maximum(q[:, degree - 1], -limit), limit)
             q[:, degree] = torch.where(rows, lead, q[:, degree])

@@ -28,6 +28,8 @@ from safenet_planner.onnx_module import from_onnx
 from safenet_planner.plans import Plan
 from safenet_planner.probes import IMAGES, measure
 from safenet_planner.safenet import Safenet, SafenetError, Settings
+from safenet_planner.search import Settings as SearchSettings
+from safenet_planner.search.methods import METHODS
 from safenet_planner.tracing import instrument
 
 Loader = Iterable[tuple[Tensor, Tensor]]
@@ -141,7 +143,23 @@ Examples:
         help="lowest validation accuracy, from 0 to 1; the quickest plan is made",
     )
     _link_option(made, "lan", "the network between client and server [default: lan]")
-    made.add_argument("--method", default="selection", help="how to search [default: selection]")
+    made.add_argument(
+        "--method",
+        default="selection",
+        choices=list(METHODS),
+        help=f"how to search: {', '.join(METHODS)} [default: selection]",
+        metavar="METHOD",
+    )
+    made.add_argument(
+        "--parallel",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="trials of the search that run at the same time; needs Ray [default: 1]",
+    )
+    made.add_argument(
+        "--ray", metavar="ADDRESS", help="Ray cluster that runs them [default: this machine]"
+    )
     made.add_argument(
         "--epochs", type=_positive, default=8, metavar="N", help="of fine-tuning [default: 8]"
     )
@@ -268,6 +286,7 @@ def _run_plan(arguments: argparse.Namespace) -> None:
         cost=cost,
         safenet=arguments.safenet,
         progress=_progress,
+        settings=SearchSettings(parallel=arguments.parallel, address=arguments.ray),
     )
     out.mkdir(parents=True, exist_ok=True)
     export(result.model, out / "planned.onnx", images[:1])
@@ -552,7 +571,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     try:
         arguments.run(arguments)
-    except (CommandError, SafenetError, ValueError, OSError) as error:
+    except (CommandError, SafenetError, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

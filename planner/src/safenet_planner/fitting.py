@@ -39,7 +39,7 @@ def fit(
     weighted by what they hold and a little everywhere. Degree 0 is the mean of ReLU on the values
     met.
 
-    The allowed set has one half for each sign of the leading coefficient, both convex with at
+    The allowed set has one part for each allowed sign of the leading coefficient, convex with at
     most two active bounds, so the optimum is the best of the allowed solutions with the bounds
     active that each combination names.
     """
@@ -89,7 +89,7 @@ def _candidates(degree: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
     if degree == 1:
         return spaces
     lead, following = eye[degree], eye[degree - 1]
-    for sign in (1.0, -1.0):
+    for sign in (1.0, -1.0) if degree == 2 else (1.0,):
         bound = sign * MIN_LEADING[degree] * lead
         ratio = sign * MAX_SHIFT[degree] * degree
         spaces.append((eye[:, :degree], bound))
@@ -105,6 +105,6 @@ def _allowed(q: Tensor, degree: int) -> Tensor:
     """Which rows keep to the bounds on the leading coefficient and the one before it."""
     if degree == 1:
         return torch.ones(len(q), dtype=torch.bool, device=q.device)
-    lead = q[:, degree].abs()
+    lead = q[:, degree].abs() if degree == 2 else q[:, degree]
     limit = MAX_SHIFT[degree] * degree * lead * (1 + 1e-9)
     return (lead >= MIN_LEADING[degree] * (1 - 1e-9)) & (q[:, degree - 1].abs() <= limit)

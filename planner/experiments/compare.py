@@ -1,0 +1,286 @@
+"""Plans of one network by several methods at equal latency: training, private runs, tables.
+
+    experiments/teacher.py                      train the network (once)
+    experiments/compare.py cost                 measure what kinds cost (on an idle machine)
+    experiments/compare.py train METHOD SHARE   plan at a share of the all-ReLU latency, fine-tune
+    experiments/compare.py measure              private runs of all plans (on an idle machine)
+    experiments/compare.py report               tables and plots for docs/planner.md
+
+Everything is kept under target/planner; each step goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import images
+import teacher
+from networks import minionn
+from safenet_planner.calibration import Observation, observe
+from safenet_planner.cost import LAN, LOOPBACK, CostModel
+from safenet_planner.export import export
+from safenet_planner.kinds import KINDS, NAMES, RELU
+from safenet_planner.plans import Plan
+from safenet_planner.probes import measure
+from safenet_planner.report import Curve, Outcome, plot_curves, plot_kinds, save
+from safenet_planner.safenet import Safenet
+from safenet_planner.search.methods import METHODS, method
+from safenet_planner.search.problem import Found, Problem, Settings, seeded
+from safenet_planner.tracing import PlannedModel, instrument
+from safenet_planner.training import Recipe, accuracy
+
+OBSERVED = 2_000
+"""Training images on which importances are estimated."""
+
+CALIBRATION = 256
+"""Training images that the compiler calibrates on."""
+
+ALL_RELU = "relu"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One network, and where its files are."""
+
+    width: int
+    teacher_epochs: int
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Of everything that is kept."""
+        return teacher.TARGET / f"minionn{self.width}"
+
+    def network(self) -> PlannedModel:
+        """The trained network, ReLU everywhere."""
+        path = teacher.checkpoint(self.width, self.teacher_epochs)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing: train the network with teacher.py")
+        state = torch.load(path, map_location="cpu")
+        done = len(state["epochs"])
+        if done != self.teacher_epochs:
+            raise ValueError(f"{path}: expected {self.teacher_epochs} epochs, got {done}")
+        model = minionn(self.width)
+        model.load_state_dict(state["model"])
+        return instrument(model.eval(), torch.zeros(1, 3, 32, 32)).eval()
+
+    def observations(self, model: PlannedModel, source: images.Augmented) -> dict[str, Observation]:
+        """What the activations receive, from an earlier run if there was one."""
+        path = self.folder / "observations.pt"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with seeded(self.seed):
+                seen = observe(model, source, OBSERVED, seed=self.seed)
+            torch.save({name: vars(layer) for name, layer in seen.items()}, path)
+        return {name: Observation(**layer) for name, layer in torch.load(path).items()}
+
+    def cost(self, model: PlannedModel, source: images.Plain, safenet: Safenet) -> CostModel:
+        """What kinds cost over a local network."""
+        path = self.folder / "cost.json"
+        if not path.is_file():
+            batch, _ = next(iter(source))
+            folder = self.folder / "cost"
+            found = measure(model, batch, LAN, safenet, folder, runs=5, progress=_say)
+            found.to_json(path)
+        return CostModel.from_json(path)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def problem(study: Study, safenet: Safenet) -> Problem:
+    """The network with what is known of it, and its data."""
+    cifar10 = images.load()
+    model = study.network()
+    training = images.Augmented(cifar10.train)
+    seen = study.observations(model, training)
+    cost = study.cost(model, images.Plain(cifar10.train[:CALIBRATION]), safenet)
+    return Problem(model, seen, cost, LAN, training, images.Plain(cifar10.validation))
+
+
+def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) -> None:
+    """Find a plan, fine-tune it, and keep the network and its accuracies."""
+    task = problem(study, safenet)
+    run = ALL_RELU if name == ALL_RELU else f"{name}-{share:g}"
+    out = study.folder / f"{run}.json"
+    if out.is_file():
+        _say(f"{out} is there")
+        return
+    settings = Settings(
+        seed=study.seed, workdir=study.folder / "search", population=3, generations=2, steps=60
+    )
+    if name == ALL_RELU:
+        found = Found(task.relu_plan, task.relu_s)
+    else:
+        found = method(name)(task, share * task.relu_s, settings, _say)
+    shares = ", ".join(f"{NAMES[k]} {found.plan.share(k):.0%}" for k in KINDS)
+    _say(f"{run}: {found.latency_s * 1e3:.1f} of {task.relu_s * 1e3:.1f} ms; {shares}")
+    recipe = Recipe(epochs=epochs, rate=0.05)
+    with seeded(study.seed):
+        planned = found.start.model(task, found.plan)
+        history = found.start.train(
+            planned,
+            task.training,
+            task.validation,
+            recipe,
+            teacher=task.model if found.start.recipe(recipe).distil > 0 else None,
+            checkpoint=study.folder / f"{run}.pt",
+            progress=teacher.show,
+        )
+    export(planned, study.folder / f"{run}.onnx", torch.zeros(1, 3, 32, 32))
+    found.plan.to_json(study.folder / f"{run}.plan.json")
+    for layer in planned.activations().values():
+        layer.counting = True
+    test = accuracy(planned, images.Plain(images.load().test))
+    outside = {n: vars(layer.outside) for n, layer in planned.activations().items()}
+    result = {
+        "method": name,
+        "share": share,
+        "epochs": epochs,
+        "predicted_s": found.latency_s,
+        "validation": history.accuracy,
+        "test": test,
+        "outside": outside,
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    _say(f"{run}: test {test:.2%}")
+
+
+def _archive(path: Path, pictures: images.data.Pictures) -> Path:
+    """Images as the `safenet` command takes them."""
+    if not path.is_file():
+        shown = np.ascontiguousarray(pictures.images.transpose(0, 3, 1, 2))
+        np.savez_compressed(path, image=shown, label=pictures.labels)
+    return path
+
+
+def measured(study: Study, safenet: Safenet, runs: int) -> None:
+    """Compile every trained plan and run it privately over two links."""
+    cifar10 = images.load()
+    calibration = _archive(study.folder / "calibration.npz", cifar10.train[:CALIBRATION])
+    test = _archive(study.folder / "test.npz", cifar10.test)
+    for path in sorted(study.folder.glob("*.plan.json")):
+        run = path.name.removesuffix(".plan.json")
+        out = study.folder / f"{run}.measured.json"
+        if out.is_file():
+            continue
+        network, compiled = (study.folder / f"{run}.{end}" for end in ("onnx", "safenet"))
+        _say(f"{run}: compiling, running privately")
+        safenet.compile(network, calibration, compiled)
+        result: dict[str, Any] = {"fixed_point": safenet.accuracy(compiled, test)}
+        for link in (LAN, LOOPBACK):
+            result[link.name] = safenet.bench(compiled, link, runs, images=test)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+ACTIVATIONS = {"activation", "maximum"}
+
+
+def _activations(bench: dict[str, Any]) -> tuple[float, float]:
+    """Seconds that both parties compute for activations, and their bytes.
+
+    What no layer can be charged with (oblivious transfers, products) is the activations', too.
+    """
+    rows = [row for row in bench["layers"] if row["kind"] in {*ACTIVATIONS, "shared"}]
+    keys = [f"{p}_{phase}_s" for p in ("client", "server") for phase in ("prepare", "online")]
+    seconds = sum(row[key] for row in rows for key in keys)
+    sides = [f"{phase}_bytes_{way}" for phase in ("prepare", "online") for way in ("up", "down")]
+    return seconds, sum(row[side] for row in rows for side in sides)
+
+
+def report(study: Study, plots: Path) -> None:
+    """Print tables in Markdown and write the plots."""
+    rows = []
+    for path in sorted(study.folder.glob("*.measured.json")):
+        run = path.name.removesuffix(".measured.json")
+        trained = json.loads((study.folder / f"{run}.json").read_text())
+        found = json.loads(path.read_text())
+        plan = Plan.from_json(study.folder / f"{run}.plan.json")
+        rows.append((run, trained, found, plan))
+    order = [ALL_RELU, *METHODS]
+    rows.sort(key=lambda row: (order.index(row[1]["method"]), -row[2]["lan"]["prepare_s"]))
+    whole = {run: found["lan"]["prepare_s"] + found["lan"]["online_s"] for run, _, found, _ in rows}
+    base_s, base_bytes = _activations(next(f for r, _, f, _ in rows if r == ALL_RELU)["lan"])
+    heads = [
+        "method", "ReLU", "3", "2", "1", "0", "test", "fixed point", "prepare + online",
+        "against all ReLU", "predicted", "activations: time", "bytes", "online",
+    ]  # fmt: skip
+    print("| " + " | ".join(heads) + " |")
+    print("| " + " | ".join(["---"] * len(heads)) + " |")
+    for run, trained, found, plan in rows:
+        lan = found["lan"]
+        seconds, size = _activations(lan)
+        cells = [
+            trained["method"],
+            *(f"{plan.share(k):.0%}" for k in (RELU, 3, 2, 1, 0)),
+            f"{trained['test']:.2%}",
+            f"{found['fixed_point']['accuracy']:.2%}",
+            f"{whole[run] * 1e3:.1f} ms",
+            f"{whole[run] / whole[ALL_RELU] - 1:+.0%}",
+            f"{trained['predicted_s'] * 1e3:.1f} ms",
+            f"{seconds / base_s - 1:+.0%}",
+            f"{size / base_bytes - 1:+.0%}",
+            f"{lan['online_s'] * 1e3:.1f} ms",
+        ]
+        print("| " + " | ".join(cells) + " |")
+    curves = []
+    for name in order[1:]:
+        points = [Outcome(whole[r], t["test"]) for r, t, _, _ in rows if t["method"] == name]
+        if points:
+            curves.append(Curve(name, tuple(points)))
+    reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
+    save(plot_curves(curves, reference=reference), plots / "planner-accuracy.png")
+    for run, trained, _, plan in rows:
+        if trained["method"] == "selection":
+            save(plot_kinds(plan), plots / f"planner-kinds-{run}.png")
+
+
+def main() -> int:
+    """Run one of the steps."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=32, help="channels of the network (32)")
+    parser.add_argument("--teacher-epochs", type=int, default=20, help="of the network (20)")
+    parser.add_argument("--seed", type=int, default=1, help="of every random choice (1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("cost", help="measure what kinds cost")
+    one = steps.add_parser("train", help="plan and fine-tune")
+    one.add_argument("method", choices=[ALL_RELU, *METHODS])
+    one.add_argument("share", type=float, help="of the all-ReLU latency, 0 to 1")
+    one.add_argument("--epochs", type=int, default=6, help="of fine-tuning (6)")
+    many = steps.add_parser("measure", help="run all trained plans privately")
+    many.add_argument("--runs", type=int, default=5, help="sessions of each (5)")
+    shown = steps.add_parser("report", help="print tables, write plots")
+    shown.add_argument("--plots", type=Path, default=images.ROOT / "docs" / "plots")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    study = Study(args.width, args.teacher_epochs, args.seed)
+    safenet = Safenet(images.ROOT / "target" / "release" / "safenet")
+    todo: dict[str, Callable[[], object]] = {
+        "cost": lambda: problem(study, safenet),
+        "train": lambda: train(study, safenet, args.method, args.share, args.epochs),
+        "measure": lambda: measured(study, safenet, args.runs),
+        "report": lambda: report(study, args.plots),
+    }
+    try:
+        todo[args.step]()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
