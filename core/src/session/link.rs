@@ -26,8 +26,8 @@ struct Channel {
     outbox: VecDeque<Vec<u8>>,
     sent: usize,
     queued: usize,
-    /// The script has time until all that is queued is out.
-    unhurried: bool,
+    /// The script waits until all that is queued is out.
+    flushing: bool,
     /// The other party has sent an error: it is gone.
     refused: bool,
     meter: Meter,
@@ -102,11 +102,11 @@ impl Link {
         Ok(())
     }
 
-    /// Suspends until the caller has taken all that is queued and comes again. So what follows, work that is to be done but
-    /// that nobody waits for, does not hold up the other party.
-    pub(crate) async fn unhurried(&self) {
-        self.0.lock().unhurried = true;
-        poll_fn(|_| if self.0.lock().unhurried { Poll::Pending } else { Poll::Ready(()) }).await;
+    /// Suspends until the caller has taken all that is queued and comes again. So the other party has it while this one does
+    /// what follows, work that takes long or that nobody waits for.
+    pub(crate) async fn flush(&self) {
+        self.0.lock().flushing = true;
+        poll_fn(|_| if self.0.lock().flushing { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
@@ -272,7 +272,7 @@ impl<T> Driver<T> {
         self.script = None;
         let mut channel = self.channel.lock();
         channel.outbox.clear();
-        (channel.sent, channel.queued, channel.unhurried) = (0, 0, false);
+        (channel.sent, channel.queued, channel.flushing) = (0, 0, false);
         self.failure.get_or_insert(error);
     }
 
@@ -283,7 +283,7 @@ impl<T> Driver<T> {
         let (mut consumed, mut produced, mut result) = (0, 0, None);
         {
             let mut channel = self.channel.lock();
-            channel.unhurried &= channel.queued > 0;
+            channel.flushing &= channel.queued > 0;
         }
         loop {
             let before = (consumed, produced);
@@ -315,9 +315,9 @@ impl<T> Driver<T> {
                 break;
             }
         }
-        let (queued, unhurried) = {
+        let (queued, flushing) = {
             let channel = self.channel.lock();
-            (channel.queued, channel.unhurried)
+            (channel.queued, channel.flushing)
         };
         let status = match (queued, &self.failure) {
             (1.., _) => Status::HasOutput,
@@ -325,7 +325,7 @@ impl<T> Driver<T> {
             // The last bytes of a failed session: the next call returns its error.
             (0, Some(_)) => Status::HasOutput,
             (0, None) if self.script.is_none() => Status::Idle,
-            (0, None) if unhurried => Status::HasOutput,
+            (0, None) if flushing => Status::HasOutput,
             (0, None) => Status::WantsInput,
         };
         Ok((Progress { consumed, produced, status }, result))
@@ -344,7 +344,7 @@ mod tests {
         let begins = begun.clone();
         driver.start(Box::pin(async move {
             link.send(FrameKind::Goodbye, alloc::vec![1; 4]).await?;
-            link.unhurried().await;
+            link.flush().await;
             begins.store(true, Ordering::Relaxed);
             Ok(7)
         }));

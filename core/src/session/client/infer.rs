@@ -38,7 +38,7 @@ pub(super) async fn infer(
             link.send(FrameKind::Reply, writer.finish()).await?;
         }
         // Erasing what the layer held takes its time, which the server is not to wait for.
-        link.unhurried().await;
+        link.flush().await;
         drop(layer);
     }
     link.enter(Place { phase: Phase::Infer, node: None });

@@ -161,6 +161,7 @@ impl Party {
             for refill in self.rot_sender.refill(needed.server, planned.server)? {
                 link.send(FrameKind::OtRefill, refill).await?;
             }
+            link.flush().await;
             let seed = self.rot_receiver.seed(needed.client, planned.client)?;
             if !seed.is_empty() {
                 link.send(FrameKind::OtSeed, seed).await?;
@@ -256,6 +257,7 @@ impl Party {
                     {
                         link.send(FrameKind::LinearRequest, request).await?;
                     }
+                    link.flush().await;
                 }
                 masks.scatter(step, &mask);
             }
@@ -272,6 +274,7 @@ impl Party {
                 for request in self.threads.map(pieces, encrypt) {
                     link.send(FrameKind::SlotRequest, request?).await?;
                 }
+                link.flush().await;
             }
         }
         Ok(())
@@ -283,6 +286,7 @@ impl Party {
             let (message, received, _) = self.rot_receiver.extend(Count { single: count, wide: 0 })?;
             if !message.is_empty() {
                 link.send(FrameKind::OtExtension, message).await?;
+                link.flush().await;
             }
             signs.choices.extend((0..count).map(|j| received.choice_bits(j, 1) as u8));
             signs.words.extend(received.keys.iter().map(|&key| product_word(key)));

@@ -96,7 +96,7 @@ impl Party {
         link.send(FrameKind::Output, answer.finish()).await?;
         link.count_inference();
         // What is left is erased when the client has its answer.
-        link.unhurried().await;
+        link.flush().await;
         Ok(())
     }
 }
@@ -128,7 +128,7 @@ async fn activate(
         layer.request(step.groups(trips), round, &mut request);
         link.send(FrameKind::Request, request.finish()).await?;
         if !spent.is_empty() {
-            link.unhurried().await;
+            link.flush().await;
             spent.clear();
         }
         let reply = link.receive(FrameKind::Reply, up).await?;

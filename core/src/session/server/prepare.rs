@@ -97,6 +97,7 @@ impl Party {
             for response in responses {
                 link.send(FrameKind::SlotResponse, response).await?;
             }
+            link.flush().await;
             let (mut signs, mut products) = (&signs[..], &products[..]);
             for index in batch.clone() {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
@@ -121,6 +122,7 @@ impl Party {
                             message.extend(rots.finish());
                             if !message.is_empty() {
                                 link.send(FrameKind::OtExtension, message).await?;
+                                link.flush().await;
                             }
                         }
                         layers[index] = Some(layer);
@@ -184,6 +186,7 @@ impl Party {
                 for response in responder.respond_all(threads, run, &self.linear_key, &mut self.prg, &mut live)? {
                     link.send(FrameKind::LinearResponse, response).await?;
                 }
+                link.flush().await;
             }
         }
         Ok(step.scatter_outputs(shape, &live).into())
