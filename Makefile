@@ -2,7 +2,8 @@
 #
 #   make                                   build libsafenet.a and libsafenet.so
 #   make demo                              classify digits privately: a C server and a C client on this machine
-#   make test                              run all tests
+#   make test                              run all tests but the planner's
+#   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
 #   make ladder                            the same for one network with ever fewer ReLUs
@@ -31,7 +32,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo test models networks ladder performance cifar10
+.PHONY: build install uninstall clean demo test planner-test models networks ladder performance cifar10
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -75,6 +76,19 @@ test:
 	    $(CARGO) test --workspace --locked --lib --bins --tests; \
 	fi
 	$(CARGO) test --workspace --locked --doc --quiet
+
+# PyTorch is the system's: PyPI's for Linux brings gigabytes for graphics processors.
+SYSTEM_PYTHON ?= /usr/bin/python3
+
+planner-test: target/planner-venv/ready
+	cd planner && ../target/planner-venv/bin/python -m pytest -q
+
+target/planner-venv/ready: planner/pyproject.toml planner/constraints-debian12.txt
+	$(SYSTEM_PYTHON) -c 'import ensurepip, onnx, torch' || { echo "error: $(SYSTEM_PYTHON) lacks a package;" \
+	    "on Debian: apt-get install python3-torch python3-onnx python3-venv" >&2; exit 1; }
+	$(SYSTEM_PYTHON) -m venv --system-site-packages target/planner-venv
+	target/planner-venv/bin/pip install --quiet --constraint planner/constraints-debian12.txt --editable './planner[report,search,test]'
+	touch $@
 
 models: $(addprefix models/,$(addsuffix .safenet,mnist-relu mnist-mixed))
 

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 import images
 import teacher
 from networks import minionn
+from safenet_planner.baselines import delphi_start
 from safenet_planner.calibration import Observation, observe
 from safenet_planner.cost import LAN, LOOPBACK, CostModel
 from safenet_planner.export import export
@@ -116,11 +117,14 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
     if out.is_file():
         _say(f"{out} is there")
         return
-    settings = Settings(
-        seed=study.seed, workdir=study.folder / "search", population=3, generations=2, steps=60
-    )
+    settings = Settings(seed=study.seed, workdir=study.folder / "search")
     if name == ALL_RELU:
         found = Found(task.relu_plan, task.relu_s)
+    elif name == "delphi":
+        # Its own choice of layers needs a training for each; here they are those whose importance
+        # is least, and trained as Delphi trains.
+        found = method("layerwise")(task, share * task.relu_s, settings, _say)
+        found = replace(found, start=delphi_start(task, found.plan, settings))
     else:
         found = method(name)(task, share * task.relu_s, settings, _say)
     shares = ", ".join(f"{NAMES[k]} {found.plan.share(k):.0%}" for k in KINDS)
