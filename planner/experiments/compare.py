@@ -117,7 +117,7 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
     if out.is_file():
         _say(f"{out} is there")
         return
-    settings = Settings(seed=study.seed, workdir=study.folder / "search")
+    settings = Settings(seed=study.seed, workdir=study.folder / "search", generations=3)
     if name == ALL_RELU:
         found = Found(task.relu_plan, task.relu_s)
     elif name == "delphi":

@@ -70,7 +70,7 @@ def test_budget_out_of_reach(name: str, posed: Problem) -> None:
 def test_method_names() -> None:
     """Unknown ones are refused."""
     assert method("selection") is METHODS["selection"]
-    with pytest.raises(ValueError, match="expected one of selection, tree, .*'best'"):
+    with pytest.raises(ValueError, match="expected one of selection, gradual, tree, .*'best'"):
         method("best")
 
 
@@ -163,6 +163,27 @@ def test_choice_saves_rounds(network: Small, tmp_path: Path) -> None:
     fitting = [p for p in plans if far.seconds(p) <= 0.6 * far.relu_s]
     least = min(total(far.importance, p) for p in fitting)
     assert total(far.importance, plan) < 0.9 * least
+
+
+def test_stages_are_kept(posed: Problem, tmp_path: Path) -> None:
+    """An interrupted gradual search goes on, to the same end; a spoiled stage is refused."""
+    budget, settings = 0.6 * posed.relu_s, dataclasses.replace(QUICK, generations=3)
+    whole = METHODS["gradual"](posed, budget, settings, None)
+    latencies = [trial.latency_s for trial in whole.trials]
+    assert len(latencies) == 3 and latencies == sorted(latencies, reverse=True)
+    told: list[str] = []
+    kept = dataclasses.replace(settings, workdir=tmp_path)
+    METHODS["gradual"](posed, budget, kept, None)
+    (folder,) = tmp_path.iterdir()
+    (folder / "stage-03.json").unlink()
+    again = METHODS["gradual"](posed, budget, kept, told.append)
+    assert (again.plan, again.trials) == (whole.plan, whole.trials)
+    assert again.start.state is not None and whole.start.state is not None
+    assert all(torch.equal(v, again.start.state[k]) for k, v in whole.start.state.items())
+    assert [line.split(",")[0] for line in told] == [f"gradual: stage {n} of 3" for n in (1, 2, 3)]
+    (folder / "stage-01.json").write_text("{}")
+    with pytest.raises(ValueError, match="stage-01.json: expected a finished stage"):
+        METHODS["gradual"](posed, budget, kept, None)
 
 
 def test_start_goes_on_from_a_state(posed: Problem) -> None:

@@ -36,8 +36,9 @@ class Observation:
         fits: (C, 5, 4), by kind index: normalised coefficients of the least-squares polynomials
             (`fitting.fit`); zeros for ReLU.
         importance: (C, 5), by kind index: the loss of one image changes to first order by the sum
-            over positions of gradient x (polynomial - ReLU) if the channel becomes that kind;
-            this is the mean square over images. Zeros for ReLU.
+            over positions of gradient x (f - f0) if the channel, which computes f0, gets the
+            function f of that kind (ReLU, or its fit); this is the mean square over images.
+            Zero for the kind that the channel has.
 
     """
 
@@ -71,8 +72,8 @@ def observe(
     is right (after L. Theis et al., *Faster gaze prediction with dense networks and Fisher
     pruning*, 2018, section 2.1, who prune channels by it).
 
-    The model, its gradients and its modes are left as they were. What the kinds in it are
-    does not matter for ranges and fits, but gradients are those of the model as it is.
+    The model, its gradients and its modes are left as they were. It may have a plan already:
+    changes are then from what its channels compute now.
     """
     if images < 1:
         raise ValueError(f"images: expected at least 1, got {images}")
@@ -196,6 +197,7 @@ class _Layer:
     """Sums over the images for one layer."""
 
     def __init__(self, module: ChannelActivation) -> None:
+        self.module = module
         self.ceiling = module.ceiling
         device = module.low.device
         c = module.channels
@@ -245,13 +247,31 @@ class _Layer:
         moments = self.moments.cpu() / images
         fits = torch.zeros(len(low), len(KINDS), 4, dtype=torch.float64)
         importance = torch.zeros(len(low), len(KINDS), dtype=torch.float64)
-        radius = (high - low) / 2
+        radius = ((high - low) / 2)[:, None]
+        now = self._now(low, high)
         for i, kind in enumerate(KINDS):
+            function = torch.zeros_like(now)
             if kind == RELU:
-                continue
-            q = fit(histogram, low, high, kind, self.ceiling)
-            fits[:, i] = q
-            effect = torch.cat([q * radius[:, None], -torch.ones_like(q[:, :1])], dim=1)
-            squares = torch.einsum("ci,cij,cj->c", effect, moments, effect)
-            importance[:, i] = squares.clamp(min=0)
+                function[:, 4] = 1
+            else:
+                fits[:, i] = fit(histogram, low, high, kind, self.ceiling)
+                function[:, :4] = fits[:, i] * radius
+            change = function - now
+            squares = torch.einsum("ci,cij,cj->c", change, moments, change).clamp(min=0)
+            has = self.module.kinds.cpu() == kind
+            importance[:, i] = torch.where(has, torch.zeros_like(squares), squares)
         return Observation(low, high, histogram, fits, importance)
+
+    def _now(self, low: Tensor, high: Tensor) -> Tensor:
+        """What the channels compute, in terms of 1, u, u^2, u^3 and ReLU: (C, 5)."""
+        relu = (self.module.kinds.cpu() == RELU).double()
+        c0, c1, c2, c3 = self.module.coefficients().cpu().unbind(1)  # zeros where ReLU
+        m, r = (low + high) / 2, (high - low) / 2
+        # Taylor coefficients at the middle of the range.
+        at = [
+            ((c3 * m + c2) * m + c1) * m + c0,
+            (3 * c3 * m + 2 * c2) * m + c1,
+            3 * c3 * m + c2,
+            c3,
+        ]
+        return torch.stack([*(t * r**j for j, t in enumerate(at)), relu], dim=1)

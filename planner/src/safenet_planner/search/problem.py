@@ -107,7 +107,7 @@ class Settings:
     population: int = 4
     """Trials for each node of the tree, and in each generation of `delphi`."""
     generations: int = 4
-    """Of `delphi`, the first one included."""
+    """Of `delphi`, the first one included; stages of `gradual`."""
     threshold: float | None = None
     """`tree`: validation accuracy, 0 to 1, below which a trial loses to each one above."""
     epochs: int = 2
