@@ -2,6 +2,7 @@
 
     experiments/teacher.py                      train the network (once)
     experiments/compare.py cost                 measure what kinds cost (on an idle machine)
+    experiments/compare.py train relu 1         the network as it was trained, to compare with
     experiments/compare.py train METHOD SHARE   plan at a share of the all-ReLU latency, fine-tune
     experiments/compare.py measure              private runs of all plans (on an idle machine)
     experiments/compare.py report               tables and plots for docs/planner.md
@@ -38,6 +39,9 @@ from safenet_planner.search.methods import METHODS, method
 from safenet_planner.search.problem import Found, Problem, Settings, seeded
 from safenet_planner.tracing import PlannedModel, instrument
 from safenet_planner.training import Recipe, accuracy
+
+TESTED = 1_000
+"""Test images that are classified in fixed point."""
 
 OBSERVED = 2_000
 """Training images on which importances are estimated."""
@@ -132,15 +136,17 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
     recipe = Recipe(epochs=epochs, rate=0.05)
     with seeded(study.seed):
         planned = found.start.model(task, found.plan)
-        history = found.start.train(
-            planned,
-            task.training,
-            task.validation,
-            recipe,
-            teacher=task.model if found.start.recipe(recipe).distil > 0 else None,
-            checkpoint=study.folder / f"{run}.pt",
-            progress=teacher.show,
-        )
+        if name != ALL_RELU:
+            found.start.train(
+                planned,
+                task.training,
+                task.validation,
+                recipe,
+                teacher=task.model if found.start.recipe(recipe).distil > 0 else None,
+                checkpoint=study.folder / f"{run}.pt",
+                progress=teacher.show,
+            )
+    validation = task.accuracy(planned)
     export(planned, study.folder / f"{run}.onnx", torch.zeros(1, 3, 32, 32))
     found.plan.to_json(study.folder / f"{run}.plan.json")
     for layer in planned.activations().values():
@@ -152,7 +158,7 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
         "share": share,
         "epochs": epochs,
         "predicted_s": found.latency_s,
-        "validation": history.accuracy,
+        "validation": validation,
         "test": test,
         "outside": outside,
     }
@@ -172,7 +178,7 @@ def measured(study: Study, safenet: Safenet, runs: int) -> None:
     """Compile every trained plan and run it privately over two links."""
     cifar10 = images.load()
     calibration = _archive(study.folder / "calibration.npz", cifar10.train[:CALIBRATION])
-    test = _archive(study.folder / "test.npz", cifar10.test)
+    test = _archive(study.folder / "test.npz", cifar10.test[:TESTED])
     for path in sorted(study.folder.glob("*.plan.json")):
         run = path.name.removesuffix(".plan.json")
         out = study.folder / f"{run}.measured.json"
@@ -216,8 +222,8 @@ def report(study: Study, plots: Path) -> None:
     whole = {run: found["lan"]["prepare_s"] + found["lan"]["online_s"] for run, _, found, _ in rows}
     base_s, base_bytes = _activations(next(f for r, _, f, _ in rows if r == ALL_RELU)["lan"])
     heads = [
-        "method", "ReLU", "3", "2", "1", "0", "test", "fixed point", "prepare + online",
-        "against all ReLU", "predicted", "activations: time", "bytes", "online",
+        "method", "ReLU", "3", "2", "1", "0", "test", f"fixed point, {TESTED:,}",
+        "prepare + online", "against all ReLU", "predicted", "activations: time", "bytes", "online",
     ]  # fmt: skip
     print("| " + " | ".join(heads) + " |")
     print("| " + " | ".join(["---"] * len(heads)) + " |")

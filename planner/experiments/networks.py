@@ -27,7 +27,7 @@ class Normalise(nn.Module):
 
 
 def minionn(width: int = 64) -> nn.Sequential:
-    """MiniONN's seven convolutions (Liu et al., 2017, figure 13; Delphi, 2020, table 3).
+    """MiniONN's seven convolutions (Liu et al., 2017), which Delphi (2020) measures, too.
 
     Images are (N, 3, 32, 32) with values from 0 to 1. `width` is the number of channels of the
     first six convolutions, 64 in the papers; 16 in the last. Batch normalisation stands before
