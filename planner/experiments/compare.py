@@ -51,6 +51,11 @@ CALIBRATION = 256
 
 ALL_RELU = "relu"
 
+SHOWN = "selection-0.6"
+"""The plan whose kinds are plotted, by layer."""
+
+KINDS_PLOT = "planner-kinds.png"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -250,9 +255,7 @@ def report(study: Study, plots: Path) -> None:
             curves.append(Curve(name, tuple(points)))
     reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
     save(plot_curves(curves, reference=reference), plots / "planner-accuracy.png")
-    for run, trained, _, plan in rows:
-        if trained["method"] == "selection":
-            save(plot_kinds(plan), plots / f"planner-kinds-{run}.png")
+    save(plot_kinds(next(plan for run, _, _, plan in rows if run == SHOWN)), plots / KINDS_PLOT)
 
 
 def main() -> int:
