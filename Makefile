@@ -80,8 +80,10 @@ test:
 # PyTorch is the system's: PyPI's for Linux brings gigabytes for graphics processors.
 SYSTEM_PYTHON ?= /usr/bin/python3
 
+# They run the command with everything in it; SAFENET names another one.
 planner-test: target/planner-venv/ready
-	cd planner && ../target/planner-venv/bin/python -m pytest -q
+	test -n "$$SAFENET" || $(CARGO) build --locked --package safenet-cli
+	cd planner && SAFENET="$${SAFENET:-$(CURDIR)/target/debug/safenet}" ../target/planner-venv/bin/python -m pytest -q
 
 target/planner-venv/ready: planner/pyproject.toml planner/constraints-debian12.txt
 	$(SYSTEM_PYTHON) -c 'import ensurepip, onnx, torch' || { echo "error: $(SYSTEM_PYTHON) lacks a package;" \

@@ -38,7 +38,7 @@ from safenet_planner.safenet import Safenet
 from safenet_planner.search.methods import METHODS, method
 from safenet_planner.search.problem import Found, Problem, Settings, seeded
 from safenet_planner.tracing import PlannedModel, instrument
-from safenet_planner.training import Recipe, accuracy
+from safenet_planner.training import Recipe, accuracy, read_checkpoint
 
 TESTED = 1_000
 """Test images that are classified in fixed point."""
@@ -75,8 +75,8 @@ class Study:
         path = teacher.checkpoint(self.width, self.teacher_epochs)
         if not path.is_file():
             raise ValueError(f"{path} is missing: train the network with teacher.py")
-        state = torch.load(path, map_location="cpu")
-        done = len(state["epochs"])
+        about, state = read_checkpoint(path)
+        done = len(about["epochs"])
         if done != self.teacher_epochs:
             raise ValueError(f"{path}: expected {self.teacher_epochs} epochs, got {done}")
         model = minionn(self.width)
@@ -91,7 +91,10 @@ class Study:
             with seeded(self.seed):
                 seen = observe(model, source, OBSERVED, seed=self.seed)
             torch.save({name: vars(layer) for name, layer in seen.items()}, path)
-        return {name: Observation(**layer) for name, layer in torch.load(path).items()}
+        return {
+            name: Observation(**layer)
+            for name, layer in torch.load(path, weights_only=True).items()
+        }
 
     def cost(self, model: PlannedModel, source: images.Plain, safenet: Safenet) -> CostModel:
         """What kinds cost over a local network."""

@@ -200,7 +200,6 @@ class _Formula(torch.autograd.Function):
             w = part.rows(weights.t())
             floor = torch.zeros_like(scale)
             buffers: list[Tensor] = []
-            buffers: list[Tensor] = []
             for xs, ys in part.blocks():
                 if not buffers:
                     kept = buffers = _buffers(xs, 3)

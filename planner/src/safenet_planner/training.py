@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import asdict, dataclass, field
@@ -236,13 +238,13 @@ def _save(
     """Replace the checkpoint in one step, so that an interruption leaves a whole one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    about = {"recipe": asdict(recipe), "epochs": [asdict(epoch) for epoch in done.epochs]}
     torch.save(
         {
-            "recipe": asdict(recipe),
+            "about": json.dumps(about),
             "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "momentum": optimiser.state_dict()["state"],
             "random": torch.get_rng_state(),
-            "epochs": [asdict(epoch) for epoch in done.epochs],
         },
         part,
     )
@@ -253,16 +255,33 @@ def _restore(
     path: Path, recipe: Recipe, model: nn.Module, optimiser: torch.optim.Optimizer, done: History
 ) -> None:
     """Go on from a checkpoint, which must be of the same recipe and network."""
-    state = torch.load(path, map_location="cpu")
-    if state["recipe"] != asdict(recipe):
+    about, state = read_checkpoint(path)
+    if about["recipe"] != asdict(recipe):
         raise ValueError(
-            f"{path}: is of the recipe {state['recipe']}, not of {asdict(recipe)}; delete it to"
+            f"{path}: is of the recipe {about['recipe']}, not of {asdict(recipe)}; delete it to"
             " begin anew"
         )
     try:
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        # The groups' numbers are the recipe's.
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state["momentum"], "param_groups": groups})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path}: is of another network: {error}") from error
     torch.set_rng_state(state["random"])
-    done.epochs[:] = [Epoch(**epoch) for epoch in state["epochs"]]
+    done.epochs[:] = [Epoch(**epoch) for epoch in about["epochs"]]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe and epochs of a checkpoint that `train` wrote, and its tensors.
+
+    Raises ValueError for any other file. Only tensors are unpickled: pickles can run code.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        about = json.loads(state["about"])
+        if not {"recipe", "epochs"} <= set(about) or not {"model", "momentum"} <= set(state):
+            raise KeyError("recipe, epochs, model or momentum")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{path}: expected a checkpoint of training: {e!r}") from e
+    return about, state

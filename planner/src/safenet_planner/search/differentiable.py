@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -279,12 +280,10 @@ def _save(
     rows = [{**t.__dict__, "plan": {n: list(k) for n, k in t.plan.layers.items()}} for t in trials]
     torch.save(
         {
-            "epochs": epochs,
-            "multiplier": multiplier,
+            "about": json.dumps({"epochs": epochs, "multiplier": multiplier, "trials": rows}),
             "logits": {name: m.logits.detach() for name, m in relaxed.mixtures.items()},
-            "optimiser": optimiser.state_dict(),
+            "moments": optimiser.state_dict()["state"],
             "random": torch.get_rng_state(),
-            "trials": rows,
         },
         stream,
     )
@@ -294,14 +293,17 @@ def _save(
 def _restore(
     path: Path, relaxed: _Relaxed, optimiser: torch.optim.Optimizer
 ) -> tuple[int, float, list[Trial]]:
-    state = torch.load(path, map_location="cpu")
+    # Only tensors are unpickled: pickles can run code.
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    about = json.loads(state["about"])
     with torch.no_grad():
         for name, mixture in relaxed.mixtures.items():
             mixture.logits.copy_(state["logits"][name])
-    optimiser.load_state_dict(state["optimiser"])
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state["moments"], "param_groups": groups})
     torch.set_rng_state(state["random"])
     trials = [
         Trial(**{**row, "plan": Plan({n: tuple(k) for n, k in row["plan"].items()})})
-        for row in state["trials"]
+        for row in about["trials"]
     ]
-    return int(state["epochs"]), float(state["multiplier"]), trials
+    return int(about["epochs"]), float(about["multiplier"]), trials

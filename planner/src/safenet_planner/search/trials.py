@@ -144,7 +144,10 @@ def packed(state: State) -> bytes:
 
 def unpacked(content: bytes) -> dict[str, Tensor]:
     """Undo `packed`."""
-    found: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu")
+    # Only tensors and plain values: a file may be anyone's, and pickles can run code.
+    found: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), map_location="cpu", weights_only=True
+    )
     return found
 
 
