@@ -3,6 +3,7 @@
     experiments/teacher.py                      train the network (once)
     experiments/compare.py cost                 measure what kinds cost (on an idle machine)
     experiments/compare.py train relu 1         the network as it was trained, to compare with
+    experiments/compare.py train relu-tuned 1   the same after fine-tuning like that of plans
     experiments/compare.py train METHOD SHARE   plan at a share of the all-ReLU latency, fine-tune
     experiments/compare.py measure              private runs of all plans (on an idle machine)
     experiments/compare.py report               tables and plots for docs/planner.md
@@ -17,11 +18,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import images
 import teacher
@@ -31,6 +34,7 @@ from safenet_planner.calibration import Observation, observe
 from safenet_planner.cost import LAN, LOOPBACK, CostModel
 from safenet_planner.export import export
 from safenet_planner.kinds import KINDS, NAMES, RELU
+from safenet_planner.onnx_module import from_onnx
 from safenet_planner.plans import Plan
 from safenet_planner.probes import measure
 from safenet_planner.report import Curve, Outcome, plot_curves, plot_kinds, save
@@ -51,6 +55,9 @@ CALIBRATION = 256
 
 ALL_RELU = "relu"
 
+TUNED = "relu-tuned"
+"""ReLU everywhere, trained as long as the plans."""
+
 SHOWN = "selection-0.6"
 """The plan whose kinds are plotted, by layer."""
 
@@ -61,27 +68,19 @@ KINDS_PLOT = "planner-kinds.png"
 class Study:
     """One network, and where its files are."""
 
-    width: int
-    teacher_epochs: int
+    name: str
+    load: Callable[[], nn.Module]
+    """The trained network, ReLU everywhere."""
     seed: int
 
     @property
     def folder(self) -> Path:
         """Of everything that is kept."""
-        return teacher.TARGET / f"minionn{self.width}"
+        return teacher.TARGET / self.name
 
     def network(self) -> PlannedModel:
-        """The trained network, ReLU everywhere."""
-        path = teacher.checkpoint(self.width, self.teacher_epochs)
-        if not path.is_file():
-            raise ValueError(f"{path} is missing: train the network with teacher.py")
-        about, state = read_checkpoint(path)
-        done = len(about["epochs"])
-        if done != self.teacher_epochs:
-            raise ValueError(f"{path}: expected {self.teacher_epochs} epochs, got {done}")
-        model = minionn(self.width)
-        model.load_state_dict(state["model"])
-        return instrument(model.eval(), torch.zeros(1, 3, 32, 32)).eval()
+        """The trained network, ready to be planned."""
+        return instrument(self.load().eval(), torch.zeros(1, 3, 32, 32)).eval()
 
     def observations(self, model: PlannedModel, source: images.Augmented) -> dict[str, Observation]:
         """What the activations receive, from an earlier run if there was one."""
@@ -107,6 +106,25 @@ class Study:
         return CostModel.from_json(path)
 
 
+def trained_minionn(width: int, epochs: int) -> nn.Module:
+    """What teacher.py trained."""
+    path = teacher.checkpoint(width, epochs)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: train the network with teacher.py")
+    about, state = read_checkpoint(path)
+    done = len(about["epochs"])
+    if done != epochs:
+        raise ValueError(f"{path}: expected {epochs} epochs, got {done}")
+    model = minionn(width)
+    model.load_state_dict(state["model"])
+    return model
+
+
+def trained_resnet20() -> nn.Module:
+    """The network that comes with the repository."""
+    return from_onnx(images.ROOT / "models" / "cifar10-resnet20.onnx")
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -130,7 +148,7 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
         _say(f"{out} is there")
         return
     settings = Settings(seed=study.seed, workdir=study.folder / "search", generations=3)
-    if name == ALL_RELU:
+    if name in (ALL_RELU, TUNED):
         found = Found(task.relu_plan, task.relu_s)
     elif name == "delphi":
         # Its own choice of layers needs a training for each; here they are those whose importance
@@ -225,7 +243,7 @@ def report(study: Study, plots: Path) -> None:
         found = json.loads(path.read_text())
         plan = Plan.from_json(study.folder / f"{run}.plan.json")
         rows.append((run, trained, found, plan))
-    order = [ALL_RELU, *METHODS]
+    order = [ALL_RELU, TUNED, *METHODS]
     rows.sort(key=lambda row: (order.index(row[1]["method"]), -row[2]["lan"]["prepare_s"]))
     whole = {run: found["lan"]["prepare_s"] + found["lan"]["online_s"] for run, _, found, _ in rows}
     base_s, base_bytes = _activations(next(f for r, _, f, _ in rows if r == ALL_RELU)["lan"])
@@ -252,7 +270,7 @@ def report(study: Study, plots: Path) -> None:
         ]
         print("| " + " | ".join(cells) + " |")
     curves = []
-    for name in order[1:]:
+    for name in METHODS:
         points = [Outcome(whole[r], t["test"]) for r, t, _, _ in rows if t["method"] == name]
         if points:
             curves.append(Curve(name, tuple(points)))
@@ -266,14 +284,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--width", type=int, default=32, help="channels of the network (32)")
-    parser.add_argument("--teacher-epochs", type=int, default=20, help="of the network (20)")
+    networks = ("minionn", "resnet20")
+    parser.add_argument("--network", choices=networks, default="minionn", help="(minionn)")
+    parser.add_argument("--width", type=int, default=32, help="channels of minionn (32)")
+    parser.add_argument("--teacher-epochs", type=int, default=20, help="of minionn (20)")
     parser.add_argument("--seed", type=int, default=1, help="of every random choice (1)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("cost", help="measure what kinds cost")
     one = steps.add_parser("train", help="plan and fine-tune")
-    one.add_argument("method", choices=[ALL_RELU, *METHODS])
+    one.add_argument("method", choices=[ALL_RELU, TUNED, *METHODS])
     one.add_argument("share", type=float, help="of the all-ReLU latency, 0 to 1")
     one.add_argument("--epochs", type=int, default=6, help="of fine-tuning (6)")
     many = steps.add_parser("measure", help="run all trained plans privately")
@@ -282,7 +302,11 @@ def main() -> int:
     shown.add_argument("--plots", type=Path, default=images.ROOT / "docs" / "plots")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    study = Study(args.width, args.teacher_epochs, args.seed)
+    if args.network == "minionn":
+        load = partial(trained_minionn, args.width, args.teacher_epochs)
+        study = Study(f"minionn{args.width}", load, args.seed)
+    else:
+        study = Study(args.network, trained_resnet20, args.seed)
     safenet = Safenet(images.ROOT / "target" / "release" / "safenet")
     todo: dict[str, Callable[[], object]] = {
         "cost": lambda: problem(study, safenet),

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from networks import Plain, Residual, Tangled, images, mixed, settled
-from safenet_planner import KINDS, RELU, fit, instrument, observe
+from safenet_planner import KINDS, RELU, calibration, fit, instrument, observe
 from safenet_planner.calibration import BINS
 from safenet_planner.fitting import fitted_range
+from safenet_planner.search.joint import _functions
 
 
 @pytest.mark.parametrize("plan", [False, True])
@@ -65,6 +66,9 @@ def test_importance_is_what_it_says(network: type[nn.Module], plan: bool) -> Non
         assert seen.histogram.shape == (len(low), BINS)
         assert (seen.histogram.sum(1) == v.shape[1]).all()
         direct = torch.cat(effects[name]).square().mean(0)
+        if not plan:
+            changes = torch.einsum("ncj,ckj->nck", seen.effects.double(), _functions(seen))
+            assert torch.allclose(changes, torch.cat(effects[name]), rtol=1e-3, atol=1e-5), name
         has = planned.activations()[name].kinds[:, None] == torch.tensor(KINDS)
         assert not seen.importance[has].any()
         assert torch.allclose(seen.importance[~has], direct[~has], rtol=2e-3, atol=1e-9), name
@@ -101,6 +105,21 @@ def test_predicts_small_changes() -> None:
         after = F.cross_entropy(planned(x), labels, reduction="none")
         measured = float((after - before).square().mean())
         assert float(seen.importance[channel, 2]) == pytest.approx(measured, rel=0.1)
+
+
+def test_effects_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept of as many images as there is memory for; importances are of all."""
+    torch.manual_seed(0)
+    planned = instrument(settled(Plain(), images(16)), images(1)).eval()
+    channels = sum(layer.channels for layer in planned.layers.values())
+    x = [images(8, seed=1), images(8, seed=2)]
+    whole = observe(planned, x, 16)
+    monkeypatch.setattr(calibration, "EFFECTS", 10 * 20 * channels)
+    part = observe(planned, x, 16)
+    for name, seen in part.items():
+        assert seen.effects.shape == (10, planned.layers[name].channels, 5)
+        assert torch.equal(seen.effects, whole[name].effects[:10])
+        assert torch.equal(seen.importance, whole[name].importance)
 
 
 def test_nothing_changes() -> None:

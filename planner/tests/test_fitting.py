@@ -46,7 +46,7 @@ def test_optimal(degree: int, ceiling: float | None) -> None:
     made.plan(torch.full((24,), degree), low, high, q)
     assert torch.allclose(made.q.detach(), q, atol=1e-9)
     rng = np.random.default_rng(0)
-    bound, shift = MIN_LEADING.get(degree, 0), MAX_SHIFT.get(degree, np.inf)
+    bound, shift = MIN_LEADING[degree], MAX_SHIFT.get(degree, np.inf)
     free = 0
     for channel in range(24):
         args = (weights[channel], float(low[channel]), float(high[channel]), ceiling)
@@ -57,9 +57,9 @@ def test_optimal(degree: int, ceiling: float | None) -> None:
         for start in starts * 100:
             other = start + rng.normal(size=4) * 10 ** rng.uniform(-5, 0)
             other[degree + 1 :] = 0
+            sign = -1 if degree == 2 and other[degree] < 0 else 1
+            other[degree] = sign * max(sign * other[degree], bound)
             if degree > 1:
-                sign = -1 if degree == 2 and other[degree] < 0 else 1
-                other[degree] = sign * max(sign * other[degree], bound)
                 limit = shift * degree * abs(other[degree])
                 other[degree - 1] = np.clip(other[degree - 1], -limit, limit)
             assert error(other, *args) >= least - 1e-12

@@ -26,7 +26,7 @@ from safenet_planner import (
     Trial,
     cheapest,
 )
-from safenet_planner.search import Some, differentiable, tree, trials
+from safenet_planner.search import Some, differentiable, joint, tree, trials
 from safenet_planner.search.budget import choose
 from safenet_planner.search.methods import method
 from safenet_planner.search.problem import seeded
@@ -70,7 +70,7 @@ def test_budget_out_of_reach(name: str, posed: Problem) -> None:
 def test_method_names() -> None:
     """Unknown ones are refused."""
     assert method("selection") is METHODS["selection"]
-    with pytest.raises(ValueError, match="expected one of selection, gradual, tree, .*'best'"):
+    with pytest.raises(ValueError, match="expected one of selection, joint, gradual, .*'best'"):
         method("best")
 
 
@@ -404,6 +404,50 @@ def test_differentiable_learns(posed: Problem) -> None:
             for p in (found.plan, first)
         )
     assert ours < 0.5 * theirs
+
+
+def test_joint_values(posed: Problem) -> None:
+    """What a channel's kinds are said to be worth is what they change of the loss."""
+    descent = joint._Descent(posed, 0)
+    assert descent.loss() == 0
+    descent.settle(30 * descent.least())
+    assert len(set(descent.kinds)) > 2
+    for c in range(len(descent.kinds)):
+        values, corrections, others = descent._values(c)
+        start = descent.state()
+        losses = []
+        for k in range(len(KINDS)):
+            descent._give(c, k, corrections, others)
+            losses.append(descent.loss())
+            # No other correction of this channel is better.
+            change = 1e-3 * torch.randn(5, generator=torch.Generator().manual_seed(c)).double()
+            free = torch.tensor([j in joint.FREE[KINDS[k]] for j in range(5)])
+            kinds, coefficients = descent.state()
+            coefficients[c] += torch.where(free, change, 0.0)
+            descent.restore((kinds, coefficients))
+            assert descent.loss() >= losses[-1] - 1e-7
+            descent.restore(start)
+        relative = torch.tensor(losses).double() - losses[0]
+        assert torch.allclose(relative, values - values[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_joint_is_better(share: float, posed: Problem) -> None:
+    """Its plan loses less together than one whose channels were chosen each for itself."""
+    budget = share * posed.relu_s
+    descent = joint._Descent(posed, 0)
+    losses = []
+    for name in ("joint", "selection"):
+        plan = METHODS[name](posed, budget, QUICK, None).plan
+        kinds = [KINDS.index(k) for row in plan.layers.values() for k in row]
+        given = descent.given[torch.arange(len(kinds)), torch.tensor(kinds)]
+        descent.restore((kinds, given.clone()))
+        for _ in range(200):
+            for c, kind in enumerate(kinds):
+                _, corrections, others = descent._values(c)
+                descent._give(c, kind, corrections, others)
+        losses.append(descent.loss())
+    assert losses[0] < losses[1]
 
 
 def test_no_layer_of_constants(posed: Problem) -> None:

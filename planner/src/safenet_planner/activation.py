@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from .kinds import KINDS, RELU
 
-MIN_LEADING = {2: 0.15, 3: 0.10}
+MIN_LEADING = {1: 0.05, 2: 0.15, 3: 0.10}
 """Smallest magnitude of the leading coefficient of q, by degree."""
 
 MAX_SHIFT = {2: 2.0, 3: 1.5}
@@ -417,27 +417,31 @@ class ChannelActivation(nn.Module):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Keep the leading coefficients of degrees 2 and 3 away from zero.
+        """Keep leading coefficients away from zero.
 
         Degree 2 is computed privately as a shifted square and degree 3 as a depressed cubic. A
         leading coefficient that is small next to the following one would move the vertex or
         the inflection point far outside the range, and cancellation between huge terms would
         then amplify every rounding error. That of degree 3 is kept positive, too: only such
         cubics can feed sums and maxima. (ReLU is x/2 and an even part, so the best cubic term is
-        small in any case.) To be called after each step of an optimiser.
+        small in any case.) Degree 1 has a least slope, as a sum's terms are all computed on one
+        scale, and a flat line would need one that is out of reach. To be called after each step
+        of an optimiser.
         """
         q = self.q
-        for degree in (2, 3):
+        for degree in (1, 2, 3):
             rows = self.kinds == degree
             lead = q[:, degree]
-            if degree == 3:
+            if degree != 2:
                 lead = lead.clamp(min=MIN_LEADING[degree])
             else:
                 sign = torch.where(lead < 0, -1.0, 1.0).to(q.dtype)
                 lead = sign * lead.abs().clamp(min=MIN_LEADING[degree])
+            q[:, degree] = torch.where(rows, lead, q[:, degree])
+            if degree == 1:
+                continue
             limit = MAX_SHIFT[degree] * degree * lead.abs()
             following = torch.minimum(torch.maximum(q[:, degree - 1], -limit), limit)
-            q[:, degree] = torch.where(rows, lead, q[:, degree])
             q[:, degree - 1] = torch.where(rows, following, q[:, degree - 1])
         q.copy_(torch.where(self._mask(), q, torch.zeros_like(q)))
 

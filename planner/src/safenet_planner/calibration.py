@@ -19,6 +19,9 @@ from .tracing import PlannedModel
 BINS = 256
 """Bins of a channel's histogram."""
 
+EFFECTS = 2**28
+"""Bytes of the effects on single images that are kept, of all layers together, about."""
+
 SAMPLES = 16_384
 """Values of a channel in a batch that its histogram counts at most, at even distances."""
 
@@ -39,6 +42,9 @@ class Observation:
             over positions of gradient x (f - f0) if the channel, which computes f0, gets the
             function f of that kind (ReLU, or its fit); this is the mean square over images.
             Zero for the kind that the channel has.
+        effects: (N, C, 5), single precision: for each of N images, the sums over positions of
+            gradient x u^j for j = 0 to 3, u being the value normalised to [-1, 1] on the range,
+            and of gradient x ReLU. `importance` is made of their second moments.
 
     """
 
@@ -47,6 +53,7 @@ class Observation:
     histogram: Tensor
     fits: Tensor
     importance: Tensor
+    effects: Tensor
 
 
 def observe(
@@ -90,6 +97,9 @@ def observe(
             layer.settle()
         generator = torch.Generator().manual_seed(seed)
         total = 0
+        kept = EFFECTS // (20 * sum(module.channels for module in activations.values()))
+        for layer in seen.values():
+            layer.kept = max(1, kept)
         for batch, done in _batches(loader, images, device):
             _differentiate(model, activations, seen, batch, temperature, generator)
             total = done
@@ -205,6 +215,8 @@ class _Layer:
         self.high = torch.full((c,), -math.inf, device=device)
         self.counts = torch.zeros(c * BINS, dtype=torch.float64, device=device)
         self.moments = torch.zeros(c, 5, 5, dtype=torch.float64, device=device)
+        self.kept = 0
+        self.effects: list[Tensor] = []
 
     def widen(self, x: Tensor) -> None:
         rest = [d for d in range(x.dim()) if d != 1]
@@ -230,7 +242,7 @@ class _Layer:
         bins += torch.arange(c, device=x.device)[:, None] * BINS
         self.counts += torch.bincount(bins.flatten(), minlength=c * BINS)
         if gradient is None:  # no score depends on the layer
-            return
+            gradient = torch.zeros_like(x)
         g = gradient.reshape(n, c, -1).float()
         top = math.inf if self.ceiling is None else self.ceiling
         relu = (g * x.clamp(0, top)).sum(2)
@@ -238,7 +250,11 @@ class _Layer:
         for _ in range(3):
             g = g * u
             sums.append(g.sum(2))
-        stacked = torch.stack([*sums, relu], dim=2).double()
+        stacked = torch.stack([*sums, relu], dim=2)
+        if self.kept > 0:
+            self.effects.append(stacked[: self.kept].cpu())
+            self.kept -= len(self.effects[-1])
+        stacked = stacked.double()
         self.moments += torch.einsum("nci,ncj->cij", stacked, stacked)
 
     def finish(self, images: int) -> Observation:
@@ -260,7 +276,7 @@ class _Layer:
             squares = torch.einsum("ci,cij,cj->c", change, moments, change).clamp(min=0)
             has = self.module.kinds.cpu() == kind
             importance[:, i] = torch.where(has, torch.zeros_like(squares), squares)
-        return Observation(low, high, histogram, fits, importance)
+        return Observation(low, high, histogram, fits, importance, torch.cat(self.effects))
 
     def _now(self, low: Tensor, high: Tensor) -> Tensor:
         """What the channels compute, in terms of 1, u, u^2, u^3 and ReLU: (C, 5)."""

@@ -87,7 +87,7 @@ def _candidates(degree: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
     nothing = torch.zeros_like(eye[0])
     spaces = [(eye[:, : degree + 1], nothing)]
     if degree == 1:
-        return spaces
+        return [*spaces, (eye[:, :1], MIN_LEADING[1] * eye[1])]
     lead, following = eye[degree], eye[degree - 1]
     for sign in (1.0, -1.0) if degree == 2 else (1.0,):
         bound = sign * MIN_LEADING[degree] * lead
@@ -103,8 +103,9 @@ def _candidates(degree: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def _allowed(q: Tensor, degree: int) -> Tensor:
     """Which rows keep to the bounds on the leading coefficient and the one before it."""
-    if degree == 1:
-        return torch.ones(len(q), dtype=torch.bool, device=q.device)
     lead = q[:, degree].abs() if degree == 2 else q[:, degree]
+    enough = lead >= MIN_LEADING[degree] * (1 - 1e-9)
+    if degree == 1:
+        return enough
     limit = MAX_SHIFT[degree] * degree * lead * (1 + 1e-9)
-    return (lead >= MIN_LEADING[degree] * (1 - 1e-9)) & (q[:, degree - 1].abs() <= limit)
+    return enough & (q[:, degree - 1].abs() <= limit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import baselines
-from . import differentiable, gradual, tree
+from . import differentiable, gradual, joint, tree
 from .budget import choose
 from .problem import Found, Problem, Progress, Settings
 
@@ -23,6 +23,7 @@ def selection(
 
 METHODS: dict[str, Method] = {
     "selection": selection,
+    "joint": joint.search,
     "gradual": gradual.search,
     "tree": tree.search,
     "differentiable": differentiable.search,
