@@ -58,11 +58,6 @@ ALL_RELU = "relu"
 TUNED = "relu-tuned"
 """ReLU everywhere, trained as long as the plans."""
 
-SHOWN = "selection-0.6"
-"""The plan whose kinds are plotted, by layer."""
-
-KINDS_PLOT = "planner-kinds.png"
-
 
 @dataclass(frozen=True)
 class Study:
@@ -142,7 +137,7 @@ def problem(study: Study, safenet: Safenet) -> Problem:
 def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) -> None:
     """Find a plan, fine-tune it, and keep the network and its accuracies."""
     task = problem(study, safenet)
-    run = ALL_RELU if name == ALL_RELU else f"{name}-{share:g}"
+    run = ALL_RELU if name == ALL_RELU else f"{name}-{share:g}-{epochs}"
     out = study.folder / f"{run}.json"
     if out.is_file():
         _say(f"{out} is there")
@@ -234,8 +229,8 @@ def _activations(bench: dict[str, Any]) -> tuple[float, float]:
     return seconds, sum(row[side] for row in rows for side in sides)
 
 
-def report(study: Study, plots: Path) -> None:
-    """Print tables in Markdown and write the plots."""
+def report(study: Study, plots: Path, shown: str | None) -> None:
+    """Print a table in Markdown and write plots: all plans, and the kinds of the one `shown`."""
     rows = []
     for path in sorted(study.folder.glob("*.measured.json")):
         run = path.name.removesuffix(".measured.json")
@@ -248,7 +243,7 @@ def report(study: Study, plots: Path) -> None:
     whole = {run: found["lan"]["prepare_s"] + found["lan"]["online_s"] for run, _, found, _ in rows}
     base_s, base_bytes = _activations(next(f for r, _, f, _ in rows if r == ALL_RELU)["lan"])
     heads = [
-        "method", "ReLU", "3", "2", "1", "0", "test", f"fixed point, {TESTED:,}",
+        "method", "epochs", "ReLU", "3", "2", "1", "0", "test", f"fixed point, {TESTED:,}",
         "prepare + online", "against all ReLU", "predicted", "activations: time", "bytes", "online",
     ]  # fmt: skip
     print("| " + " | ".join(heads) + " |")
@@ -258,6 +253,7 @@ def report(study: Study, plots: Path) -> None:
         seconds, size = _activations(lan)
         cells = [
             trained["method"],
+            f"{trained['epochs']}" if trained["method"] != ALL_RELU else "",
             *(f"{plan.share(k):.0%}" for k in (RELU, 3, 2, 1, 0)),
             f"{trained['test']:.2%}",
             f"{found['fixed_point']['accuracy']:.2%}",
@@ -275,8 +271,10 @@ def report(study: Study, plots: Path) -> None:
         if points:
             curves.append(Curve(name, tuple(points)))
     reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
-    save(plot_curves(curves, reference=reference), plots / "planner-accuracy.png")
-    save(plot_kinds(next(plan for run, _, _, plan in rows if run == SHOWN)), plots / KINDS_PLOT)
+    save(plot_curves(curves, reference=reference), plots / f"planner-{study.name}.png")
+    if shown is not None:
+        plan = Plan.from_json(study.folder / f"{shown}.plan.json")
+        save(plot_kinds(plan), plots / f"planner-{study.name}-kinds.png")
 
 
 def main() -> int:
@@ -298,8 +296,9 @@ def main() -> int:
     one.add_argument("--epochs", type=int, default=6, help="of fine-tuning (6)")
     many = steps.add_parser("measure", help="run all trained plans privately")
     many.add_argument("--runs", type=int, default=5, help="sessions of each (5)")
-    shown = steps.add_parser("report", help="print tables, write plots")
-    shown.add_argument("--plots", type=Path, default=images.ROOT / "docs" / "plots")
+    told = steps.add_parser("report", help="print the table, write plots")
+    told.add_argument("--kinds", metavar="RUN", help="plan whose kinds are plotted, by layer")
+    told.add_argument("--plots", type=Path, default=images.ROOT / "docs" / "plots")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.network == "minionn":
@@ -312,7 +311,7 @@ def main() -> int:
         "cost": lambda: problem(study, safenet),
         "train": lambda: train(study, safenet, args.method, args.share, args.epochs),
         "measure": lambda: measured(study, safenet, args.runs),
-        "report": lambda: report(study, args.plots),
+        "report": lambda: report(study, args.plots, args.kinds),
     }
     try:
         todo[args.step]()

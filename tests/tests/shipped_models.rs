@@ -35,22 +35,22 @@ fn public_parts_are_public() {
     }
 }
 
+/// Every kind occurs in the mixed plan, at least three in each layer; the other plan has ReLUs alone.
 #[test]
-fn the_mixed_plan_mixes_every_kind_in_every_layer() {
+fn the_mixed_plan_mixes_every_kind() {
     let architecture = model("mnist-mixed").architecture;
-    let layers: Vec<_> = architecture
+    let layers: Vec<BTreeSet<&str>> = architecture
         .nodes
         .iter()
         .filter_map(|node| match &node.op {
-            Op::Activation(activation) => Some(activation),
+            Op::Activation(activation) => Some(activation.channels.iter().map(|c| c.kind.name()).collect()),
             _ => None,
         })
         .collect();
     assert_eq!(layers.len(), 4, "three planned layers and the output");
-    for layer in &layers[..3] {
-        let kinds: BTreeSet<&str> = layer.channels.iter().map(|c| c.kind.name()).collect();
-        assert_eq!(kinds, BTreeSet::from(["relu", "cubic", "square", "linear", "zero"]));
-    }
+    assert!(layers[..3].iter().all(|kinds| kinds.len() >= 3), "{layers:?}");
+    let all: BTreeSet<&str> = layers.into_iter().flatten().collect();
+    assert_eq!(all, BTreeSet::from(["relu", "cubic", "square", "linear", "zero"]));
     let relu = model("mnist-relu").architecture;
     let all_relu = |op: &Op| matches!(op, Op::Activation(a) if a.channels.iter().all(|c| c.kind == Kind::Relu));
     assert_eq!(relu.nodes.iter().filter(|node| all_relu(&node.op)).count(), 3);
