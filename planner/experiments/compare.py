@@ -266,10 +266,14 @@ def report(study: Study, plots: Path, shown: str | None) -> None:
         ]
         print("| " + " | ".join(cells) + " |")
     curves = []
-    for name in METHODS:
-        points = [Outcome(whole[r], t["test"]) for r, t, _, _ in rows if t["method"] == name]
-        if points:
-            curves.append(Curve(name, tuple(points)))
+    for name, epochs in dict.fromkeys((t["method"], t["epochs"]) for _, t, _, _ in rows):
+        points = [
+            Outcome(whole[r], t["test"])
+            for r, t, _, _ in rows
+            if (t["method"], t["epochs"]) == (name, epochs)
+        ]
+        if name in METHODS:
+            curves.append(Curve(f"{name}, {epochs} epochs", tuple(points)))
     reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
     save(plot_curves(curves, reference=reference), plots / f"planner-{study.name}.png")
     if shown is not None:
