@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from safenet_planner.cost import LINKS, CostModel, Link
-from safenet_planner.export import export
 from safenet_planner.kinds import KINDS, NAMES
 from safenet_planner.onnx_module import from_onnx
 from safenet_planner.plans import Plan
@@ -48,7 +47,10 @@ NETWORK is one of
   network.onnx                with --data: a plain feed-forward network and labelled images
 """
 
-DATA = "NumPy archive with the arrays `image` (N, C, H, W) and `label` (N)"
+DATA = (
+    "NumPy archive with the arrays `image` (N, C, H, W; uint8 is divided by 255, as `safenet` does)"
+    " and `label` (N)"
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -171,6 +173,7 @@ Examples:
         help="costs that `safenet-plan cost` measured [default: measure them]",
     )
     made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    made.add_argument("--json", action="store_true", help="print a JSON object at the end")
 
 
 def _cost_parser(commands: Any) -> None:
@@ -288,14 +291,23 @@ def _run_plan(arguments: argparse.Namespace) -> None:
         progress=_progress,
         settings=SearchSettings(parallel=arguments.parallel, address=arguments.ray),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    export(result.model, out / "planned.onnx", images[:1])
     np.savez(out / "calibration.npz", image=images.numpy())
-    result.plan.to_json(out / "plan.json")
+    if arguments.json:
+        found = {
+            "latency_s": result.latency_s,
+            "accuracy": result.accuracy,
+            "layers": _counts(result.plan),
+            "outside": {name: asdict(beyond) for name, beyond in result.outside.items()},
+            "onnx": str(result.onnx_path),
+            "calibration": str(out / "calibration.npz"),
+            "report": str(result.report_path),
+        }
+        print(json.dumps(found, indent=1))
+        return
     _print_kinds(result.plan)
     print(f"\nreport: {result.report_path}")
     print(
-        f"next:   safenet compile {out / 'planned.onnx'} --calibration {out / 'calibration.npz'}"
+        f"next:   safenet compile {result.onnx_path} --calibration {out / 'calibration.npz'}"
         f" -o {out / 'planned.safenet'}"
     )
 
@@ -333,10 +345,7 @@ def _run_inspect(arguments: argparse.Namespace) -> None:
     if arguments.json:
         found: dict[str, Any] = {
             "channels": plan.channels,
-            "layers": {
-                name: {str(kind): count for kind, count in counts.items()}
-                for name, counts in plan.counts().items()
-            },
+            "layers": _counts(plan),
         }
         if cost:
             found["link"] = str(link)
@@ -382,6 +391,14 @@ def _run_compare(arguments: argparse.Namespace) -> None:
         for point in sorted(curve.points, key=lambda p: p.latency_s):
             latency, accuracy = 1e3 * point.latency_s, 100 * point.accuracy
             print(f"{curve.name:{width}} {latency:12.1f} {accuracy:12.2f}")
+
+
+def _counts(plan: Plan) -> dict[str, dict[str, int]]:
+    """Channels of each kind by layer, as JSON has them."""
+    return {
+        name: {str(kind): count for kind, count in counts.items()}
+        for name, counts in plan.counts().items()
+    }
 
 
 def _print_kinds(plan: Plan) -> None:
@@ -430,7 +447,10 @@ def _loaders(arguments: argparse.Namespace) -> tuple[Loader, Loader]:
 
 
 def read_data(path: Path) -> tuple[Tensor, Tensor]:
-    """Images (N, ...) as float32 and labels (N) as int64 of an .npz file."""
+    """Images (N, ...) as float32 and labels (N) as int64 of an .npz file.
+
+    Bytes are divided by 255, as the `safenet` command does.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
@@ -456,8 +476,9 @@ def read_data(path: Path) -> tuple[Tensor, Tensor]:
             f"{path}: expected image (N, ...) and label (N) with N of at least 1, got"
             f" {images.shape} and {labels.shape}"
         )
+    scale = 255 if images.dtype == np.uint8 else 1
     return (
-        torch.from_numpy(images.astype(np.float32)),
+        torch.from_numpy(images.astype(np.float32) / scale),
         torch.from_numpy(labels.astype(np.int64)),
     )
 
