@@ -59,6 +59,7 @@ def search(
     descent = _Descent(problem, settings.seed)
     low = descent.least()
     before = descent.state()
+    step = 0
     while (seconds := problem.seconds(descent.plan())) > budget_s:
         before = descent.state()
         if descent.exhausted():
@@ -66,6 +67,9 @@ def search(
                 f"budget: expected at least {seconds:.6g} s, what the quickest plan is predicted"
                 f" to take over {problem.link}, got {budget_s:g} s"
             )
+        if progress is not None and step % 20 == 0:
+            progress(f"joint: {1e3 * seconds:.1f} ms on the way to {1e3 * budget_s:.1f} ms")
+        step += 1
         low *= RISE
         descent.settle(low)
     high, best = low, descent.state()
