@@ -5,6 +5,8 @@
     experiments/compare.py train relu 1         the network as it was trained, to compare with
     experiments/compare.py train relu-tuned 1   the same after fine-tuning like that of plans
     experiments/compare.py train METHOD SHARE   plan at a share of the all-ReLU latency, fine-tune
+    experiments/compare.py train continued SHARE --after RUN --epochs N
+                                                the same from a fine-tuned plan (METHOD-SHARE-N)
     experiments/compare.py measure              private runs of all plans (on an idle machine)
     experiments/compare.py report               tables and plots for docs/planner.md
 
@@ -39,8 +41,10 @@ from safenet_planner.plans import Plan
 from safenet_planner.probes import measure
 from safenet_planner.report import Curve, Outcome, plot_curves, plot_kinds, save
 from safenet_planner.safenet import Safenet
+from safenet_planner.search.budget import choose
 from safenet_planner.search.methods import METHODS, method
 from safenet_planner.search.problem import Found, Problem, Settings, seeded
+from safenet_planner.search.start import Start
 from safenet_planner.tracing import PlannedModel, instrument
 from safenet_planner.training import Recipe, accuracy, read_checkpoint
 
@@ -57,6 +61,9 @@ ALL_RELU = "relu"
 
 TUNED = "relu-tuned"
 """ReLU everywhere, trained as long as the plans."""
+
+CONTINUED = "continued"
+"""From a network that was fine-tuned with a plan for a larger budget."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +141,26 @@ def problem(study: Study, safenet: Safenet) -> Problem:
     return Problem(model, seen, cost, LAN, training, images.Plain(cifar10.validation))
 
 
-def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) -> None:
+def continued(task: Problem, study: Study, run: str, budget_s: float) -> Found:
+    """A plan for a smaller budget, from a network that was fine-tuned with another one.
+
+    As a stage of `gradual`: importances are of changes from what that network computes.
+    """
+    model = task.candidate(Plan.from_json(study.folder / f"{run}.plan.json"))
+    model.load_state_dict(read_checkpoint(study.folder / f"{run}.pt")[1]["model"])
+    with seeded(study.seed):
+        seen = observe(model, task.training, OBSERVED, seed=study.seed)
+    plan = choose(task, {layer: known.importance for layer, known in seen.items()}, budget_s)
+    start = Start(state=model.apply(plan, seen, keep=True).state_dict(), changes={"ramp": 0.0})
+    return Found(plan, task.seconds(plan), start)
+
+
+def train(
+    study: Study, safenet: Safenet, name: str, share: float, recipe: Recipe, after: str | None
+) -> None:
     """Find a plan, fine-tune it, and keep the network and its accuracies."""
     task = problem(study, safenet)
+    epochs = recipe.epochs
     run = ALL_RELU if name == ALL_RELU else f"{name}-{share:g}-{epochs}"
     out = study.folder / f"{run}.json"
     if out.is_file():
@@ -145,6 +169,10 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
     settings = Settings(seed=study.seed, workdir=study.folder / "search", generations=3)
     if name in (ALL_RELU, TUNED):
         found = Found(task.relu_plan, task.relu_s)
+    elif name == CONTINUED:
+        if after is None:
+            raise ValueError("--after: expected the run to go on from, got none")
+        found = continued(task, study, after, share * task.relu_s)
     elif name == "delphi":
         # Its own choice of layers needs a training for each; here they are those whose importance
         # is least, and trained as Delphi trains.
@@ -154,7 +182,6 @@ def train(study: Study, safenet: Safenet, name: str, share: float, epochs: int) 
         found = method(name)(task, share * task.relu_s, settings, _say)
     shares = ", ".join(f"{NAMES[k]} {found.plan.share(k):.0%}" for k in KINDS)
     _say(f"{run}: {found.latency_s * 1e3:.1f} of {task.relu_s * 1e3:.1f} ms; {shares}")
-    recipe = Recipe(epochs=epochs, rate=0.05)
     with seeded(study.seed):
         planned = found.start.model(task, found.plan)
         if name != ALL_RELU:
@@ -238,7 +265,7 @@ def report(study: Study, plots: Path, shown: str | None) -> None:
         found = json.loads(path.read_text())
         plan = Plan.from_json(study.folder / f"{run}.plan.json")
         rows.append((run, trained, found, plan))
-    order = [ALL_RELU, TUNED, *METHODS]
+    order = [ALL_RELU, TUNED, *METHODS, CONTINUED]
     rows.sort(key=lambda row: (order.index(row[1]["method"]), -row[2]["lan"]["prepare_s"]))
     whole = {run: found["lan"]["prepare_s"] + found["lan"]["online_s"] for run, _, found, _ in rows}
     base_s, base_bytes = _activations(next(f for r, _, f, _ in rows if r == ALL_RELU)["lan"])
@@ -272,7 +299,7 @@ def report(study: Study, plots: Path, shown: str | None) -> None:
             for r, t, _, _ in rows
             if (t["method"], t["epochs"]) == (name, epochs)
         ]
-        if name in METHODS:
+        if name not in (ALL_RELU, TUNED):
             curves.append(Curve(f"{name}, {epochs} epochs", tuple(points)))
     reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
     save(plot_curves(curves, reference=reference), plots / f"planner-{study.name}.png")
@@ -295,9 +322,11 @@ def main() -> int:
     steps = parser.add_subparsers(dest="step", required=True)
     steps.add_parser("cost", help="measure what kinds cost")
     one = steps.add_parser("train", help="plan and fine-tune")
-    one.add_argument("method", choices=[ALL_RELU, TUNED, *METHODS])
+    one.add_argument("method", choices=[ALL_RELU, TUNED, *METHODS, CONTINUED])
     one.add_argument("share", type=float, help="of the all-ReLU latency, 0 to 1")
     one.add_argument("--epochs", type=int, default=6, help="of fine-tuning (6)")
+    one.add_argument("--rate", type=float, default=0.05, help="highest learning rate (0.05)")
+    one.add_argument("--after", metavar="RUN", help="of `continued`: what it goes on from")
     many = steps.add_parser("measure", help="run all trained plans privately")
     many.add_argument("--runs", type=int, default=5, help="sessions of each (5)")
     told = steps.add_parser("report", help="print the table, write plots")
@@ -313,7 +342,14 @@ def main() -> int:
     safenet = Safenet(images.ROOT / "target" / "release" / "safenet")
     todo: dict[str, Callable[[], object]] = {
         "cost": lambda: problem(study, safenet),
-        "train": lambda: train(study, safenet, args.method, args.share, args.epochs),
+        "train": lambda: train(
+            study,
+            safenet,
+            args.method,
+            args.share,
+            Recipe(epochs=args.epochs, rate=args.rate),
+            args.after,
+        ),
         "measure": lambda: measured(study, safenet, args.runs),
         "report": lambda: report(study, args.plots, args.kinds),
     }
