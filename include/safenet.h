@@ -21,6 +21,8 @@
  *             of different versions understand each other.
  * Quiet       The library opens no files and no sockets, starts no threads unless it is told how many, reads no clock and
  *             prints nothing. Running out of memory aborts the process.
+ * Bare metal  Built for a machine without an operating system, the library has no memory and no randomness but what it is
+ *             given: define SAFENET_BARE_METAL, call safenet_arena_set first, and set `random` in safenet_options.
  *
  * A client, with `fd` a connected socket and error handling left out:
  *
@@ -140,6 +142,13 @@ typedef struct safenet_server safenet_server;
 // A model with its weights: what a server needs. Immutable: any number of sessions and threads may use it at once.
 typedef struct safenet_server_model safenet_server_model;
 
+#if defined(SAFENET_BARE_METAL)
+// Where the library ends if it cannot go on: it has run out of memory, or has a fault. `text` says which, and is ended by a
+// NUL; it holds no secret. The function must not return, nor leave by longjmp(): stop or reset the machine. Secrets are not wiped
+// before it is called. If it is NULL, or returns, the library waits for ever.
+typedef void (*safenet_fault)(void *context, const char *text);
+#endif
+
 // A model's public numbers. Tensors are flat arrays, channel after channel, each row after row: element (c, i, j) is at
 // index (c * height + i) * width + j.
 typedef struct safenet_model_info {
@@ -196,7 +205,7 @@ typedef struct safenet_options {
     // refused. 0 means 64.
     uint32_t max_bundles;
     // Where the session's randomness comes from: called once, while the session is made, for 32 bytes, from which
-    // everything random in the session is expanded. NULL means the operating system.
+    // everything random in the session is expanded. NULL means the operating system, and fails where there is none.
     safenet_random random;
     // Passed to `random`.
     void *random_context;
@@ -259,6 +268,32 @@ const char *safenet_version(void);
 // A short English text for a status, such as "bundle spent" for SAFENET_ERROR_BUNDLE_SPENT; "unknown status" for a value
 // that is none. Never NULL, never freed; any thread may call. What went wrong in a particular call is in the error text.
 const char *safenet_status_text(int32_t status);
+
+#if defined(SAFENET_BARE_METAL)
+// Bare metal: gives the library the memory in which everything lives that it allocates, `size` bytes at `memory`, which are
+// its own from then on. Call it once, before anything else: other calls fail with SAFENET_ERROR_INVALID_STATE until then.
+// `fault` is called with `fault_context` if the library cannot go on. An interrupt handler must not call the library.
+//
+// Fails with SAFENET_ERROR_INVALID_STATE if the library has memory already and SAFENET_ERROR_INVALID_ARGUMENT if that is too
+// little even for its allocator (some hundred bytes).
+safenet_status safenet_arena_set(void *memory,
+                                 size_t size,
+                                 safenet_fault fault,
+                                 void *fault_context,
+                                 char *error,
+                                 size_t error_size);
+#endif
+
+#if defined(SAFENET_BARE_METAL)
+// Bare metal: how many bytes are allocated now, without what the allocator adds to them.
+size_t safenet_arena_used(void);
+#endif
+
+#if defined(SAFENET_BARE_METAL)
+// Bare metal: how many bytes from the start of the memory were ever in use, with gaps between them: so much would have been
+// enough. 0 before safenet_arena_set.
+size_t safenet_arena_peak(void);
+#endif
 
 // Loads the public part of a model from the contents of its file (a server's model file does too; its weights are
 // dropped). The contents are not needed afterwards. On success `*model` is to be freed with safenet_client_model_free.

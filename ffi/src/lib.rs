@@ -1,29 +1,43 @@
 //! The C interface of SAFENet. `include/safenet.h` is generated from this crate and is its documentation: what is written
 //! on public items here is worded for C programmers.
 //!
-//! Every exported function enters through `session::Handle::call` or `hosted::guard`, which no panic leaves, and takes
+//! Every exported function enters through `session::Handle::call` or `platform::guard`, which no panic leaves, and takes
 //! its pointers through `pointer`, which holds the one rule for NULL.
+//!
+//! With the feature `std` the platform is `hosted`. Without it, for targets without an operating system, it is `bare`, whose
+//! own functions the header declares where `SAFENET_BARE_METAL` is defined.
 #![no_std]
 #![allow(non_camel_case_types, reason = "types bear the names that C programs use")]
 #![allow(clippy::missing_safety_doc, reason = "the header's preamble states once what callers owe every function")]
 
 extern crate alloc;
 
-#[cfg(not(feature = "std"))]
+#[cfg(all(not(feature = "std"), not(target_os = "none")))]
 compile_error!(
-    "safenet-ffi needs its feature `std`: a stop for panics, an allocator and a source of randomness (src/hosted.rs) have \
-     no bare-metal counterpart yet"
+    "safenet-ffi without its feature `std` is for targets without an operating system: on others the allocator and the stop for \
+     panics (src/bare.rs) would stand beside the system's"
 );
 
+// On a hosted system for its tests alone.
+#[cfg(any(test, target_os = "none"))]
+mod arena;
 #[cfg(feature = "std")]
 mod hosted;
 mod pointer;
 mod session;
 
+#[cfg(target_os = "none")]
+use bare as platform;
+#[cfg(all(feature = "std", not(target_os = "none")))]
+use hosted as platform;
+
 // In the order in which the header shows them, which is the order in which a reader needs them.
 pub mod version;
 
 pub mod status;
+
+#[cfg(target_os = "none")]
+pub mod bare;
 
 pub mod options;
 

@@ -255,7 +255,7 @@ pub unsafe extern "C" fn safenet_server_model_free(model: *mut safenet_server_mo
 /// `handle` is NULL or came from a `Box` of the same type and is not used again.
 unsafe fn free<T>(handle: *mut T) {
     // An error here has no one to be told to.
-    let _ = crate::hosted::guard(|| {
+    let _ = crate::platform::guard(|| {
         if !handle.is_null() {
             // SAFETY: the caller's promise.
             drop(unsafe { Box::from_raw(handle) });

@@ -1,6 +1,6 @@
 //! What a session, or a server's model, may be told when it is made.
 
-use crate::hosted;
+use crate::platform;
 use crate::pointer::{self, Growing};
 use crate::status::{Failure, safenet_status};
 use alloc::format;
@@ -36,7 +36,7 @@ pub struct safenet_options {
     /// refused. 0 means 64.
     pub max_bundles: u32,
     /// Where the session's randomness comes from: called once, while the session is made, for 32 bytes, from which
-    /// everything random in the session is expanded. NULL means the operating system.
+    /// everything random in the session is expanded. NULL means the operating system, and fails where there is none.
     pub random: safenet_random,
     /// Passed to `random`.
     pub random_context: *mut c_void,
@@ -63,7 +63,7 @@ pub(crate) unsafe fn threads(pointer: *const safenet_options) -> Result<Threads,
         // SAFETY: the caller's promise.
         false => unsafe { pointer::read_sized(pointer) }?.threads,
     };
-    Ok(Threads::with_start(count.max(1) as usize, hosted::stay_inside)?)
+    Ok(Threads::with_start(count.max(1) as usize, platform::stay_inside)?)
 }
 
 /// Options from C, with a session's seed drawn as they say.
@@ -74,7 +74,7 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     let mut options = Options::default();
     let mut bytes = Zeroizing::new([0; SEED_BYTES]);
     if pointer.is_null() {
-        hosted::system_random(&mut *bytes)?;
+        platform::system_random(&mut *bytes)?;
         return Ok((options, Seed::from_bytes(*bytes)));
     }
     // SAFETY: the caller's promise.
@@ -89,7 +89,7 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
         options.max_bundles = given.max_bundles;
     }
     match given.random {
-        None => hosted::system_random(&mut *bytes)?,
+        None => platform::system_random(&mut *bytes)?,
         // SAFETY: the callback's contract.
         Some(random) => match unsafe { random(given.random_context, bytes.as_mut_ptr(), SEED_BYTES) } {
             0 => {}

@@ -186,7 +186,16 @@ pub(crate) unsafe fn call(
         unsafe { output(error, error_size, "error") }?;
         body()
     };
-    match crate::hosted::guard(checked) {
+    // SAFETY: the caller's promise.
+    unsafe { report(error, error_size, crate::platform::guard(checked)) }
+}
+
+/// The status of a result, after its text, if it has one, has gone to the caller's buffer.
+///
+/// # Safety
+/// `error` is valid for writes of `error_size` bytes, or NULL.
+pub(crate) unsafe fn report(error: *mut c_char, error_size: usize, result: Result<(), Failure>) -> safenet_status {
+    match result {
         Ok(()) => safenet_status::SAFENET_OK,
         Err(failure) => {
             // SAFETY: the caller's promise.

@@ -1,6 +1,6 @@
 //! What a client's and a server's handle have in common: one call at a time, the last error's text, an end after a fault.
 
-use crate::hosted;
+use crate::platform;
 use crate::pointer::{self, Out};
 use crate::status::{Failure, safenet_state, safenet_status};
 use alloc::boxed::Box;
@@ -28,7 +28,7 @@ impl<S> Handle<S> {
     /// `handle` is none where C gave NULL.
     pub(crate) fn call(handle: Option<&Self>, body: impl FnOnce(&mut S) -> Result<(), Failure>) -> safenet_status {
         let Some(handle) = handle else { return safenet_status::SAFENET_ERROR_NULL_POINTER };
-        let result = hosted::guard(|| {
+        let result = platform::guard(|| {
             // Never waits: who holds the lock may be a caller further up this very stack.
             let mut state = handle.0.try_lock().ok_or_else(|| {
                 Failure::new(
@@ -50,7 +50,7 @@ impl<S> Handle<S> {
             Ok(()) => safenet_status::SAFENET_OK,
             Err(failure) => {
                 if let Some(mut state) = handle.0.try_lock() {
-                    let mut text = failure.text.into_bytes();
+                    let mut text = failure.text.into_owned().into_bytes();
                     text.retain(|&byte| byte != 0);
                     state.error = CString::new(text).unwrap_or_default();
                 }
@@ -80,7 +80,7 @@ impl<S> Handle<S> {
 /// `object` is NULL, or came from [`Box::into_raw`] and is not used again.
 pub(crate) unsafe fn free<T, S>(object: *mut T, handle: impl FnOnce(&T) -> &Handle<S>) {
     // An error here has no one to be told to.
-    let _ = hosted::guard(|| {
+    let _ = platform::guard(|| {
         // SAFETY: the caller's promise. From one of the session's own callbacks it is better to leak the session than to pull
         // it from under the call that runs.
         if unsafe { object.as_ref() }.is_some_and(|object| handle(object).is_free()) {

@@ -1,6 +1,6 @@
 //! Status codes, and the errors that leave the library as one.
 
-use alloc::string::String;
+use alloc::borrow::{Cow, ToOwned};
 use core::ffi::{CStr, c_char};
 use safenet_core::{Error, ErrorKind};
 
@@ -82,18 +82,19 @@ pub enum safenet_state {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: Status,
-    pub(crate) text: String,
+    /// One that is the program's own takes no memory, and so is there where memory is not.
+    pub(crate) text: Cow<'static, str>,
 }
 
 impl Failure {
-    pub(crate) fn new(status: Status, text: impl Into<String>) -> Self {
+    pub(crate) fn new(status: Status, text: impl Into<Cow<'static, str>>) -> Self {
         Self { status, text: text.into() }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(Status::of(error.kind()), error.message())
+        Self::new(Status::of(error.kind()), error.message().to_owned())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The callbacks by which the blocking helpers reach a socket.
 
 use crate::status::{Failure, safenet_status};
+use alloc::borrow::ToOwned;
 use core::ffi::c_void;
 use safenet_core::session::{Session, Transport, drive};
 use safenet_core::{Error, ErrorKind, Result};
@@ -68,7 +69,7 @@ pub(crate) fn run(
         Ok(_) => Ok(()),
         // Any other error is the session's own, which it could not tell the other party.
         Err(error) if callbacks.failed && error.kind() == ErrorKind::Aborted => {
-            Err(Failure::new(safenet_status::SAFENET_ERROR_TRANSPORT, error.message()))
+            Err(Failure::new(safenet_status::SAFENET_ERROR_TRANSPORT, error.message().to_owned()))
         }
         Err(error) => Err(error.into()),
     }
