@@ -12,7 +12,7 @@ use crate::prg::{Prg, SecretVec};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
-use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoBasepointTable, RistrettoPoint};
+use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
 use curve25519_dalek::traits::{Identity, IsIdentity};
 use subtle::{Choice, ConditionallySelectable};
@@ -107,8 +107,11 @@ pub fn base_receive(
         ));
     }
     let a_point = decode(sender_message, "base OT message")?;
-    // Two multiplications by A for each of so many OTs would cost more than a table of its multiples.
-    let a_table = RistrettoBasepointTable::create(&a_point);
+    // Two multiplications by A for each of so many OTs would cost more than a table of its multiples, of 30 KiB.
+    #[cfg(not(feature = "small"))]
+    let a_table = curve25519_dalek::ristretto::RistrettoBasepointTable::create(&a_point);
+    #[cfg(feature = "small")]
+    let a_table = a_point;
     let mut reply = Vec::with_capacity(32 * count);
     let mut keys = Zeroizing::new(vec![0; count]);
     for (i, key) in keys.iter_mut().enumerate() {

@@ -17,8 +17,8 @@ use zeroize::{Zeroize, Zeroizing};
 const EPOCH_BITS: u32 = 20;
 
 /// Blocks that pass through AES together: enough to fill the widest unit (64 blocks in the `aes` crate's AVX-512 code)
-/// twice.
-const BATCH: usize = 128;
+/// twice. A hash holds two such runs, so in little memory there are fewer.
+const BATCH: usize = if cfg!(feature = "small") { 16 } else { 128 };
 
 /// What a hash's AES keys are bound to beside the session: each purpose has a tweak counter of its own.
 #[derive(Clone, Copy)]

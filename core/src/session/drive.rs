@@ -30,6 +30,9 @@ pub trait Session {
     fn input_ended(&mut self);
 }
 
+/// What is read or written at once.
+const BUFFER_BYTES: usize = if cfg!(feature = "small") { 1 << 10 } else { 1 << 16 };
+
 /// Runs a session until it is idle or closed.
 ///
 /// # Errors
@@ -39,8 +42,8 @@ pub fn drive(session: &mut impl Session, transport: &mut impl Transport) -> Resu
 }
 
 fn run(session: &mut impl Session, transport: &mut impl Transport) -> Result<Status> {
-    let mut input = alloc::vec![0; 1 << 16];
-    let mut output = alloc::vec![0; 1 << 16];
+    let mut input = alloc::vec![0; BUFFER_BYTES];
+    let mut output = alloc::vec![0; BUFFER_BYTES];
     let (mut start, mut end) = (0, 0);
     loop {
         let step = session.advance(&input[start..end], &mut output)?;

@@ -13,7 +13,7 @@ use core::task::{Context, Poll, Waker};
 use spin::Mutex;
 
 /// A script waits while more than this is queued for sending, so a slow reader costs its peer no memory.
-const QUEUE_BYTES: usize = 1 << 18;
+const QUEUE_BYTES: usize = if cfg!(feature = "small") { 1 << 12 } else { 1 << 18 };
 /// Room that is made for a piece before any of it is here. Of a longer one it grows with what arrives.
 const PIECE_BYTES: usize = 1 << 20;
 

@@ -13,24 +13,43 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 /// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units;
-/// the matrix of 128 columns then takes 128 KiB (248 columns 248 KiB), which second-level caches hold.
-pub(super) const CHUNK: usize = 64;
+/// the matrix of 128 columns then takes 128 KiB (248 columns 248 KiB), which second-level caches hold. In little memory an
+/// eighth.
+pub(super) const CHUNK: usize = if cfg!(feature = "small") { 8 } else { 64 };
 
 /// Groups transposed together: a cache line of a column.
 pub(super) const STRIPE: usize = 4;
 
 /// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
 /// session's own, which keeps tables made in advance from serving against more than one session.
-pub(super) struct Leaf(Aes128Enc);
+pub(super) struct Leaf(#[cfg(feature = "small")] Zeroizing<[u8; 16]>, #[cfg(not(feature = "small"))] Aes128Enc);
 
 impl Leaf {
+    #[cfg(not(feature = "small"))]
     fn new(seed: Block) -> Self {
         Self(Aes128Enc::new(&seed.to_le_bytes().into()))
     }
 
+    #[cfg(not(feature = "small"))]
+    fn cipher(&self) -> &Aes128Enc {
+        &self.0
+    }
+
+    /// In little memory the key alone is kept, a twentieth of its round keys.
+    #[cfg(feature = "small")]
+    fn new(seed: Block) -> Self {
+        Self(Zeroizing::new(seed.to_le_bytes()))
+    }
+
+    #[cfg(feature = "small")]
+    fn cipher(&self) -> Aes128Enc {
+        Aes128Enc::new((&*self.0).into())
+    }
+
     /// The encrypted counter blocks. `blocks` is as long as `counters`.
     pub(super) fn expand(&self, counters: &[Bytes], blocks: &mut [Bytes]) {
-        encrypt_into(&self.0, counters, blocks);
+        #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
+        encrypt_into(&self.cipher(), counters, blocks);
     }
 }
 
@@ -119,7 +138,7 @@ impl Forest {
             }
             // Carry as in counting: each trailing one of n says that a right subtree is complete.
             let height = n.trailing_ones() as usize;
-            last.0.encrypt_with_backend(LastOfFour {
+            last.cipher().encrypt_with_backend(LastOfFour {
                 counters: &scratch.counters[..groups],
                 quad: &mut scratch.quad,
                 column_0,

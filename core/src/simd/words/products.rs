@@ -102,6 +102,8 @@ pub(crate) fn tiles<const O: usize>(
             }
         }
         _ => {
+            // For those above alone.
+            let _ = columns;
             for (weights, sums) in weights.iter().zip(sums) {
                 *sums = tile(planes, stride, start, offsets, weights);
             }
