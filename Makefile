@@ -2,6 +2,7 @@
 #
 #   make                                   build libsafenet.a and libsafenet.so
 #   make demo                              classify digits privately: a C server and a C client on this machine
+#   make edge-demo                         the same with a client on a microcontroller, simulated by QEMU
 #   make test                              run all tests but the planner's
 #   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
@@ -32,7 +33,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo test planner-test models networks ladder performance cifar10
+.PHONY: build install uninstall clean demo edge-demo test planner-test models networks ladder performance cifar10
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -67,6 +68,9 @@ uninstall:
 
 demo:
 	CARGO="$(CARGO)" scripts/demo
+
+edge-demo:
+	CARGO="$(CARGO)" scripts/edge-demo
 
 # nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
 test:
@@ -132,3 +136,4 @@ target/networks-venv/ready: models/networks/requirements.txt
 clean:
 	CARGO_TARGET_DIR=target $(CARGO) clean
 	$(MAKE) -C examples-c clean
+	$(MAKE) -C examples-c/edge clean

@@ -157,6 +157,9 @@ static safenet_status drive(uint64_t *instructions)
         safenet_status status = safenet_client_advance(run.client, run.from_server + start, end - start, run.to_server,
                                                        sizeof run.to_server, &consumed, &produced, &state);
         *instructions += board_instructions() - before;
+        if (*(const volatile uint32_t *)stack_start != PAINT) {
+            stop(NULL, "expected a stack that is deep enough, got one that ended");
+        }
         if (status != SAFENET_OK) {
             return status;
         }

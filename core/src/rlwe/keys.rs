@@ -46,7 +46,7 @@ impl SecretKey {
         let seed = prg.array::<SEED_BYTES>();
         message.add_small(0, &sample::errors(params.degree, prg));
         let mut c0 = message.into_values();
-        c0.sub_product(&Poly::uniform(params, &seed), &self.s);
+        c0.sub_uniform_product(&seed, &self.s);
         let mut out = BitWriter::with_capacity(sealed_bytes(params));
         for chunk in seed.as_chunks::<8>().0 {
             out.put(u64::from_le_bytes(*chunk), 64);

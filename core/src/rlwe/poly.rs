@@ -155,6 +155,16 @@ impl Poly<Values> {
         }
     }
 
+    /// self + a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
+    pub(super) fn add_uniform_product(&mut self, seed: &[u8; 32], y: &Poly<Factors>) {
+        let mut prg = sample::public_prg(seed);
+        let mut a = alloc::vec![0; self.params.degree];
+        for ((prime, sum), (_, y)) in self.parts_mut().zip(y.parts()) {
+            sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
+            pointwise::add_product(prime.modulus, sum, &a, y);
+        }
+    }
+
     /// self·w for a public integer w of at most 2^16.
     pub(super) fn scaled(self, w: u32) -> Self {
         if w == 1 {
@@ -166,9 +176,20 @@ impl Poly<Values> {
     }
 
     /// self - x·y.
+    #[cfg(test)]
     pub(super) fn sub_product(&mut self, x: &Self, y: &Poly<Factors>) {
         for (((prime, sum), (_, x)), (_, y)) in self.parts_mut().zip(x.parts()).zip(y.parts()) {
             pointwise::sub_product(prime.modulus, sum, x, y);
+        }
+    }
+
+    /// self - a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
+    pub(super) fn sub_uniform_product(&mut self, seed: &[u8; 32], y: &Poly<Factors>) {
+        let mut prg = sample::public_prg(seed);
+        let mut a = alloc::vec![0; self.params.degree];
+        for ((prime, sum), (_, y)) in self.parts_mut().zip(y.parts()) {
+            sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
+            pointwise::sub_product(prime.modulus, sum, &a, y);
         }
     }
 

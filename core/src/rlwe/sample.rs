@@ -94,10 +94,10 @@ fn fill<T, const BYTES: usize>(out: &mut [T], prg: &mut Prg, from: impl Fn([u8; 
 
 /// Fills `out` with residues uniform in [0, q), from a stream that both parties know.
 ///
-/// 31 bits of every four bytes, refused if not below q: variable time, the values are public. As many bytes as the residues take, then 1024
-/// at a time while some are missing.
+/// 31 bits of every four bytes, refused if not below q: variable time, the values are public. As many bytes as the residues take (in little
+/// memory 1024 at a time too), then 1024 at a time while some are missing.
 pub(super) fn uniform_residues_vartime(q: u32, out: &mut [u32], prg: &mut Prg) {
-    let mut bytes = vec![0u8; (4 * out.len()).next_multiple_of(1024)];
+    let mut bytes = vec![0u8; if cfg!(feature = "small") { 1024 } else { (4 * out.len()).next_multiple_of(1024) }];
     let mut filled = 0;
     while filled < out.len() {
         prg.fill(&mut bytes);

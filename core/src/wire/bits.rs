@@ -43,7 +43,8 @@ impl BitWriter {
     pub fn put_all<T: Copy + Into<u64>>(&mut self, values: &[T], width: u32) {
         // From here on in words of 64 bits.
         let (mut word, mut filled) = (self.pending as u64, self.filled);
-        self.bytes.reserve(packed_bytes(values.len(), width) + 8);
+        // Not a byte more, or a buffer made as long as the message would grow.
+        self.bytes.reserve((filled as usize + values.len() * width as usize) / 8);
         for &value in values {
             let value = value.into();
             debug_assert!(width == 64 || value >> width == 0);

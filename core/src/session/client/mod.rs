@@ -363,12 +363,18 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     keys.extend_from_slice(&message);
+    // By no more than it is: a buffer that doubles would be the largest thing in a small client's memory.
+    let mut add = |key: &SecretKey, prg: &mut Prg| {
+        let public_key = key.public_key(prg);
+        keys.reserve_exact(public_key.len());
+        keys.extend(public_key);
+    };
     let linear_key = SecretKey::generate(&rlwe::params::LINEAR, &mut prg);
-    keys.extend(linear_key.public_key(&mut prg));
+    add(&linear_key, &mut prg);
     let slot_key = (public.schedule.products(&(0..public.schedule.steps.len())) > 0)
         .then(|| SecretKey::generate(&rlwe::params::SLOTS, &mut prg));
     if let Some(key) = &slot_key {
-        keys.extend(key.public_key(&mut prg));
+        add(key, &mut prg);
     }
     link.send(FrameKind::ClientKeys, keys).await?;
 
