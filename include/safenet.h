@@ -290,8 +290,8 @@ size_t safenet_arena_used(void);
 #endif
 
 #if defined(SAFENET_BARE_METAL)
-// Bare metal: how many bytes from the start of the memory were ever in use, with gaps between them: so much would have been
-// enough. 0 before safenet_arena_set.
+// Bare metal: how many bytes from the start of the memory were ever in use, with gaps between them. Memory of that size and a
+// few hundredths more will do for the same work. 0 before safenet_arena_set.
 size_t safenet_arena_peak(void);
 #endif
 

@@ -66,8 +66,8 @@ pub extern "C" fn safenet_arena_used() -> usize {
     ARENA.used()
 }
 
-/// Bare metal: how many bytes from the start of the memory were ever in use, with gaps between them: so much would have been
-/// enough. 0 before safenet_arena_set.
+/// Bare metal: how many bytes from the start of the memory were ever in use, with gaps between them. Memory of that size and a
+/// few hundredths more will do for the same work. 0 before safenet_arena_set.
 #[unsafe(no_mangle)]
 pub extern "C" fn safenet_arena_peak() -> usize {
     ARENA.peak()

@@ -110,8 +110,10 @@ pub fn base_receive(
     // Two multiplications by A for each of so many OTs would cost more than a table of its multiples, of 30 KiB.
     #[cfg(not(feature = "small"))]
     let a_table = curve25519_dalek::ristretto::RistrettoBasepointTable::create(&a_point);
+    #[cfg(not(feature = "small"))]
+    let times_a = |b: &Scalar| b * &a_table;
     #[cfg(feature = "small")]
-    let a_table = a_point;
+    let times_a = |b: &Scalar| b * a_point;
     let mut reply = Vec::with_capacity(32 * count);
     let mut keys = Zeroizing::new(vec![0; count]);
     for (i, key) in keys.iter_mut().enumerate() {
@@ -119,7 +121,7 @@ pub fn base_receive(
         let b = Zeroizing::new(random_scalar(prg));
         let offset = Zeroizing::new(RistrettoPoint::conditional_select(&RistrettoPoint::identity(), &a_point, choice));
         let encoding = (RistrettoPoint::mul_base(&b) + *offset).compress().to_bytes();
-        let shared = Zeroizing::new(&*b * &a_table);
+        let shared = Zeroizing::new(times_a(&b));
         *key = derive(context, i, sender_message, &encoding, &shared);
         reply.extend_from_slice(&encoding);
     }

@@ -46,7 +46,7 @@ pub(crate) struct Schedule {
 }
 
 /// What a node takes to prepare and to infer.
-#[expect(clippy::large_enum_variant, reason = "one per node, made once and never moved")]
+#[allow(clippy::large_enum_variant, reason = "one per node, made once and never moved")]
 pub(crate) enum Step {
     Linear(LinearStep),
     /// Local to both parties.
