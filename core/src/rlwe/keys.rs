@@ -1,16 +1,24 @@
 //! The client's secret key and the public key that the server hides its answers with.
 
+use super::ntt::RnsPrime;
 use super::params::RingParams;
 use super::poly::{Coefficients, Factors, Poly, Values, check_length};
 use super::sample;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SEED_BYTES};
 use crate::wire::bits::BitWriter;
+#[cfg(feature = "small")]
+use crate::{prg::Wiped, simd::residues::pointwise};
 use alloc::vec::Vec;
 
 /// A secret s of R_q with coefficients uniform in {-1, 0, 1}. The client holds it, one per ring; wiped when dropped.
 pub struct SecretKey {
-    pub(super) s: Poly<Factors>,
+    params: &'static RingParams,
+    #[cfg(not(feature = "small"))]
+    s: Poly<Factors>,
+    /// In little memory its coefficients alone, a byte each; its residues are four for each prime.
+    #[cfg(feature = "small")]
+    s: Wiped<i8>,
 }
 
 /// A pair (a, b = e - a·s) of R_q² with a uniform and e a fresh error: an encryption of zero under s.
@@ -25,12 +33,41 @@ impl SecretKey {
     /// Draws a key for a ring.
     pub fn generate(params: &'static RingParams, prg: &mut Prg) -> Self {
         let s = sample::ternary(params.degree, prg);
-        Self { s: Poly::from_small(params, &s).into_values().into_factors() }
+        #[cfg(not(feature = "small"))]
+        let s = Poly::from_small(params, &s).into_values().into_factors();
+        Self { params, s }
+    }
+
+    /// For each prime what values are multiplied by s with.
+    #[cfg(not(feature = "small"))]
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static RnsPrime, &[u32])> {
+        self.s.parts()
+    }
+
+    /// For each prime what values are multiplied by s with, made when it is asked for.
+    #[cfg(feature = "small")]
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&'static RnsPrime, Wiped<u32>)> {
+        self.params.primes.iter().map(|prime| {
+            let mut part = Wiped::zeros(self.params.degree);
+            pointwise::add_small(prime.modulus, &mut part, &self.s);
+            prime.forward(&mut part);
+            pointwise::to_montgomery(prime.modulus, &mut part);
+            (prime, part)
+        })
+    }
+
+    /// s itself.
+    #[cfg(test)]
+    #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
+    pub(super) fn factors(&self) -> Poly<Factors> {
+        let mut out = Poly::zero(self.params);
+        out.parts_mut().zip(self.parts()).for_each(|((_, out), (_, part))| out.copy_from_slice(&part));
+        out
     }
 
     /// The ring of this key.
     pub fn params(&self) -> &'static RingParams {
-        self.s.params
+        self.params
     }
 
     /// A fresh public key of this key, [`PublicKey::bytes`] long: the seed that a expands from, then the values of b.
@@ -46,7 +83,7 @@ impl SecretKey {
         let seed = prg.array::<SEED_BYTES>();
         message.add_small(0, &sample::errors(params.degree, prg));
         let mut c0 = message.into_values();
-        c0.sub_uniform_product(&seed, &self.s);
+        c0.sub_uniform_product(&seed, self.parts());
         let mut out = BitWriter::with_capacity(sealed_bytes(params));
         for chunk in seed.as_chunks::<8>().0 {
             out.put(u64::from_le_bytes(*chunk), 64);

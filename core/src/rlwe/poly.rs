@@ -10,7 +10,7 @@ use crate::prg::Wiped;
 use crate::simd::residues::pointwise;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use core::marker::PhantomData;
-use core::ops::Range;
+use core::ops::{Deref, Range};
 
 /// Bits of a residue on the wire.
 const RESIDUE_BITS: u32 = 31;
@@ -156,12 +156,16 @@ impl Poly<Values> {
     }
 
     /// self + a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
-    pub(super) fn add_uniform_product(&mut self, seed: &[u8; 32], y: &Poly<Factors>) {
+    pub(super) fn add_uniform_product(
+        &mut self,
+        seed: &[u8; 32],
+        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
+    ) {
         let mut prg = sample::public_prg(seed);
         let mut a = alloc::vec![0; self.params.degree];
-        for ((prime, sum), (_, y)) in self.parts_mut().zip(y.parts()) {
+        for ((prime, sum), (_, y)) in self.parts_mut().zip(y) {
             sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
-            pointwise::add_product(prime.modulus, sum, &a, y);
+            pointwise::add_product(prime.modulus, sum, &a, &y);
         }
     }
 
@@ -184,12 +188,16 @@ impl Poly<Values> {
     }
 
     /// self - a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
-    pub(super) fn sub_uniform_product(&mut self, seed: &[u8; 32], y: &Poly<Factors>) {
+    pub(super) fn sub_uniform_product(
+        &mut self,
+        seed: &[u8; 32],
+        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
+    ) {
         let mut prg = sample::public_prg(seed);
         let mut a = alloc::vec![0; self.params.degree];
-        for ((prime, sum), (_, y)) in self.parts_mut().zip(y.parts()) {
+        for ((prime, sum), (_, y)) in self.parts_mut().zip(y) {
             sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
-            pointwise::sub_product(prime.modulus, sum, &a, y);
+            pointwise::sub_product(prime.modulus, sum, &a, &y);
         }
     }
 

@@ -1,8 +1,9 @@
 //! From modulus q to a power of two q', and decryption there.
 
+use super::keys::SecretKey;
 use super::modulus::{Factor, Modulus};
 use super::params::RingParams;
-use super::poly::{Coefficients, Factors, Poly, check_length};
+use super::poly::{Coefficients, Poly, check_length};
 use crate::error::Result;
 use crate::prg::{SecretVec, Wiped};
 use crate::simd::residues::{fractions, pointwise};
@@ -110,20 +111,21 @@ impl Switched {
     ///
     /// c1, centred, is at most q'/2 and s ternary, so |c1·s| <= N·q'/2: 2^52 in the ring of linear layers and 2^59 in that
     /// of the slots, which the first two primes, with product above 2^61.9, represent.
-    pub(super) fn decrypt(&self, s: &Poly<Factors>, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
+    pub(super) fn decrypt(&self, key: &SecretKey, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
         let width = self.bits;
         let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
         let mut wide = Wiped::zeros(self.c1.len());
         wide.iter_mut().zip(centred).for_each(|(wide, centred)| *wide = centred);
-        let mut residues: [Wiped<u32>; 2] = [0; 2].map(|_| Wiped::zeros(s.params.degree));
-        for ((prime, s), product) in s.parts().zip(&mut residues) {
+        let mut residues: [Wiped<u32>; 2] = [0; 2].map(|_| Wiped::zeros(key.params().degree));
+        for (product, (prime, s)) in residues.iter_mut().zip(key.parts()) {
             pointwise::residues_wide(prime.modulus, product, &wide);
             prime.forward(product);
-            pointwise::multiply(prime.modulus, product, s);
+            #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
+            pointwise::multiply(prime.modulus, product, &s);
             prime.inverse(product);
         }
         let [low, high] = &residues;
-        let pair = CrtPair::new(s.params.primes[0].modulus, s.params.primes[1].modulus);
+        let pair = CrtPair::new(key.params().primes[0].modulus, key.params().primes[1].modulus);
         let keep = u64::MAX >> (64 - width);
         // From inside, as in `write`.
         let (mut out, mut own) = (Zeroizing::new(Vec::with_capacity(self.c0.len())), self.c0.iter());

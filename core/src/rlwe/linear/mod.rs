@@ -73,7 +73,7 @@ fn decrypt(key: &SecretKey, packing: &LinearPacking, index: usize, bytes: &[u8])
     let count = packing.response_outputs_count(index);
     let answer = Switched::read(&LINEAR, packing.answer_bits(), count, bytes)
         .map_err(|e| e.context(format_args!("answer {index}")))?;
-    let decrypted = answer.decrypt(&key.s, packing.output_places(index));
+    let decrypted = answer.decrypt(key, packing.output_places(index));
     Ok(collect(count, decrypted.iter().map(|&v| decode_word(v, packing.shape().word_bits))))
 }
 

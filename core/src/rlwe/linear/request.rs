@@ -99,7 +99,7 @@ impl Sample {
     fn draw(key: &SecretKey, prg: &mut Prg) -> Self {
         let seed = prg.array::<SEED_BYTES>();
         let mut z = Poly::<Values>::zero(&LINEAR);
-        z.add_uniform_product(&seed, &key.s);
+        z.add_uniform_product(&seed, key.parts());
         let mut z = z.into_coefficients();
         // Errors are as likely as their negatives.
         z.add_small(0, &sample::errors(LINEAR.degree, prg));

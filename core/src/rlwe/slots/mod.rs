@@ -127,7 +127,7 @@ pub fn decrypt_slots(key: &SecretKey, response: &[u8], out: &mut [u64]) -> Resul
     check_count("slots to decrypt", out.len())?;
     let answer =
         Switched::read(&SLOTS, SLOTS.switched_bits, SLOT_COUNT, response).map_err(|e| e.context("slot answer"))?;
-    let mut slots = answer.decrypt(&key.s, 0..SLOT_COUNT);
+    let mut slots = answer.decrypt(key, 0..SLOT_COUNT);
     for x in slots.iter_mut() {
         *x = decode_element(*x);
     }

@@ -96,7 +96,7 @@ fn at_the_edge(
     let params = key.params();
     let c1 = Poly::<Values>::uniform(params, &prg.array());
     let mut c0 = Poly::<Values>::zero(params);
-    c0.sub_product(&c1, &key.s);
+    c0.sub_product(&c1, &key.factors());
     let (mut c0, c1) = (c0.into_coefficients(), c1.into_coefficients());
     for i in 0..params.degree {
         let error = if prg.next_u32() & 1 == 0 { noise } else { -noise };
@@ -104,7 +104,7 @@ fn at_the_edge(
     }
     let bytes = switch::write(&c0, &c1, params.switched_bits, &(0..params.degree), 0..params.degree);
     let read = Switched::read(params, params.switched_bits, params.degree, &bytes).unwrap();
-    read.decrypt(&key.s, 0..params.degree).to_vec()
+    read.decrypt(key, 0..params.degree).to_vec()
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn lift(poly: &Poly<Coefficients>) -> Vec<i128> {
 /// c0 + c1·s modulo q.
 fn phase(key: &SecretKey, c: Ciphertext<Coefficients>) -> Poly<Coefficients> {
     let mut sum = c.c0.into_values();
-    sum.add_product(&c.c1.into_values(), &key.s);
+    sum.add_product(&c.c1.into_values(), &key.factors());
     sum.into_coefficients()
 }
 
