@@ -9,7 +9,7 @@
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
 #   make ladder                            the same for one network with ever fewer ReLUs
 #   make performance                       measure all of these again, and renew the documentation's tables and plots
-#   make cifar10                           accuracy of the trained CIFAR-10 network, in the clear and privately
+#   make cifar10                           accuracy of the trained CIFAR-10 networks, in the clear and privately
 #   make install [PREFIX=/usr/local] [DESTDIR=]
 #   make uninstall [PREFIX=/usr/local] [DESTDIR=]
 #   make clean
@@ -23,6 +23,7 @@ STRIP   ?= strip
 PYTHON  ?= python3
 
 NET     ?= minionn minionn-mixed resnet20 resnet32 vgg16 resnet18 resnet18-tiny mobilenetv2 squeezenet resnet50
+TRAINED := resnet20 resnet20-planned
 LADDER  := minionn minionn-relu75 minionn-relu50 minionn-mixed minionn-relu10 minionn-relu0 minionn-square
 
 # Named by version: programs ask for libsafenet.so.$(ABI) at run time, and for libsafenet.so when they are linked.
@@ -33,7 +34,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo edge-demo test planner-test models networks ladder performance cifar10
+.PHONY: build install uninstall clean demo edge-demo test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -117,11 +118,14 @@ target/networks/%.safenet: target/networks/%.onnx target/networks/%-calibration.
 target/networks/%.onnx target/networks/%-calibration.npz: $(wildcard models/networks/*.py) target/networks-venv/ready
 	target/networks-venv/bin/python models/networks/build.py $* --out target/networks
 
-target/networks/resnet20.onnx target/networks/resnet20-calibration.npz: models/cifar10-resnet20.onnx models/cifar10/data.py
+$(foreach name,$(TRAINED),$(eval target/networks/$(name).onnx target/networks/$(name)-calibration.npz: \
+    models/cifar10-$(name).onnx models/cifar10/data.py))
 
-# Fetches the images: 139 MB. Every value of every layer of the 20 private runs is checked.
-cifar10: target/networks/resnet20.safenet
-	target/networks-venv/bin/python models/cifar10/evaluate.py
+# Fetches the images: 139 MB. Every value of every layer of the 20 private runs of each network is checked.
+cifar10: $(addprefix cifar10-,$(TRAINED))
+
+$(addprefix cifar10-,$(TRAINED)): cifar10-%: target/networks/%.safenet
+	target/networks-venv/bin/python models/cifar10/evaluate.py --model models/cifar10-$*.onnx
 	$(CARGO) run --release --locked --package safenet-cli -- accuracy $< target/data/cifar10-test.npz
 	$(CARGO) run --release --locked --package safenet-cli -- debug $< target/data/cifar10-test.npz --limit 20 --summary
 

@@ -1,8 +1,8 @@
 """Write a network that papers on private inference measure, and images to calibrate it with.
 
-All but resnet20 have random weights and random images: their cost is that of the trained network,
-their answers mean nothing. resnet20 is models/cifar10-resnet20.onnx; its calibration images are
-the first training images of CIFAR-10, which are fetched.
+All but resnet20 and resnet20-planned have random weights and random images: their cost is that of
+the trained network, their answers mean nothing. These two are models/cifar10-*.onnx; their
+calibration images are the first training images of CIFAR-10, which are fetched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from builder import Builder, FloatArray
 from families import NETWORKS, Network
 
 HERE = Path(__file__).resolve().parent
-TRAINED = HERE.parent / "cifar10-resnet20.onnx"
+TRAINED = {
+    "resnet20": "ResNet-20, trained on CIFAR-10, 3x32x32",
+    "resnet20-planned": "the same with fewer ReLUs, chosen by the planner",
+}
+"""The networks with real weights, in models/cifar10-NAME.onnx, and what they are."""
+
 REAL_IMAGES = 256
 WAVES = 12
 NOISE = 1e-4
@@ -102,22 +107,29 @@ def random_network(name: str, network: Network, verbose: bool) -> tuple[onnx.Mod
     return model, images
 
 
-def trained_network(cache: Path) -> tuple[onnx.ModelProto, Bytes]:
-    """The trained ResNet-20 and the first training images of CIFAR-10."""
+def trained_path(name: str) -> Path:
+    """Where a trained network is kept."""
+    return HERE.parent / f"cifar10-{name}.onnx"
+
+
+def trained_network(name: str, cache: Path) -> tuple[onnx.ModelProto, Bytes]:
+    """A trained network and the first training images of CIFAR-10."""
     sys.path.append(str(HERE.parent / "cifar10"))
     import data
 
-    if not TRAINED.is_file():
-        raise ValueError(f"{TRAINED} is missing; models/cifar10/train.py makes it")
+    path = trained_path(name)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; models/README.md tells what makes it")
     images = data.load(cache).train.images[:REAL_IMAGES].transpose(0, 3, 1, 2)
     images = np.ascontiguousarray(images)
-    model = onnx.load(str(TRAINED))
-    onnx.checker.check_model(model, full_check=True)
+    model = onnx.load(str(path))
+    # Shapes are not inferred through functions.
+    onnx.checker.check_model(model, full_check=not model.functions)
     inputs = to_input(images)
     scores = run(model, inputs)
     growth = noise_growth(model, inputs, scores)
     print(
-        f"resnet20: scores {scores.min():.1f} to {scores.max():.1f}, noise grows {growth:.1f} times"
+        f"{name}: scores {scores.min():.1f} to {scores.max():.1f}, noise grows {growth:.1f} times"
     )
     return model, images
 
@@ -126,15 +138,15 @@ def write(name: str, out: Path, cache: Path, verbose: bool) -> None:
     """Write NAME.onnx and NAME-calibration.npz."""
     started = time.monotonic()
     print(f"{name}: building", flush=True)
-    if name == "resnet20":
-        model, images = trained_network(cache)
+    if name in TRAINED:
+        model, images = trained_network(name, cache)
     else:
         model, images = random_network(name, NETWORKS[name], verbose)
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.onnx"
     np.savez_compressed(out / f"{name}-calibration.npz", image=images)
-    if name == "resnet20":
-        shutil.copyfile(TRAINED, path)
+    if name in TRAINED:
+        shutil.copyfile(trained_path(name), path)
     else:
         onnx.save(model, str(path))
     size = path.stat().st_size / 1e6
@@ -146,10 +158,10 @@ def write(name: str, out: Path, cache: Path, verbose: bool) -> None:
 
 def listing() -> str:
     """One line for each network."""
-    lines = ["resnet20       ResNet-20, trained on CIFAR-10, 3x32x32"]
+    lines = [f"{name:16} {about}" for name, about in TRAINED.items()]
     for name, network in NETWORKS.items():
         size = f"3x{network.side}x{network.side}"
-        lines.append(f"{name:14} {network.about}, {size}, {network.activations:,} activations")
+        lines.append(f"{name:16} {network.about}, {size}, {network.activations:,} activations")
     return "\n".join(lines)
 
 
@@ -161,7 +173,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root = HERE.parent.parent
-    names = ["resnet20", *NETWORKS]
+    names = [*TRAINED, *NETWORKS]
     parser.add_argument("name", nargs="*", metavar="NAME", help="a network of the list below")
     parser.add_argument(
         "--out",
@@ -175,7 +187,7 @@ def main() -> int:
         type=Path,
         default=root / "target" / "data",
         metavar="DIR",
-        help="CIFAR-10 cache, for resnet20 (target/data)",
+        help="CIFAR-10 cache, for trained networks (target/data)",
     )
     parser.add_argument("--verbose", action="store_true", help="print each layer's spread")
     parser.add_argument("--list", action="store_true", help="list the networks and end")
