@@ -299,8 +299,8 @@ def report(study: Study, plots: Path, shown: str | None) -> None:
             for r, t, _, _ in rows
             if (t["method"], t["epochs"]) == (name, epochs)
         ]
-        if name not in (ALL_RELU, TUNED):
-            curves.append(Curve(f"{name}, {epochs} epochs", tuple(points)))
+        label = "all ReLU" if name == ALL_RELU else f"{name}, {epochs} epochs"
+        curves.append(Curve(label, tuple(points)))
     reference = next(t["test"] for r, t, _, _ in rows if r == ALL_RELU)
     save(plot_curves(curves, reference=reference), plots / f"planner-{study.name}.png")
     if shown is not None:
