@@ -148,7 +148,7 @@ def main() -> None:
         # The first dense layer has no normalisation that would keep its values in the ranges.
         recipe=Recipe(rate=0.01),
     )
-    (args.out / "mnist-mixed.onnx").write_bytes(result.onnx_path.read_bytes())
+    export(result.model, args.out / "mnist-mixed.onnx", example)
 
     report: dict[str, Any] = {"seed": args.seed}
     for name, accuracy in (("mnist-relu", history.accuracy), ("mnist-mixed", result.accuracy)):

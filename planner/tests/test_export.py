@@ -52,6 +52,7 @@ def test_format(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     export(model, str(path), images(2), input_name="picture", output_name="classes")
     proto = onnx.load(str(path))
+    assert proto.graph.name == path.stem
     assert proto.ir_version == 8
     assert {(o.domain, o.version) for o in proto.opset_import} == {("", 15), ("safenet", 1)}
     (x,), (y,) = proto.graph.input, proto.graph.output

@@ -7,6 +7,7 @@ import inspect
 import io
 import warnings
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def export(
     input_name: str = "image",
     output_name: str = "scores",
 ) -> None:
-    """Write `model`, as it computes in evaluation mode, to an ONNX file.
+    """Write `model`, as it computes in evaluation mode, to an ONNX file, whose graph has its name.
 
     Opset 15, IR version 8, batch dimension symbolic; normalisations stay nodes of their
     own. `example` is a batch of images, of which only the shape matters. A layer with ReLU in
@@ -99,6 +100,7 @@ def export(
     proto.graph.initializer.extend(constants)
     # Shapes of inner tensors may be those of the example.
     del proto.graph.value_info[:]
+    proto.graph.name = Path(path).stem
     proto.ir_version = IR_VERSION
     proto.producer_name = "safenet-planner"
     del proto.opset_import[:]
