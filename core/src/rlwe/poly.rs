@@ -155,18 +155,13 @@ impl Poly<Values> {
         }
     }
 
-    /// self + a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
+    /// self + a·y for the a of [`Self::uniform`].
     pub(super) fn add_uniform_product(
         &mut self,
         seed: &[u8; 32],
         y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
     ) {
-        let mut prg = sample::public_prg(seed);
-        let mut a = alloc::vec![0; self.params.degree];
-        for ((prime, sum), (_, y)) in self.parts_mut().zip(y) {
-            sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
-            pointwise::add_product(prime.modulus, sum, &a, &y);
-        }
+        self.with_uniform(seed, y, pointwise::add_product);
     }
 
     /// self·w for a public integer w of at most 2^16.
@@ -187,17 +182,27 @@ impl Poly<Values> {
         }
     }
 
-    /// self - a·y for the a of [`Self::uniform`], of which there is one prime's part at a time.
+    /// self - a·y for the a of [`Self::uniform`].
     pub(super) fn sub_uniform_product(
         &mut self,
         seed: &[u8; 32],
         y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
     ) {
+        self.with_uniform(seed, y, pointwise::sub_product);
+    }
+
+    /// Has `work` change each prime's part of self by those of the a of [`Self::uniform`] and of y. Of a there is one at a time.
+    fn with_uniform(
+        &mut self,
+        seed: &[u8; 32],
+        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
+        work: impl Fn(Modulus, &mut [u32], &[u32], &[u32]),
+    ) {
         let mut prg = sample::public_prg(seed);
         let mut a = alloc::vec![0; self.params.degree];
-        for ((prime, sum), (_, y)) in self.parts_mut().zip(y) {
+        for ((prime, part), (_, y)) in self.parts_mut().zip(y) {
             sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
-            pointwise::sub_product(prime.modulus, sum, &a, &y);
+            work(prime.modulus, part, &a, &y);
         }
     }
 
