@@ -6,9 +6,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::field::P;
 use crate::model::{Channel, ChannelSecret, Kind, Shape};
 use crate::prg::{Prg, SecretVec, collect};
-use crate::share::{Mask, Masked};
+use crate::share::Mask;
 use crate::wire::words::{FieldReader, FieldWriter};
 use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
 /// How many round trips ReLU channels take: the client's choice for a session, between bytes and latency. Public.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,12 +46,16 @@ impl RoundTrips {
     }
 }
 
-/// The channels of a layer that share their public numbers. Elements are ordered channel by channel.
+/// Channels of a layer that share their public numbers, or a run of their elements. Elements are ordered channel by channel.
+#[derive(Clone)]
 pub(crate) struct Group {
     /// The shared public numbers.
     pub(crate) channel: Channel,
     members: Vec<u32>,
     plane: usize,
+    /// Elements of the first member that come before the run.
+    skipped: usize,
+    elements: usize,
     /// How many low bits of the outputs matter.
     word_bits: u32,
     /// Whether it is a ReLU in two round trips.
@@ -64,12 +69,37 @@ pub(crate) fn groups(channels: &[Channel], shape: Shape, word_bits: u32, trips: 
     for (index, channel) in channels.iter().enumerate() {
         let place = *places.entry(*channel).or_insert_with(|| {
             let quick = trips == RoundTrips::Two && channel.kind == Kind::Relu && relu::two::serves(channel);
-            out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane(), word_bits, quick });
+            let (plane, members) = (shape.plane(), Vec::new());
+            out.push(Group { channel: *channel, members, plane, skipped: 0, elements: 0, word_bits, quick });
             out.len() - 1
         });
         out[place].members.push(index as u32);
+        out[place].elements += shape.plane();
     }
     out
+}
+
+/// Cuts a layer's groups into runs of at most `most` elements, each as groups of its own. Channels of degree 0, which take
+/// nothing, are in the first, whatever their number.
+pub(crate) fn parts(groups: &[Group], most: usize) -> impl Iterator<Item = Vec<Group>> {
+    let (mut group, mut done) = (0, 0);
+    core::iter::from_fn(move || {
+        let first = (group, done) == (0, 0);
+        let mut part: Vec<Group> = groups.iter().filter(|g| first && g.channel.kind == Kind::Zero).cloned().collect();
+        let mut room = most.max(1);
+        while let Some(whole) = groups.get(group).filter(|_| room > 0) {
+            let run = done..whole.elements.min(done + room);
+            if whole.channel.kind != Kind::Zero && !run.is_empty() {
+                room -= run.len();
+                done = run.end;
+                part.push(whole.run(run));
+            }
+            if whole.channel.kind == Kind::Zero || done == whole.elements {
+                (group, done) = (group + 1, 0);
+            }
+        }
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 impl Group {
@@ -79,7 +109,28 @@ impl Group {
 
     /// Elements of the group.
     pub(crate) fn elements(&self) -> usize {
-        self.members.len() * self.plane
+        self.elements
+    }
+
+    /// A run of the elements of a whole group.
+    fn run(&self, run: Range<usize>) -> Self {
+        let members = run.start / self.plane..run.end.div_ceil(self.plane);
+        Self { members: self.members[members].to_vec(), skipped: run.start % self.plane, elements: run.len(), ..*self }
+    }
+
+    /// Channel by channel, where the group's elements are in a tensor.
+    fn runs(&self) -> impl Iterator<Item = (usize, Range<usize>)> + Clone + '_ {
+        let end = self.skipped + self.elements;
+        self.members.iter().enumerate().map(move |(place, &channel)| {
+            let (first, start) = (place * self.plane, channel as usize * self.plane);
+            let skipped = if place == 0 { self.skipped } else { 0 };
+            (channel as usize, start + skipped..start + self.plane.min(end - first))
+        })
+    }
+
+    /// The secrets of the group's channels, each with its number of elements.
+    fn secrets<'a>(&'a self, all: &'a [ChannelSecret]) -> impl Iterator<Item = (ChannelSecret, usize)> + Clone + 'a {
+        self.runs().map(|(channel, run)| (all[channel], run.len()))
     }
 
     /// Random OTs per element with the server as receiver.
@@ -133,57 +184,56 @@ impl Group {
     }
 
     /// The group's elements of a tensor.
-    fn gather(&self, tensor: &[u32]) -> SecretVec<u32> {
+    pub(super) fn gather(&self, tensor: &[u32]) -> SecretVec<u32> {
         let mut values = SecretVec::new(Vec::with_capacity(self.elements()));
-        for &c in &self.members {
-            values.extend_from_slice(&tensor[c as usize * self.plane..(c as usize + 1) * self.plane]);
+        for (_, run) in self.runs() {
+            values.extend_from_slice(&tensor[run]);
         }
         values
     }
 
     /// Puts the group's elements where they belong in a tensor.
-    fn scatter(&self, values: &[u32], tensor: &mut [u32]) {
-        for (&c, plane) in self.members.iter().zip(values.chunks_exact(self.plane)) {
-            let start = c as usize * self.plane;
-            tensor[start..start + self.plane].copy_from_slice(plane);
+    pub(super) fn scatter(&self, values: &[u32], tensor: &mut [u32]) {
+        let mut values = values;
+        for (_, run) in self.runs() {
+            let (own, rest) = values.split_at(run.len());
+            tensor[run].copy_from_slice(own);
+            values = rest;
         }
     }
 
     /// Sets the group's elements of a tensor to one value per channel.
     fn fill(&self, value: impl Fn(usize) -> u32, tensor: &mut [u32]) {
-        for &c in &self.members {
-            let start = c as usize * self.plane;
-            tensor[start..start + self.plane].fill(value(c as usize));
+        for (channel, run) in self.runs() {
+            tensor[run].fill(value(channel));
         }
     }
 }
 
-/// What the client chooses for a layer before anything of it is prepared.
-pub(crate) struct ClientSecrets {
-    /// r: the mask of the layer's output, 0 in channels of degree 0.
-    pub(crate) outputs: Mask,
-    /// C: the shares in F_p of each polynomial group's elements; empty for the others.
-    shares: Vec<SecretVec<u64>>,
+/// r: the fresh mask of an activation layer's output, 0 in channels of degree 0.
+pub(crate) fn draw_outputs(groups: &[Group], elements: usize, prg: &mut Prg) -> Mask {
+    let mut outputs = collect(elements, (0..elements).map(|_| prg.next_u32()));
+    for group in groups.iter().filter(|g| g.channel.kind == Kind::Zero) {
+        group.fill(|_| 0, &mut outputs);
+    }
+    outputs
 }
 
-impl ClientSecrets {
-    pub(crate) fn draw(groups: &[Group], elements: usize, prg: &mut Prg) -> Self {
-        let mut outputs = collect(elements, (0..elements).map(|_| prg.next_u32()));
-        for group in groups.iter().filter(|g| g.channel.kind == Kind::Zero) {
-            group.fill(|_| 0, &mut outputs);
-        }
-        let shares = groups.iter().map(|group| {
-            let count = if group.products() > 0 { group.elements() } else { 0 };
-            collect(count, (0..count).map(|_| prg.below(P)))
-        });
-        Self { shares: shares.collect(), outputs }
-    }
+/// C: the client's shares in F_p of the elements of each polynomial group; empty for the others. They are drawn twice, for what
+/// their products multiply and for the groups, from two generators of one seed, so that they need not be kept meanwhile.
+pub(crate) fn draw_shares(groups: &[Group], prg: &mut Prg) -> Vec<SecretVec<u64>> {
+    let shares = groups.iter().map(|group| {
+        let count = if group.products() > 0 { group.elements() } else { 0 };
+        collect(count, (0..count).map(|_| prg.below(P)))
+    });
+    shares.collect()
+}
 
-    /// The values that the layer's prepared products multiply, group after group.
-    pub(crate) fn factors<'a>(&'a self, groups: &'a [Group]) -> impl Iterator<Item = u64> + 'a {
-        let all = groups.iter().zip(&self.shares).filter(|(group, _)| group.products() > 0);
-        all.flat_map(|(group, shares)| poly::factors(&group.channel, shares))
-    }
+/// The values that the prepared products of groups multiply, group after group.
+pub(crate) fn factors(groups: &[Group], shares: &[SecretVec<u64>]) -> SecretVec<u64> {
+    let count = groups.iter().map(|g| g.products() * g.elements()).sum();
+    let all = groups.iter().zip(shares).filter(|(group, _)| group.products() > 0);
+    collect(count, all.flat_map(|(group, shares)| poly::factors(&group.channel, shares)))
 }
 
 enum ClientGroup {
@@ -200,18 +250,18 @@ pub(crate) struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// `masks` are m, of the layer's input, and r, of what comes out; `signs` the choices and words of the layer's random OTs with the client as
-    /// receiver; `products` the client's shares wC of the layer's products. Each group then takes its random OTs through
-    /// [`Self::absorb`].
+    /// `shares` are C of each group ([`draw_shares`]); `masks` m, of the layer's input, and r, of what comes out; `signs` the choices and words
+    /// of the layer's random OTs with the client as receiver; `products` the client's shares wC of the layer's products. Each group
+    /// then takes its random OTs through [`Self::absorb`].
     pub(crate) fn new(
         groups: &[Group],
-        secrets: &ClientSecrets,
+        shares: Vec<SecretVec<u64>>,
         masks: (&[u32], &[u32]),
         mut signs: (&[u8], &[u32]),
         mut products: &[u64],
         prg: &mut Prg,
     ) -> Self {
-        let prepared = groups.iter().zip(&secrets.shares).map(|(group, shares)| {
+        let prepared = groups.iter().zip(shares).map(|(group, shares)| {
             let (m, r) = (group.gather(masks.0), group.gather(masks.1));
             match group.channel.kind {
                 Kind::Relu => {
@@ -226,7 +276,7 @@ impl ClientLayer {
                 Kind::Cubic | Kind::Square { .. } => {
                     let (mine, rest) = products.split_at(group.products() * group.elements());
                     products = rest;
-                    ClientGroup::Poly(poly::Client::new(group.widths(), m, r, shares.clone(), mine))
+                    ClientGroup::Poly(poly::Client::new(group.widths(), m, r, shares, mine))
                 }
                 Kind::Linear => ClientGroup::Linear(linear::Client::new(group.widths(), m, r)),
                 Kind::Zero => ClientGroup::Zero,
@@ -279,7 +329,6 @@ enum ServerGroup {
 /// The server's prepared side of one activation layer.
 pub(crate) struct ServerLayer {
     groups: Vec<ServerGroup>,
-    outputs: Masked,
 }
 
 impl ServerLayer {
@@ -292,7 +341,6 @@ impl ServerLayer {
         mut signs: &[[u32; 2]],
         mut products: &[[u64; 2]],
     ) -> Self {
-        let each = |group: &Group| group.members.clone().into_iter().map(|c| secrets[c as usize]);
         let prepared = groups.iter().map(|group| match group.channel.kind {
             Kind::Relu => {
                 let (mine, rest) = signs.split_at(group.elements());
@@ -305,16 +353,15 @@ impl ServerLayer {
             Kind::Cubic | Kind::Square { .. } => {
                 let (mine, rest) = products.split_at(group.products() * group.elements());
                 products = rest;
-                ServerGroup::Poly(poly::Server::new(group.widths(), each(group), group.plane, mine))
+                ServerGroup::Poly(poly::Server::new(group.widths(), group.secrets(secrets), mine))
             }
             Kind::Linear => {
-                let plane = group.plane;
-                let offsets = each(group).flat_map(|secret| core::iter::repeat_n(secret.offset, plane));
+                let offsets = group.secrets(secrets).flat_map(|(secret, n)| core::iter::repeat_n(secret.offset, n));
                 ServerGroup::Linear(linear::Server::new(group.widths(), group.elements(), offsets))
             }
             Kind::Zero => ServerGroup::Zero,
         });
-        Self { groups: prepared.collect(), outputs: SecretVec::default() }
+        Self { groups: prepared.collect() }
     }
 
     /// Takes the random OTs of the next elements of a group.
@@ -328,16 +375,16 @@ impl ServerLayer {
         }
     }
 
-    /// Starts inference of the layer with the words y + m; channels of degree 0 get their constants at once.
-    pub(crate) fn start(&mut self, groups: &[Group], secrets: &[ChannelSecret], masked: &[u32]) {
-        self.outputs = vec![0; masked.len()].into();
+    /// Starts inference of the layer with the words y + m of the whole tensor; the outputs of channels of degree 0, their constants, are
+    /// written at once.
+    pub(crate) fn start(&mut self, groups: &[Group], secrets: &[ChannelSecret], masked: &[u32], outputs: &mut [u32]) {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             match side {
                 ServerGroup::Relu(g) => g.start(group.gather(masked)),
                 ServerGroup::QuickRelu(g) => g.start(group.gather(masked)),
                 ServerGroup::Poly(g) => g.start(group.gather(masked)),
                 ServerGroup::Linear(g) => g.start(group.gather(masked)),
-                ServerGroup::Zero => group.fill(|c| secrets[c].offset as u32, &mut self.outputs),
+                ServerGroup::Zero => group.fill(|c| secrets[c].offset as u32, outputs),
             }
         }
     }
@@ -357,8 +404,8 @@ impl ServerLayer {
         }
     }
 
-    /// Takes the client's message of one round.
-    pub(crate) fn reply(&mut self, groups: &[Group], round: usize, reply: &mut FieldReader<'_>) {
+    /// Takes the client's message of one round. The outputs v + r of groups that are done with it are written.
+    pub(crate) fn reply(&mut self, groups: &[Group], round: usize, reply: &mut FieldReader<'_>, outputs: &mut [u32]) {
         for (group, side) in groups.iter().zip(&mut self.groups) {
             if round < group.round_bits().len() {
                 let done = match side {
@@ -369,14 +416,9 @@ impl ServerLayer {
                     ServerGroup::Zero => None,
                 };
                 if let Some(words) = done {
-                    group.scatter(&words, &mut self.outputs);
+                    group.scatter(&words, outputs);
                 }
             }
         }
-    }
-
-    /// The layer's outputs v + r, once all rounds are over.
-    pub(crate) fn finish(self) -> Masked {
-        self.outputs
     }
 }

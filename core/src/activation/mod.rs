@@ -17,7 +17,7 @@ mod tests;
 mod truncate;
 
 pub use groups::RoundTrips;
-pub(crate) use groups::{ClientLayer, ClientSecrets, Group, ServerLayer, groups};
+pub(crate) use groups::{ClientLayer, Group, ServerLayer, draw_outputs, draw_shares, factors, groups, parts};
 #[cfg(test)]
 pub(crate) use material::Rots;
 pub(crate) use material::{ReceiverRots, SenderRots};

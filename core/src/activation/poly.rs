@@ -240,19 +240,18 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A group of channels of `plane` elements each, of which these are the secrets, with the products' (u, wS).
+    /// A group of channels, of which these are the secrets and the numbers of elements, with the products' (u, wS).
     pub(crate) fn new(
         (channel, word_bits): (&Channel, u32),
-        secrets: impl Iterator<Item = ChannelSecret> + Clone,
-        plane: usize,
+        secrets: impl Iterator<Item = (ChannelSecret, usize)> + Clone,
         products: &[[u64; 2]],
     ) -> Self {
         let count = products.len() / self::products(channel);
-        let lambdas = secrets.clone().map(|secret| field::from_i64(secret.lambda));
-        let secrets = || secrets.clone().flat_map(|secret| core::iter::repeat_n(secret, plane));
+        let lambdas = secrets.clone().map(|(secret, elements)| (field::from_i64(secret.lambda), elements));
+        let secrets = || secrets.clone().flat_map(|(secret, elements)| core::iter::repeat_n(secret, elements));
         Self {
             form: Form::new(channel, word_bits),
-            lambdas: collect(count, lambdas.flat_map(|lambda| core::iter::repeat_n(lambda, plane))),
+            lambdas: collect(count, lambdas.flat_map(|(lambda, elements)| core::iter::repeat_n(lambda, elements))),
             gammas: collect(count, secrets().map(|secret| secret.offset as u32)),
             signs: collect(count, secrets().map(|secret| secret.negative.into())),
             factors: collect(products.len(), products.iter().map(|&[u, _]| u)),

@@ -1,6 +1,6 @@
 //! Each protocol alone, on ideal random OTs and ideal products, against the plain function.
 
-use super::groups::{ClientLayer, ClientSecrets, RoundTrips, ServerLayer, groups};
+use super::groups::{ClientLayer, RoundTrips, ServerLayer, draw_outputs, draw_shares, factors, groups, parts};
 use super::material::{ReceiverRots, Rots, SenderRots};
 use super::product_word;
 use crate::field::{self, P};
@@ -39,9 +39,10 @@ fn run_recorded(
     let groups = groups(&activation.channels, shape, 32, trips);
     let elements = shape.elements();
     let masks = masks.map_or_else(|| (0..elements).map(|_| prg.next_u32()).collect(), <[u32]>::to_vec);
-    let mine = ClientSecrets::draw(&groups, elements, prg);
+    let outputs = draw_outputs(&groups, elements, prg);
+    let shares = draw_shares(&groups, prg);
 
-    let factors: Vec<u64> = mine.factors(&groups).collect();
+    let factors = factors(&groups, &shares);
     let server_products: Vec<[u64; 2]> = factors.iter().map(|_| [prg.below(P), prg.below(P)]).collect();
     let client_products: Vec<u64> =
         factors.iter().zip(&server_products).map(|(&f, &[u, w])| field::sub(field::mul(u, f), w)).collect();
@@ -53,7 +54,7 @@ fn run_recorded(
     let sign_pairs: Vec<[u32; 2]> = sign_keys.iter().map(|keys| keys.map(product_word)).collect();
 
     let mut client =
-        ClientLayer::new(&groups, &mine, (&masks, &mine.outputs), (&sign_choices, &sign_words), &client_products, prg);
+        ClientLayer::new(&groups, shares, (&masks, &outputs), (&sign_choices, &sign_words), &client_products, prg);
     let mut server = ServerLayer::new(&groups, secrets, &sign_pairs, &server_products);
     for (index, group) in groups.iter().enumerate() {
         // Two parts, to see that elements may come in runs.
@@ -64,7 +65,8 @@ fn run_recorded(
     }
 
     let masked: Vec<u32> = values.iter().flatten().zip(&masks).map(|(&y, &m)| (y as u32).wrapping_add(m)).collect();
-    server.start(&groups, secrets, &masked);
+    let mut out = vec![0; elements];
+    server.start(&groups, secrets, &masked, &mut out);
     let rounds = groups.iter().map(|g| g.round_bits().len()).max().unwrap_or(0);
     let mut messages = vec![];
     for round in 0..rounds {
@@ -80,14 +82,54 @@ fn run_recorded(
         let reply = reply.finish();
         assert_eq!(reply.len() as u64, up.div_ceil(8), "reply of round {round}");
         let mut reader = FieldReader::new(&reply);
-        server.reply(&groups, round, &mut reader);
+        server.reply(&groups, round, &mut reader, &mut out);
         reader.finish().unwrap();
         messages.extend(request.into_iter().chain(reply));
     }
-    let out = server.finish();
-    let plain: Vec<i64> =
-        out.iter().zip(mine.outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
+    let plain: Vec<i64> = out.iter().zip(outputs.iter()).map(|(&x, &r)| i64::from(x.wrapping_sub(r) as i32)).collect();
     (plain.chunks(plane).map(<[i64]>::to_vec).collect(), messages)
+}
+
+/// Every element is in one part, in the order of the groups; degree 0 is in the first.
+#[test]
+fn parts_are_runs_of_all_elements() {
+    let [relu, linear, zero] = [(Kind::Relu, 20, 6), (Kind::Linear, 20, 6), (Kind::Zero, 0, 0)]
+        .map(|(kind, bound_bits, shift)| Channel { kind, bound_bits, shift, back_shift: 0 });
+    let shape = |channels| Shape { channels, height: 3, width: 5 };
+    for channels in [vec![zero, relu, linear, relu, zero, linear, linear, relu], vec![relu; 3], vec![zero; 2]] {
+        let shape = shape(channels.len() as u32);
+        let groups = groups(&channels, shape, 32, RoundTrips::Three);
+        let order: Vec<u32> = (0..shape.elements() as u32).collect();
+        let gathered = |groups: &[super::Group]| groups.iter().flat_map(|g| g.gather(&order).to_vec()).collect();
+        let mut all: Vec<u32> = gathered(&groups);
+        for most in [1, 7, 15, 16, 40, 44, 45, 46, 1000] {
+            let cut: Vec<_> = parts(&groups, most).collect();
+            let zeros = |part: &[super::Group]| part.iter().filter(|g| g.channel.kind == Kind::Zero).count();
+            let live = |part: &[super::Group]| {
+                let live = part.iter().filter(|g| g.channel.kind != Kind::Zero);
+                live.map(super::Group::elements).sum::<usize>()
+            };
+            assert_eq!(zeros(&cut[0]), zeros(&groups));
+            for (index, part) in cut.iter().enumerate() {
+                assert!(index == 0 || zeros(part) == 0);
+                assert!(live(part) == most || (index + 1 == cut.len() && live(part) <= most));
+            }
+            let mut seen = vec![0; shape.elements()];
+            let mut parts: Vec<u32> = vec![];
+            for part in &cut {
+                parts.extend(gathered(part));
+                for group in part {
+                    group.scatter(&vec![1; group.elements()], &mut seen);
+                }
+            }
+            assert_eq!(seen, vec![1; shape.elements()]);
+            // In the order of the groups but for those of degree 0.
+            let zero = |x: &u32| channels[*x as usize / 15].kind == Kind::Zero;
+            parts.sort_by_key(|x| !zero(x));
+            all.sort_by_key(|x| !zero(x));
+            assert_eq!(parts, all);
+        }
+    }
 }
 
 /// Prints what an element costs either party, without OT extension.
@@ -134,10 +176,11 @@ fn speed_of_activations() {
                 times.push(clock.elapsed().as_secs_f64());
                 clock = Instant::now();
             };
-            let mine = ClientSecrets::draw(&groups, elements, &mut prg);
+            let outputs = draw_outputs(&groups, elements, &mut prg);
+            let shares = draw_shares(&groups, &mut prg);
             lap();
-            let masks = (&masked[..], &mine.outputs[..]);
-            let mut client = ClientLayer::new(&groups, &mine, masks, (&choices, &sign_words), &products, &mut prg);
+            let masks = (&masked[..], &outputs[..]);
+            let mut client = ClientLayer::new(&groups, shares, masks, (&choices, &sign_words), &products, &mut prg);
             lap();
             // What was told does not change the time.
             let told = vec![0; rots.told_bytes(2048)];
@@ -149,7 +192,8 @@ fn speed_of_activations() {
             let mut of_server = || server.absorb(0, &mut ReceiverRots::new(&batch, Some(&got), 2048));
             (0..elements / 2048).for_each(|_| of_server());
             lap();
-            server.start(&groups, &[ChannelSecret::default()], &masked);
+            let mut out = vec![0; elements];
+            server.start(&groups, &[ChannelSecret::default()], &masked, &mut out);
             lap();
             for round in 0..rounds {
                 let mut request = FieldWriter::with_capacity(elements * 8);
@@ -160,7 +204,7 @@ fn speed_of_activations() {
                 client.round(&groups, round, &mut reader, &mut reply);
                 let reply = reply.finish();
                 lap();
-                server.reply(&groups, round, &mut FieldReader::new(&reply));
+                server.reply(&groups, round, &mut FieldReader::new(&reply), &mut out);
                 lap();
             }
             best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));

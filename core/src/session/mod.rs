@@ -10,23 +10,27 @@
 //! and may use any transport, event loop or thread. [`drive`] is that loop for blocking transports.
 
 pub mod client;
+mod course;
 mod drive;
-mod fresh;
+mod forecast;
 mod line;
 mod link;
 mod meter;
+mod order;
 mod schedule;
 pub mod server;
+mod stock;
 #[cfg(test)]
 mod tests;
 
 pub use crate::activation::RoundTrips;
 pub use client::{Client, ClientModel};
+pub use course::Portions;
 pub use drive::{Session, Transport, drive};
+pub use forecast::{Forecast, Memory};
 pub use line::{Line, Trade};
 pub use link::{Progress, Status};
 pub use meter::{Meter, Observer, Phase, Place, Traffic};
-pub use schedule::{Forecast, Memory};
 pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +46,7 @@ use zeroize::Zeroizing;
 /// First bytes of every session.
 const MAGIC: [u8; 8] = *b"SAFENET\0";
 /// Version of the protocol that this library speaks. Any change of what is sent changes it.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 /// The parameter set of `docs/parameters.md` that this library uses.
 pub const PARAMETER_SET: u8 = 1;
 /// Bytes of a nonce.
@@ -54,7 +58,7 @@ const PREPARE_BYTES: usize = 4;
 /// Bytes of the most bundles that a server holds and of the OT extension's code, in its hello.
 const LIMIT_BYTES: usize = 4 + 1;
 /// Bytes of the client's opening.
-const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 1 + 32 + NONCE_BYTES;
+const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 1 + 4 + 32 + NONCE_BYTES;
 
 /// Names the prepared material of one inference. Never reused: it holds a hash of both parties' nonces.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,8 +110,8 @@ impl SessionId {
 
 /// The client's opening message.
 struct Hello {
-    extension: Extension,
-    round_trips: RoundTrips,
+    /// What the client chose of them.
+    options: Options,
     model: ModelId,
     nonce: [u8; NONCE_BYTES],
 }
@@ -118,8 +122,9 @@ impl Hello {
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.push(PARAMETER_SET);
-        out.push(self.extension.code());
-        out.push(self.round_trips.count());
+        out.push(self.options.extension.code());
+        out.push(self.options.round_trips.count());
+        out.extend_from_slice(&self.options.portions.to_bytes());
         out.extend_from_slice(&self.model);
         out.extend_from_slice(&self.nonce);
         out
@@ -146,12 +151,14 @@ impl Hello {
         let mismatched = |e: Error| Error::new(ErrorKind::Mismatch, e.message());
         let extension = Extension::from_code(fields[1].into()).map_err(mismatched)?;
         let round_trips = RoundTrips::of_count(fields[2].into()).map_err(mismatched)?;
-        let (theirs, nonce) = fields[3..].split_at(32);
+        let portions = Portions::from_bytes([fields[3], fields[4], fields[5], fields[6]]).map_err(mismatched)?;
+        let options = Options { extension, round_trips, portions, ..Options::default() };
+        let (theirs, nonce) = fields[7..].split_at(32);
         if theirs != model {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
             return mismatch("model id", &hex(model), &hex(theirs));
         }
-        let mut hello = Self { extension, round_trips, model: *model, nonce: [0; NONCE_BYTES] };
+        let mut hello = Self { options, model: *model, nonce: [0; NONCE_BYTES] };
         hello.nonce.copy_from_slice(nonce);
         Ok(hello)
     }
@@ -164,6 +171,8 @@ pub struct Options {
     pub extension: Extension,
     /// A client's choice of how many round trips ReLUs take.
     pub round_trips: RoundTrips,
+    /// A client's choice of how many elements are worked on at a time.
+    pub portions: Portions,
     /// Whether a server lets clients choose the silent extension, for which it holds about 9 MB for each of them. A client that
     /// chose it and may not have it gets [`Options::FALLBACK`].
     pub accept_silent: bool,
@@ -189,6 +198,7 @@ impl Default for Options {
         Self {
             extension: Extension::SoftSpoken(Depth::Four),
             round_trips: RoundTrips::Three,
+            portions: Portions::default(),
             accept_silent: true,
             max_bundles: 64,
         }

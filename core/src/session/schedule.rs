@@ -1,24 +1,19 @@
 //! What both parties derive from the public architecture before a byte flows: which channels are live, how layers are
-//! packed into ciphertexts, how channels form groups, and how long every message is.
+//! packed into ciphertexts, and how channels form groups.
 
-use super::meter::{Phase, Place, Traffic};
-use crate::activation::{Group, RoundTrips, groups};
+use crate::activation::{Group, RoundTrips, groups, parts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Architecture, Channel, Convolution, Kind, Op, Output, Shape};
-use crate::ot::supply::{Cost, Count};
-use crate::ot::{Extension, softspoken};
+use crate::ot::softspoken;
+use crate::ot::supply::Count;
+use crate::prg::SecretVec;
 use crate::rlwe::{
     linear::{ConvShape, Keep, LinearPacking, MIN_WORD_BITS},
     slots,
 };
 use crate::wire::bits::packed_bytes;
-use crate::wire::frame::HEADER_BYTES;
 use alloc::{vec, vec::Vec};
 
-/// Elements of a group whose random OTs are extended together: bounds what both parties hold at once.
-const CHUNK_ELEMENTS: usize = 2048;
-/// Random OTs that the client receives are extended in runs of at most this many.
-const CHUNK_OTS: usize = 1 << 15;
 /// What the server holds back until the client has sent all its requests of a batch of layers: at most about this much.
 /// In tests a few requests, so that small networks have several batches.
 const BATCH_BYTES: u64 = if cfg!(test) { 1 << 19 } else { 64 << 20 };
@@ -35,8 +30,6 @@ pub(crate) struct Schedule {
     pub(crate) shapes: Vec<Shape>,
     /// One step per node.
     pub(crate) steps: Vec<Step>,
-    /// Runs of nodes that are prepared in one round trip.
-    pub(crate) batches: Vec<core::ops::Range<usize>>,
     /// What the client learns.
     pub(crate) output: Output,
     /// For every tensor, how many low bits of its words matter.
@@ -64,23 +57,12 @@ pub(crate) struct LinearStep {
     pub(crate) outputs: Vec<usize>,
     /// Which output channels no one reads.
     pub(crate) unread: Vec<bool>,
-    /// For each of `inputs`, where its mask is chosen, if that is in the same batch of nodes; else the mask is known before.
-    pub(crate) origins: Vec<Option<Origin>>,
-    /// For each of `inputs`, whether the layer's requests bring its mask: it is the first to encrypt it.
-    pub(crate) fresh: Vec<bool>,
 }
 
-/// A channel's words in the tensor whose mask the client chooses: the network's input, or what an activation layer gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    pub(crate) tensor: usize,
-    pub(crate) start: usize,
-}
-
-/// An activation layer's groups.
+/// An activation layer.
 pub(crate) struct ActivationStep {
     /// With ReLUs in three round trips, and in two. All that requests and masks depend on is the same.
-    groups: [Vec<Group>; 2],
+    whole: [Part; 2],
     /// For each channel, by how many bits the words that it is applied to are shifted up before: see [`ActivationStep::align`].
     alignment: Vec<u32>,
 }
@@ -124,7 +106,7 @@ impl Schedule {
             });
         }
         let (output, last_readers) = (architecture.output, architecture.last_readers());
-        let mut schedule = Self { shapes, steps, batches: vec![], output, word_bits, last_readers };
+        let schedule = Self { shapes, steps, output, word_bits, last_readers };
         for (index, packing) in schedule.packings() {
             let counts = [packing.request_ciphertexts(), packing.response_ciphertexts()];
             if counts[0] > LAYER_REQUESTS || counts[1] > LAYER_RESPONSES {
@@ -140,8 +122,7 @@ impl Schedule {
             }
         }
         for (index, step) in schedule.activations(&(0..schedule.steps.len())) {
-            let rounds = |trips| (0..step.rounds(trips)).map(move |round| step.round_bits(trips, round));
-            let all = rounds(RoundTrips::Three).chain(rounds(RoundTrips::Two));
+            let all = step.whole.iter().flat_map(|part| (0..part.rounds()).map(|round| part.round_bits(round)));
             if all.map(|(down, up)| down.max(up)).max().unwrap_or(0) > MESSAGE_BITS {
                 return Err(Error::new(
                     ErrorKind::UnsupportedModel,
@@ -149,8 +130,6 @@ impl Schedule {
                 ));
             }
         }
-        schedule.batches = schedule.batches();
-        schedule.choose_fresh(architecture);
         Ok(schedule)
     }
 
@@ -188,7 +167,7 @@ impl Schedule {
     }
 
     /// The packings of the linear layers, with their node indices.
-    fn packings(&self) -> impl Iterator<Item = (usize, &LinearPacking)> {
+    pub(super) fn packings(&self) -> impl Iterator<Item = (usize, &LinearPacking)> {
         self.steps.iter().enumerate().filter_map(|(index, step)| match step {
             Step::Linear(LinearStep { packing: Some(packing), .. }) => Some((index, packing)),
             _ => None,
@@ -196,7 +175,7 @@ impl Schedule {
     }
 
     /// Cuts the nodes into runs of bounded bytes.
-    fn batches(&self) -> Vec<core::ops::Range<usize>> {
+    pub(super) fn batches(&self) -> Vec<core::ops::Range<usize>> {
         let (mut batches, mut start, mut bytes) = (vec![], 0, 0u64);
         for (index, step) in self.steps.iter().enumerate() {
             let own = match step {
@@ -204,11 +183,12 @@ impl Schedule {
                     p.request_ciphertexts() as u64 * p.ciphertext_memory() as u64
                 }
                 Step::Activation(step) => {
-                    let responses = step.products().div_ceil(slots::SLOT_COUNT) as u64;
+                    let responses = step.whole(RoundTrips::Three).products().div_ceil(slots::SLOT_COUNT) as u64;
                     // A silent extension is begun as far ahead as the batch needs, at about a byte for each OT.
-                    let ots: Count = step.chunks(RoundTrips::Three).iter().map(|chunk| chunk.ots).sum();
+                    let whole = step.whole(RoundTrips::Three);
+                    let ots: Count = whole.chunks(whole.elements()).iter().map(|chunk| chunk.ots).sum();
                     let ots = (ots.single + ots.wide) as u64;
-                    responses * slots::slot_response_bytes() as u64 + step.client_rots() as u64 * 8 + ots
+                    responses * slots::slot_response_bytes() as u64 + whole.client_rots() as u64 * 8 + ots
                 }
                 Step::Linear(_) | Step::Local => 0,
             };
@@ -222,6 +202,11 @@ impl Schedule {
         batches
     }
 
+    /// Products in F_p of one inference.
+    pub(crate) fn products(&self) -> usize {
+        self.activations(&(0..self.steps.len())).map(|(_, step)| step.whole(RoundTrips::Three).products()).sum()
+    }
+
     /// The activation steps of a batch, with their node indices.
     pub(crate) fn activations(
         &self,
@@ -232,150 +217,6 @@ impl Schedule {
             _ => None,
         })
     }
-
-    /// The runs in which a batch's random OTs with the client as receiver are extended, each a whole number of groups.
-    pub(crate) fn client_rots(&self, batch: &core::ops::Range<usize>) -> Vec<usize> {
-        let count: usize = self.activations(batch).map(|(_, step)| step.client_rots()).sum();
-        (0..count).step_by(CHUNK_OTS).map(|start| round_up((count - start).min(CHUNK_OTS))).collect()
-    }
-
-    /// Random OTs that a batch takes.
-    pub(crate) fn rots(&self, batch: &core::ops::Range<usize>, trips: RoundTrips) -> BothWays {
-        let server = self.activations(batch).flat_map(|(_, step)| step.chunks(trips)).map(|chunk| chunk.ots).sum();
-        BothWays { server, client: Count { single: self.client_rots(batch).iter().sum(), wide: 0 } }
-    }
-
-    /// Random OTs that so many inferences take.
-    pub(crate) fn planned(&self, inferences: u32, trips: RoundTrips) -> BothWays {
-        let all = |one: Count| Count {
-            single: one.single.saturating_mul(inferences as usize),
-            wide: one.wide.saturating_mul(inferences as usize),
-        };
-        let one = self.batches.iter().map(|batch| self.rots(batch, trips));
-        let (server, client) = one.fold(Default::default(), |(s, c), one| (s + one.server, c + one.client));
-        BothWays { server: all(server), client: all(client) }
-    }
-
-    /// Products in F_p of a batch.
-    pub(crate) fn products(&self, batch: &core::ops::Range<usize>) -> usize {
-        self.activations(batch).map(|(_, step)| step.products()).sum()
-    }
-
-    /// The traffic of one inference as the client counts it, by place, with its round trips by phase; of a silent extension's
-    /// refills as many as a session's first inference takes. Setup is not part of it.
-    pub(crate) fn forecast(&self, extension: Extension, trips: RoundTrips) -> Forecast {
-        let frames = |count: usize, bytes: usize| (count * (HEADER_BYTES + bytes)) as u64;
-        let mut traffic = vec![];
-        let mut place = |phase, node: Option<usize>, sent, received| {
-            traffic.push((Place { phase, node: node.map(|n| n as u32) }, Traffic { sent, received }));
-        };
-        let planned = self.planned(1, trips);
-        let [to_server, to_client] = [planned.server, planned.client].map(|count| Cost::new(extension, count));
-        let some = |bytes: usize| if bytes == 0 { 0 } else { frames(1, bytes) };
-        let refills = |cost: &Cost| cost.refills.iter().map(|&bytes| frames(1, bytes)).sum::<u64>();
-        let mut prepare_sent = frames(1, super::PREPARE_BYTES) + refills(&to_server) + some(to_client.seed);
-        let mut prepare_received = refills(&to_client) + some(to_server.seed);
-        for batch in &self.batches {
-            let slot_frames = self.products(batch).div_ceil(slots::SLOT_COUNT);
-            prepare_sent += frames(slot_frames, slots::slot_request_bytes());
-            prepare_received += frames(slot_frames, slots::slot_response_bytes());
-            for count in self.client_rots(batch) {
-                prepare_sent += some(to_client.run_bytes(Count { single: count, wide: 0 }));
-            }
-        }
-        place(Phase::Prepare, None, prepare_sent, prepare_received);
-        let mut rounds = 1;
-        for (index, step) in self.steps.iter().enumerate() {
-            match step {
-                Step::Linear(LinearStep { packing: Some(p), fresh, .. }) => {
-                    let received = (0..p.response_ciphertexts()).map(|j| frames(1, p.response_bytes(j))).sum();
-                    let sent = (0..p.request_ciphertexts()).map(|i| frames(1, p.request_bytes(i, fresh))).sum();
-                    place(Phase::Prepare, Some(index), sent, received);
-                }
-                Step::Activation(step) => {
-                    let chunks = step.chunks(trips);
-                    let received = chunks.iter().map(|c| some(to_server.run_bytes(c.ots) + c.told_bytes)).sum();
-                    place(Phase::Prepare, Some(index), 0, received);
-                    let (mut sent, mut received) = (0, 0);
-                    for round in 0..step.rounds(trips) {
-                        let (down, up) = step.round_bytes(trips, round);
-                        sent += frames(1, up);
-                        received += frames(1, down);
-                    }
-                    rounds += step.rounds(trips) as u64;
-                    place(Phase::Infer, Some(index), sent, received);
-                }
-                _ => {}
-            }
-        }
-        place(Phase::Infer, None, frames(1, super::BUNDLE_BYTES + self.input_bytes()), frames(1, self.answer_bytes()));
-        Forecast {
-            traffic,
-            prepare_rounds: self.batches.len() as u64 + u64::from(to_server.seed > 0),
-            infer_rounds: rounds,
-            memory: self.memory(trips),
-        }
-    }
-
-    fn memory(&self, trips: RoundTrips) -> Memory {
-        let bytes = |shape: &Shape| 4 * shape.elements() as u64;
-        let ends = self.shapes.first().into_iter().chain(self.shapes.last()).map(bytes);
-        let mut memory = Memory { client_bundle: ends.sum(), ..Memory::default() };
-        for (step, shape) in self.steps.iter().zip(&self.shapes[1..]) {
-            match step {
-                Step::Linear(_) => memory.server_bundle += bytes(shape),
-                Step::Activation(step) => {
-                    let groups = step.groups(trips).iter().map(Group::memory);
-                    let (client, server) = groups.fold((0, 0), |(c, s), (client, server)| (c + client, s + server));
-                    memory.client_bundle += client;
-                    memory.server_bundle += server;
-                }
-                Step::Local => {}
-            }
-        }
-        memory.weights = self.packings().map(|(_, packing)| packing.transformed_bytes()).sum();
-        let requests = |batch: &core::ops::Range<usize>| {
-            let packings = self.packings().filter(|(index, _)| batch.contains(index)).map(|(_, packing)| packing);
-            let held = |p: &LinearPacking| {
-                (p.request_ciphertexts() + p.answers_together()) as u64 * p.ciphertext_memory() as u64
-            };
-            packings.map(held).sum::<u64>()
-        };
-        memory.server_prepare = self.batches.iter().map(requests).max().unwrap_or(0);
-        memory
-    }
-}
-
-/// Random OTs, by receiver.
-pub(crate) struct BothWays {
-    pub(crate) server: Count,
-    pub(crate) client: Count,
-}
-
-/// What one inference costs, known from the architecture alone.
-#[derive(Clone, Debug)]
-pub struct Forecast {
-    /// Bytes that the client sends and receives, by place.
-    pub traffic: Vec<(Place, Traffic)>,
-    /// Round trips to prepare an inference.
-    pub prepare_rounds: u64,
-    /// Round trips of an inference.
-    pub infer_rounds: u64,
-    /// What both parties hold.
-    pub memory: Memory,
-}
-
-/// Bytes of what grows with a model, as the architecture determines them; what is constant is left out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Memory {
-    /// One prepared inference at the client.
-    pub client_bundle: u64,
-    /// One prepared inference at the server.
-    pub server_bundle: u64,
-    /// Ciphertexts that the server holds at most while it prepares an inference.
-    pub server_prepare: u64,
-    /// All weights of the server, transformed; it may keep fewer ([`crate::session::ServerModel::load`]).
-    pub weights: u64,
 }
 
 impl LinearStep {
@@ -419,15 +260,15 @@ impl LinearStep {
             };
             Some(LinearPacking::choose_quieter(&shape, conv.packed_outputs as usize)?)
         };
-        let origins = vec![None; inputs.len()];
-        // Those that could be; which of them are is found out when all layers are known.
-        let fresh = inputs.iter().map(|&c| !constant[c]).collect();
-        Ok(Self { packing, inputs, outputs, unread, origins, fresh })
+        Ok(Self { packing, inputs, outputs, unread })
     }
 
     /// Puts live output channels where they belong in a tensor; the others are 0.
-    pub(crate) fn scatter_outputs(&self, shape: Shape, values: &[u32]) -> Vec<u32> {
-        let mut out = vec![0; shape.elements()];
+    pub(crate) fn scatter_outputs(&self, shape: Shape, values: SecretVec<u32>) -> SecretVec<u32> {
+        if values.len() == shape.elements() {
+            return values;
+        }
+        let mut out = SecretVec::new(vec![0; shape.elements()]);
         for (&c, plane) in self.outputs.iter().zip(values.chunks_exact(shape.plane())) {
             out[c * shape.plane()..(c + 1) * shape.plane()].copy_from_slice(plane);
         }
@@ -496,8 +337,8 @@ impl ActivationStep {
             ..*channel
         });
         let aligned: Vec<Channel> = aligned.collect();
-        let groups = [RoundTrips::Three, RoundTrips::Two].map(|trips| groups(&aligned, input, output_bits, trips));
-        Self { groups, alignment }
+        let whole = [RoundTrips::Three, RoundTrips::Two].map(|trips| Part(groups(&aligned, input, output_bits, trips)));
+        Self { whole, alignment }
     }
 
     /// Shifts words y + m, or m, of which the low k bits matter up by 32 - k bits. Truncation, of as many more bits, then finds
@@ -509,29 +350,54 @@ impl ActivationStep {
         }
     }
 
-    /// The groups, with ReLUs in so many round trips.
-    pub(crate) fn groups(&self, trips: RoundTrips) -> &[Group] {
-        &self.groups[usize::from(trips == RoundTrips::Two)]
+    /// The whole layer, with ReLUs in so many round trips.
+    pub(crate) fn whole(&self, trips: RoundTrips) -> &Part {
+        &self.whole[usize::from(trips == RoundTrips::Two)]
     }
 
+    /// The layer in parts of at most so many elements.
+    pub(crate) fn parts(&self, trips: RoundTrips, most: usize) -> impl Iterator<Item = Part> {
+        parts(&self.whole(trips).0, most).map(Part)
+    }
+}
+
+/// What of an activation layer goes through its rounds together: the whole, or a run of elements.
+pub(crate) struct Part(Vec<Group>);
+
+impl Part {
+    pub(crate) fn groups(&self) -> &[Group] {
+        &self.0
+    }
+
+    pub(crate) fn elements(&self) -> usize {
+        self.0.iter().map(Group::elements).sum()
+    }
+
+    /// Products in F_p.
     pub(crate) fn products(&self) -> usize {
-        self.groups[0].iter().map(|g| g.products() * g.elements()).sum()
+        self.0.iter().map(|g| g.products() * g.elements()).sum()
     }
 
+    /// Random OTs with the client as receiver.
     pub(crate) fn client_rots(&self) -> usize {
-        self.groups[0].iter().map(|g| g.client_rots() * g.elements()).sum()
+        self.0.iter().map(|g| g.client_rots() * g.elements()).sum()
     }
 
-    /// The runs in which the layer's random OTs with the server as receiver are extended.
-    pub(crate) fn chunks(&self, trips: RoundTrips) -> Vec<Chunk> {
+    /// Bytes that both parties keep of it once it is prepared: (client, server).
+    pub(crate) fn memory(&self) -> (u64, u64) {
+        self.0.iter().map(Group::memory).fold((0, 0), |(c, s), (client, server)| (c + client, s + server))
+    }
+
+    /// The runs, of at most so many elements, in which the random OTs with the server as receiver are extended.
+    pub(crate) fn chunks(&self, most: usize) -> Vec<Chunk> {
         let mut chunks = vec![];
-        for (group, g) in self.groups(trips).iter().enumerate() {
+        for (group, g) in self.0.iter().enumerate() {
             let rots = g.server_rots();
             if rots.each == Count::default() {
                 continue;
             }
-            for start in (0..g.elements()).step_by(CHUNK_ELEMENTS) {
-                let elements = (g.elements() - start).min(CHUNK_ELEMENTS);
+            for start in (0..g.elements()).step_by(most.max(1)) {
+                let elements = (g.elements() - start).min(most);
                 let Count { single, wide } = rots.of(elements);
                 let ots = Count { single: round_up(single), wide: round_up(wide) };
                 chunks.push(Chunk { group, elements, ots, told_bytes: rots.told_bytes(elements) });
@@ -540,25 +406,26 @@ impl ActivationStep {
         chunks
     }
 
-    /// Rounds of the layer: those of its longest protocol.
-    pub(crate) fn rounds(&self, trips: RoundTrips) -> usize {
-        self.groups(trips).iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
+    /// Rounds of the longest protocol.
+    pub(crate) fn rounds(&self) -> usize {
+        self.0.iter().map(|g| g.round_bits().len()).max().unwrap_or(0)
     }
 
     /// Bits of both messages of a round: (server -> client, client -> server).
-    fn round_bits(&self, trips: RoundTrips, round: usize) -> (u64, u64) {
-        let bits = self.groups(trips).iter().filter_map(|g| g.round_bits().get(round).copied());
+    fn round_bits(&self, round: usize) -> (u64, u64) {
+        let bits = self.0.iter().filter_map(|g| g.round_bits().get(round).copied());
         let (down, up) = bits.fold((0, 0), |(down, up), (d, u)| (down + d, up + u));
         (down, up)
     }
 
     /// Bytes of both messages of a round; within the limit that the schedule was checked against.
-    pub(crate) fn round_bytes(&self, trips: RoundTrips, round: usize) -> (usize, usize) {
-        let (down, up) = self.round_bits(trips, round);
+    pub(crate) fn round_bytes(&self, round: usize) -> (usize, usize) {
+        let (down, up) = self.round_bits(round);
         (down.div_ceil(8) as usize, up.div_ceil(8) as usize)
     }
 }
 
-fn round_up(ots: usize) -> usize {
+/// Random OTs are extended in multiples of so many.
+pub(crate) fn round_up(ots: usize) -> usize {
     ots.next_multiple_of(softspoken::GROUP)
 }

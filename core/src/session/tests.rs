@@ -7,7 +7,10 @@ mod random;
 #[cfg(feature = "parallel")]
 mod threads;
 
-use super::{BundleId, Client, ClientModel, Options, Phase, RoundTrips, Server, ServerModel, Session, Status};
+use super::{
+    BundleId, Client, ClientModel, Forecast, Meter, Options, Phase, Portions, RoundTrips, Server, ServerModel, Session,
+    Status,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
 use crate::model::{
@@ -68,9 +71,21 @@ impl Pipe {
 }
 
 impl Pipe {
+    fn stream(&mut self, input: &[i32]) -> Result<Vec<i32>> {
+        self.client.stream(input)?;
+        self.run()?;
+        Ok(self.client.output().unwrap().to_vec())
+    }
+
     fn options(seed: u8) -> Options {
         let round_trips = if seed % 3 == 2 { RoundTrips::Two } else { RoundTrips::Three };
-        Options { round_trips, ..Options::default() }
+        let portions = match seed % 4 {
+            0 => Portions::default(),
+            1 => Portions { chunk: 128, part: 128 },
+            2 => Portions { chunk: 128, part: 384 },
+            _ => Portions { chunk: 512, part: 256 },
+        };
+        Options { round_trips, portions, ..Options::default() }
     }
 
     fn trace(&mut self) {
@@ -342,19 +357,55 @@ fn every_extension_works_and_costs_what_was_forecast() {
         pipe.client.prepare(1).unwrap();
         pipe.run().unwrap();
         pipe.infer(&input).unwrap();
-        let forecast = client.forecast(&options);
         let meter = pipe.client.meter();
-        for (place, expected) in forecast.traffic {
-            let actual = meter.traffic().into_iter().find(|(p, _)| *p == place).map(|(_, t)| t).unwrap_or_default();
-            assert_eq!(actual, expected, "{place:?} at {extension:?}");
-        }
-        assert_eq!(meter.rounds(Phase::Prepare), forecast.prepare_rounds);
-        assert_eq!(meter.rounds(Phase::Infer), forecast.infer_rounds);
+        check_cost(&client.forecast(&options), &meter, 1);
         // Both parties count the same bytes.
         for phase in [Phase::Setup, Phase::Prepare, Phase::Infer] {
             let (mine, theirs) = (meter.phase(phase), pipe.server.meter().phase(phase));
             assert_eq!((mine.sent, mine.received), (theirs.received, theirs.sent), "{phase:?}");
         }
+    }
+}
+
+/// The places and rounds of so many inferences are those of one, so often.
+fn check_cost(forecast: &Forecast, meter: &Meter, inferences: u64) {
+    let traffic = meter.traffic();
+    for (place, expected) in &forecast.traffic {
+        let actual = traffic.iter().find(|(p, _)| p == place).map(|(_, t)| *t).unwrap_or_default();
+        let expected = (inferences * expected.sent, inferences * expected.received);
+        assert_eq!((actual.sent, actual.received), expected, "{place:?}");
+    }
+    assert_eq!(meter.rounds(Phase::Prepare), inferences * forecast.prepare_rounds);
+    assert_eq!(meter.rounds(Phase::Infer), inferences * forecast.infer_rounds);
+}
+
+/// Bytes and rounds of a stream are those forecast, by any extension; the session goes on, and both kinds of inference may alternate.
+#[test]
+fn streams_work_with_every_extension_and_beside_prepared_inferences() {
+    let (_, client, server) = models();
+    let input: Vec<i32> = (0..client.inputs() as i32).map(|i| i * 7 % 129 - 64).collect();
+    let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
+    for (extension, seed) in depths.into_iter().chain([Extension::Silent]).zip(0..) {
+        let options = Options { extension, ..Pipe::options(seed) };
+        let mut pipe = Pipe::new(&client, &server, if seed == 1 { 100 } else { usize::MAX }, seed);
+        pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
+        let first = pipe.stream(&input).unwrap();
+        check_cost(&client.forecast_stream(&options), &pipe.client.meter(), 1);
+        for phase in [Phase::Setup, Phase::Prepare, Phase::Infer] {
+            let (mine, theirs) = (pipe.client.meter().phase(phase), pipe.server.meter().phase(phase));
+            assert_eq!((mine.sent, mine.received), (theirs.received, theirs.sent), "{phase:?}");
+        }
+        pipe.client.prepare(1).unwrap();
+        pipe.run().unwrap();
+        let second = pipe.stream(&input).unwrap();
+        let third = pipe.infer(&input).unwrap();
+        // Roundings differ; the network turns a unit of its layers into some units of its output.
+        for (first, others) in first.iter().zip(second.iter().zip(&third)) {
+            assert!(first.abs_diff(*others.0) < 500 && first.abs_diff(*others.1) < 500, "{first} {others:?}");
+        }
+        assert_eq!((pipe.client.meter().inferences(), pipe.server.meter().inferences()), (3, 3));
+        assert_eq!(error_of(pipe.client.stream(&input[1..])).kind(), ErrorKind::InvalidArgument);
+        pipe.stream(&input).unwrap();
     }
 }
 
@@ -562,11 +613,16 @@ fn another_version_another_model_and_strangers_are_told_so() {
         error_of(server.advance(&[], &mut []))
     };
     let version = opening(&|bytes| bytes[16] = 99);
-    assert_eq!(version.message(), "protocol version: expected 2, got 99");
+    assert_eq!(version.message(), "protocol version: expected 3, got 99");
     assert!(opening(&|bytes| bytes[8] = b'X').message().contains("something else"));
     assert!(opening(&|bytes| bytes[18] = 9).message().contains("parameter set: expected 1, got 9"));
     assert!(opening(&|bytes| bytes[19] = 3).message().contains("or 1 for the silent one, got 3"));
     assert!(opening(&|bytes| bytes[20] = 1).message().contains("expected 2 or 3, got 1"));
+    let portions = opening(&|bytes| bytes[22] = 9);
+    assert_eq!(portions.kind(), ErrorKind::Mismatch);
+    assert!(
+        portions.message().contains("elements extended together: expected a multiple of 128 up to 65536, got 296960")
+    );
 }
 
 /// Whatever a peer sends instead of the truth, a party ends with an error or goes on; it neither panics nor takes more
@@ -581,8 +637,13 @@ fn damaged_messages_end_in_errors() {
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 14);
         let mut at = prg.below(if round % 2 == 0 { 2_000 } else { 400_000 }) as usize;
         let (to_server, kind) = (prg.below(2) == 0, prg.below(3));
-        let mut started = false;
-        pipe.client.prepare(1).unwrap();
+        // Two inferences in a stream, or one that is prepared.
+        let (stream, mut started) = (round % 3 == 0, false);
+        if stream {
+            pipe.client.stream(&input).unwrap();
+        } else {
+            pipe.client.prepare(1).unwrap();
+        }
         for _ in 0..2000 {
             let Ok(status) = turn(&mut pipe.client, &mut pipe.down, &mut pipe.up, 1 << 16) else {
                 failures += 1;
@@ -592,7 +653,11 @@ fn damaged_messages_end_in_errors() {
                 if core::mem::replace(&mut started, true) {
                     break;
                 }
-                pipe.client.infer(pipe.client.bundles()[0], &input).unwrap();
+                if stream {
+                    pipe.client.stream(&input).unwrap();
+                } else {
+                    pipe.client.infer(pipe.client.bundles()[0], &input).unwrap();
+                }
             }
             damage(&mut pipe.up, to_server, &mut at, kind, &mut prg);
             if turn(&mut pipe.server, &mut pipe.up, &mut pipe.down, 1 << 16).is_err() {
@@ -679,5 +744,5 @@ fn announced_lengths_are_checked_before_anything_is_stored() {
         let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
         error_of(server.advance(&[], &mut []))
     };
-    assert_eq!(error.message(), format!("client hello message: expected 0..=154 bytes, got {}", u32::MAX));
+    assert_eq!(error.message(), format!("client hello message: expected 0..=162 bytes, got {}", u32::MAX));
 }

@@ -60,11 +60,15 @@ pub(crate) enum FrameKind {
     OtRefill = 17,
     /// What a silent extension begins with.
     OtSeed = 18,
+    /// Client starts an inference in a stream.
+    Stream = 19,
+    /// Client's masked input of an inference in a stream.
+    Input = 20,
 }
 
 impl FrameKind {
     fn name(code: u8) -> &'static str {
-        const NAMES: [&str; 19] = [
+        const NAMES: [&str; 21] = [
             "error",
             "client hello",
             "server hello",
@@ -84,6 +88,8 @@ impl FrameKind {
             "goodbye",
             "OT refill",
             "OT seed",
+            "stream",
+            "input",
         ];
         NAMES.get(usize::from(code)).copied().unwrap_or("unknown")
     }

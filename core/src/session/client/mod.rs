@@ -2,11 +2,15 @@
 
 mod infer;
 mod prepare;
+mod stream;
 
+use super::course::{Course, Portions};
 use super::drive::Session;
+use super::forecast::Forecast;
 use super::link::{Driver, Link, Progress, Script};
 use super::meter::{Meter, Observer, Phase, Place};
-use super::schedule::{Forecast, Schedule};
+use super::order::{Mode, Order};
+use super::schedule::Schedule;
 use super::{
     BundleId, Hello, LIMIT_BYTES, NONCE_BYTES, Options, RoundTrips, SessionId, bind, invalid_state, nonce, spent,
 };
@@ -23,6 +27,7 @@ use crate::wire::frame::FrameKind;
 use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
 use infer::infer;
 use prepare::prepare;
+use stream::stream;
 use zeroize::Zeroizing;
 
 /// A model's public part, checked and scheduled. Immutable; any number of clients may share it.
@@ -36,6 +41,13 @@ struct Public {
     architecture: Architecture,
     schedule: Schedule,
     id: ModelId,
+}
+
+impl Public {
+    fn course(&self, mode: Mode, trips: RoundTrips, portions: Portions) -> Course {
+        let order = Order::new(&self.architecture, &self.schedule, mode);
+        Course::new(&self.schedule, Arc::new(order), mode, trips, portions)
+    }
 }
 
 impl ClientModel {
@@ -68,9 +80,19 @@ impl ClientModel {
         &self.public.architecture
     }
 
-    /// What one inference will cost.
+    /// What one inference will cost that is prepared as a whole and then done.
     pub fn forecast(&self, options: &Options) -> Forecast {
-        self.public.schedule.forecast(options.extension, options.round_trips)
+        self.forecast_of(Mode::Ahead, options)
+    }
+
+    /// What an inference in a stream ([`Client::stream`]) will cost. Its places are those of preparing and of inference, as they alternate.
+    pub fn forecast_stream(&self, options: &Options) -> Forecast {
+        self.forecast_of(Mode::Streamed, options)
+    }
+
+    fn forecast_of(&self, mode: Mode, options: &Options) -> Forecast {
+        let course = self.public.course(mode, options.round_trips, options.portions);
+        Forecast::new(&self.public.schedule, &course, options.extension)
     }
 
     /// Number of input values.
@@ -159,6 +181,9 @@ struct Party {
     prg: Prg,
     session: SessionId,
     round_trips: RoundTrips,
+    portions: Portions,
+    /// The course of the inferences of the last mode that was asked for.
+    course: Option<Arc<Course>>,
     linear_key: SecretKey,
     slot_key: Option<SecretKey>,
     rot_sender: SenderSupply,
@@ -167,6 +192,18 @@ struct Party {
     max_bundles: u32,
     bundles: BTreeMap<BundleId, Bundle>,
     prepared: u64,
+}
+
+impl Party {
+    fn course(&mut self, mode: Mode) -> Arc<Course> {
+        match &self.course {
+            Some(course) if course.mode == mode => course.clone(),
+            _ => {
+                let course = Arc::new(self.public.course(mode, self.round_trips, self.portions));
+                self.course.insert(course).clone()
+            }
+        }
+    }
 }
 
 /// What an operation leaves: the party, and after an inference its output.
@@ -198,21 +235,47 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::InvalidState`] while another operation runs; the error that ended the session, if one did.
     pub fn prepare(&mut self, count: u32) -> Result<()> {
+        let check = |party: &Party| party.check_room(count);
+        self.start(check, move |link, party| Box::pin(async move { prepare(&link, party, count).await }))
+    }
+
+    /// Starts an inference that was not prepared; if it is the first operation, it also opens the session. Then [`Session::advance`] until
+    /// idle. Each layer is prepared when it is reached, in parts of [`Portions::part`] elements, used and forgotten: it takes far less
+    /// memory than an inference that is prepared as a whole, and more round trips, and all its time passes after the input is known.
+    ///
+    /// `input` is in fixed point ([`ClientModel::encode`]).
+    ///
+    /// # Errors
+    /// As [`Self::prepare`]; [`ErrorKind::InvalidArgument`] if the input does not fit the model: then nothing was sent.
+    pub fn stream(&mut self, input: &[i32]) -> Result<()> {
+        self.check_idle()?;
+        self.model.check_input(input)?;
+        let input = Zeroizing::new(input.to_vec());
+        self.output = None;
+        self.start(|_| Ok(()), move |link, party| Box::pin(async move { stream(&link, party, &input).await }))
+    }
+
+    /// Starts an operation that may be the first. An open session is `check`ed before.
+    fn start(
+        &mut self,
+        check: impl FnOnce(&Party) -> Result<()>,
+        operation: impl FnOnce(Link, Box<Party>) -> Script<Done> + Send + 'static,
+    ) -> Result<()> {
         self.check_idle()?;
         let link = self.driver.link();
         let script: Script<Done> = match (self.party.take(), self.seed.take()) {
             (Some(party), _) => {
-                if let Err(error) = party.check_room(count) {
+                if let Err(error) = check(&party) {
                     self.party = Some(party);
                     return Err(error);
                 }
-                Box::pin(async move { prepare(&link, party, count).await })
+                operation(link, party)
             }
             (None, Some(seed)) => {
                 let (model, options) = (self.model.clone(), self.options);
                 Box::pin(async move {
                     let party = connect(&link, model, options, seed).await?;
-                    prepare(&link, party, count).await
+                    operation(link, party).await
                 })
             }
             (None, None) => return Err(invalid_state("expected an open session, got one that has ended")),
@@ -338,8 +401,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
-    let hello =
-        Hello { extension: options.extension, round_trips: options.round_trips, model: public.id, nonce: client_nonce };
+    let hello = Hello { options, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
     let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + LIMIT_BYTES + base::SENDER_BYTES).await?;
@@ -371,8 +433,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     };
     let linear_key = SecretKey::generate(&rlwe::params::LINEAR, &mut prg);
     add(&linear_key, &mut prg);
-    let slot_key = (public.schedule.products(&(0..public.schedule.steps.len())) > 0)
-        .then(|| SecretKey::generate(&rlwe::params::SLOTS, &mut prg));
+    let slot_key = (public.schedule.products() > 0).then(|| SecretKey::generate(&rlwe::params::SLOTS, &mut prg));
     if let Some(key) = &slot_key {
         add(key, &mut prg);
     }
@@ -392,6 +453,8 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
         prg,
         session,
         round_trips: options.round_trips,
+        portions: options.portions,
+        course: None,
         linear_key,
         slot_key,
         rot_sender,

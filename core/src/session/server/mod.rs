@@ -1,11 +1,15 @@
 //! The server: owns the weights, learns nothing.
 
+mod evaluate;
 mod infer;
 mod prepare;
+mod stream;
 
+use super::course::{Course, Portions};
 use super::drive::Session;
 use super::link::{Driver, Link, Progress, Status};
 use super::meter::{Meter, Observer, Phase, Place};
+use super::order::{Mode, Order};
 use super::schedule::{LinearStep, Schedule, Step};
 use super::{BUNDLE_BYTES, BundleId, HELLO_BYTES, Hello, Options, PREPARE_BYTES, RoundTrips, SessionId, bind, nonce};
 use crate::activation::ServerLayer;
@@ -32,6 +36,8 @@ struct Private {
     architecture: Architecture,
     parameters: Parameters,
     schedule: Schedule,
+    /// Of inferences that are prepared as a whole, and of those in a stream.
+    orders: [Arc<Order>; 2],
     id: ModelId,
     /// Per node, the weights of a convolution with live channels, ready for products.
     weights: Vec<Option<LinearWeights>>,
@@ -103,7 +109,8 @@ impl ServerModel {
                 progress(done, total);
             }
         }
-        Ok(Self(Arc::new(Private { architecture, parameters, schedule, id, weights, threads })))
+        let orders = [Mode::Ahead, Mode::Streamed].map(|mode| Arc::new(Order::new(&architecture, &schedule, mode)));
+        Ok(Self(Arc::new(Private { architecture, parameters, schedule, orders, id, weights, threads })))
     }
 
     /// The public architecture.
@@ -248,12 +255,29 @@ struct Party {
     prg: Prg,
     session: SessionId,
     round_trips: RoundTrips,
+    portions: Portions,
+    /// The course of the inferences of the last mode that was asked for.
+    course: Option<Arc<Course>>,
     linear_key: PublicKey,
     slot_key: Option<PublicKey>,
     rot_sender: SenderSupply,
     rot_receiver: ReceiverSupply,
     bundles: BTreeMap<BundleId, Bundle>,
     prepared: u64,
+}
+
+impl Party {
+    fn course(&mut self, mode: Mode) -> Arc<Course> {
+        match &self.course {
+            Some(course) if course.mode == mode => course.clone(),
+            _ => {
+                let order = self.private.orders[usize::from(mode == Mode::Streamed)].clone();
+                let course =
+                    Arc::new(Course::new(&self.private.schedule, order, mode, self.round_trips, self.portions));
+                self.course.insert(course).clone()
+            }
+        }
+    }
 }
 
 /// A session from its first byte to its last.
@@ -265,15 +289,20 @@ async fn serve(link: &Link, private: Arc<Private>, options: Options, seed: Seed)
             .receive_any(&[
                 (FrameKind::Prepare, PREPARE_BYTES..=PREPARE_BYTES),
                 (FrameKind::Infer, infer_bytes..=infer_bytes),
+                (FrameKind::Stream, 0..=0),
                 (FrameKind::Goodbye, 0..=0),
             ])
             .await?;
-        let phase = if kind == FrameKind::Prepare { Phase::Prepare } else { Phase::Infer };
+        let phase = match kind {
+            FrameKind::Prepare | FrameKind::Stream => Phase::Prepare,
+            _ => Phase::Infer,
+        };
         link.enter(Place { phase, node: None });
         link.count_received(message.len());
         match kind {
             FrameKind::Prepare => party.prepare(link, &message, options.max_bundles).await?,
             FrameKind::Infer => party.infer(link, &message).await?,
+            FrameKind::Stream => party.stream(link).await?,
             _ => return Ok(()),
         }
     }
@@ -286,8 +315,8 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
     link.count_received(opening.len());
-    let Hello { extension, round_trips, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
-    let extension = options.grant(extension);
+    let Hello { options: asked, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let extension = options.grant(asked.extension);
     let server_nonce = nonce(&mut prg);
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
     let context = |direction| Context { direction, client_nonce, server_nonce };
@@ -297,7 +326,7 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     link.send(FrameKind::ServerHello, [&server_nonce[..], &limits, &message].concat()).await?;
 
     let linear_bytes = PublicKey::bytes(&rlwe::params::LINEAR);
-    let has_products = private.schedule.products(&(0..private.schedule.steps.len())) > 0;
+    let has_products = private.schedule.products() > 0;
     let slot_bytes = if has_products { PublicKey::bytes(&rlwe::params::SLOTS) } else { 0 };
     let reply_bytes = base::receiver_bytes(incoming.direction);
     let keys =
@@ -322,7 +351,9 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
         private,
         prg,
         session,
-        round_trips,
+        round_trips: asked.round_trips,
+        portions: asked.portions,
+        course: None,
         linear_key,
         slot_key,
         rot_sender,

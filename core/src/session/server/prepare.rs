@@ -7,9 +7,12 @@ use crate::ot::supply::Count;
 use crate::prg::{Prg, SecretVec, collect};
 use crate::rlwe::linear::LinearResponder;
 use crate::rlwe::{PublicKey, slots};
+use crate::session::course::{Batch, Course};
 use crate::session::link::Link;
 use crate::session::meter::{Phase, Place};
-use crate::session::schedule::{LinearStep, Step};
+use crate::session::order::Mode;
+use crate::session::schedule::{LinearStep, Part, Step};
+use crate::session::stock::Stock;
 use crate::session::{BundleId, PREPARE_BYTES, check_room};
 use crate::wire::frame::FrameKind;
 use alloc::collections::BTreeMap;
@@ -19,13 +22,15 @@ use alloc::{vec, vec::Vec};
 async fn receive_linear<'a>(
     link: &Link,
     private: &'a Private,
-    batch: &core::ops::Range<usize>,
+    course: &'a Course,
+    batch: &Batch,
 ) -> Result<BTreeMap<usize, LinearResponder<'a>>> {
     let mut responders = BTreeMap::new();
-    for index in batch.clone() {
-        if let (Step::Linear(LinearStep { packing: Some(packing), fresh, .. }), Some(weights)) =
+    for index in batch.nodes.clone() {
+        if let (Step::Linear(LinearStep { packing: Some(packing), .. }), Some(weights)) =
             (&private.schedule.steps[index], &private.weights[index])
         {
+            let fresh = &course.order.sources[index].fresh;
             link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
             let mut responder = LinearResponder::new(weights, fresh);
             for run in private.threads.runs(packing.request_ciphertexts()) {
@@ -37,6 +42,13 @@ async fn receive_linear<'a>(
         }
     }
     Ok(responders)
+}
+
+/// A batch's requests.
+pub(super) struct Asked<'a> {
+    pub(super) responders: BTreeMap<usize, LinearResponder<'a>>,
+    /// The answers to requests of products.
+    responses: Vec<Vec<u8>>,
 }
 
 /// Multiplies a request's factors with fresh uniform u, gives (u, wS) of as many as are asked for, and the response.
@@ -65,67 +77,28 @@ impl Party {
 
     /// Prepares one inference of the `left` that are asked for: everything that does not depend on its input.
     async fn prepare_bundle(&mut self, link: &Link, left: u32) -> Result<Bundle> {
-        let private = self.private.clone();
+        let (private, course) = (self.private.clone(), self.course(Mode::Ahead));
         let schedule = &private.schedule;
         let mut masks = vec![SecretVec::default(); schedule.steps.len()];
         let mut layers = Vec::new();
         layers.resize_with(schedule.steps.len(), || None);
-        for batch in &schedule.batches {
-            let (needed, planned) = (schedule.rots(batch, self.round_trips), schedule.planned(left, self.round_trips));
-            link.enter(Place { phase: Phase::Prepare, node: None });
-            let seed = self.rot_receiver.seed(needed.server, planned.server)?;
-            if !seed.is_empty() {
-                link.send(FrameKind::OtSeed, seed).await?;
-            }
-            for set in self.rot_receiver.due(needed.server, planned.server) {
-                let message = link.receive(FrameKind::OtRefill, set.refill_bytes()).await?;
-                self.rot_receiver.refill(set, &message)?;
-            }
-            let seed = self.rot_sender.seed_bytes(needed.client, planned.client);
-            if seed > 0 {
-                let message = link.receive(FrameKind::OtSeed, seed).await?;
-                self.rot_sender.seed(needed.client, planned.client, &message)?;
-            }
-            let mut responders = receive_linear(link, &private, batch).await?;
-            link.enter(Place { phase: Phase::Prepare, node: None });
-            let (products, responses) = self.multiply(link, batch).await?;
-            for refill in self.rot_sender.refill(needed.client, planned.client)? {
-                link.send(FrameKind::OtRefill, refill).await?;
-            }
-            let signs = self.receive_signs(link, &schedule.client_rots(batch)).await?;
-            // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
-            for response in responses {
-                link.send(FrameKind::SlotResponse, response).await?;
-            }
-            link.flush().await;
-            let (mut signs, mut products) = (&signs[..], &products[..]);
-            for index in batch.clone() {
+        let mut products = Stock::new();
+        for batch in &course.batches {
+            let mut asked = self.take_requests(link, (&private, &course), batch, left, &mut products).await?;
+            let signs = self.open(link, (&private, &course), batch, left, &mut asked).await?;
+            let mut signs = &signs[..];
+            for index in batch.nodes.clone() {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 match &schedule.steps[index] {
                     Step::Linear(step) => {
-                        masks[index] =
-                            self.respond(link, step, responders.remove(&index), schedule.shapes[index + 1]).await?;
+                        masks[index] = self.respond(link, index, step, asked.responders.remove(&index)).await?;
                     }
                     Step::Local => {}
                     Step::Activation(step) => {
-                        let (own_signs, rest) = signs.split_at(step.client_rots());
+                        let whole = step.whole(course.trips);
+                        let (own, rest) = signs.split_at(whole.client_rots());
                         signs = rest;
-                        let (own_products, rest) = products.split_at(step.products());
-                        products = rest;
-                        let secrets = private.activation_secrets(index)?;
-                        let mut layer =
-                            ServerLayer::new(step.groups(self.round_trips), secrets, own_signs, own_products);
-                        for chunk in step.chunks(self.round_trips) {
-                            let (mut message, received, wide) = self.rot_receiver.extend(chunk.ots)?;
-                            let mut rots = ReceiverRots::new(&received, wide.as_ref(), chunk.elements);
-                            layer.absorb(chunk.group, &mut rots);
-                            message.extend(rots.finish());
-                            if !message.is_empty() {
-                                link.send(FrameKind::OtExtension, message).await?;
-                                link.flush().await;
-                            }
-                        }
-                        layers[index] = Some(layer);
+                        layers[index] = Some(self.fill(link, &course, (index, whole), own, &mut products).await?);
                     }
                 }
             }
@@ -133,13 +106,87 @@ impl Party {
         Ok(Bundle { masks, layers })
     }
 
-    /// Receives a batch's encrypted factors, multiplies each with a fresh uniform u, and returns (u, wS) and the responses.
-    async fn multiply(
+    /// Receives a batch's requests.
+    pub(super) async fn take_requests<'a>(
         &mut self,
         link: &Link,
-        batch: &core::ops::Range<usize>,
-    ) -> Result<(SecretVec<[u64; 2]>, Vec<Vec<u8>>)> {
-        let mut products: SecretVec<[u64; 2]> = vec![[0; 2]; self.private.schedule.products(batch)].into();
+        (private, course): (&'a Private, &'a Course),
+        batch: &Batch,
+        left: u32,
+        products: &mut Stock<[u64; 2]>,
+    ) -> Result<Asked<'a>> {
+        let (needed, planned) = (batch.rots, course.planned(left));
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let seed = self.rot_receiver.seed(needed.server, planned.server)?;
+        if !seed.is_empty() {
+            link.send(FrameKind::OtSeed, seed).await?;
+        }
+        for set in self.rot_receiver.due(needed.server, planned.server) {
+            let message = link.receive(FrameKind::OtRefill, set.refill_bytes()).await?;
+            self.rot_receiver.refill(set, &message)?;
+        }
+        let seed = self.rot_sender.seed_bytes(needed.client, planned.client);
+        if seed > 0 {
+            let message = link.receive(FrameKind::OtSeed, seed).await?;
+            self.rot_sender.seed(needed.client, planned.client, &message)?;
+        }
+        let responders = receive_linear(link, private, course, batch).await?;
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        let responses = self.multiply(link, products.add(batch.products.len())).await?;
+        Ok(Asked { responders, responses })
+    }
+
+    /// What comes before a batch's nodes: products are answered, and OTs received; their words are returned.
+    pub(super) async fn open(
+        &mut self,
+        link: &Link,
+        (private, course): (&Private, &Course),
+        batch: &Batch,
+        left: u32,
+        asked: &mut Asked<'_>,
+    ) -> Result<SecretVec<[u32; 2]>> {
+        let schedule = &private.schedule;
+        let (needed, planned) = (batch.rots, course.planned(left));
+        link.enter(Place { phase: Phase::Prepare, node: None });
+        for refill in self.rot_sender.refill(needed.client, planned.client)? {
+            link.send(FrameKind::OtRefill, refill).await?;
+        }
+        let signs = self.receive_signs(link, &course.batch_runs(schedule, &batch.nodes)).await?;
+        // Nothing is sent before the client has sent the whole batch, so that neither waits on the other's buffers.
+        for response in asked.responses.drain(..) {
+            link.send(FrameKind::SlotResponse, response).await?;
+        }
+        link.flush().await;
+        Ok(signs)
+    }
+
+    /// Prepares a part of an activation layer: its tables get their random OTs.
+    pub(super) async fn fill(
+        &mut self,
+        link: &Link,
+        course: &Course,
+        (index, part): (usize, &Part),
+        signs: &[[u32; 2]],
+        products: &mut Stock<[u64; 2]>,
+    ) -> Result<ServerLayer> {
+        let private = self.private.clone();
+        let secrets = private.activation_secrets(index)?;
+        let mut layer = ServerLayer::new(part.groups(), secrets, signs, products.take(part.products()));
+        for chunk in part.chunks(course.chunk()) {
+            let (mut message, received, wide) = self.rot_receiver.extend(chunk.ots)?;
+            let mut rots = ReceiverRots::new(&received, wide.as_ref(), chunk.elements);
+            layer.absorb(chunk.group, &mut rots);
+            message.extend(rots.finish());
+            if !message.is_empty() {
+                link.send(FrameKind::OtExtension, message).await?;
+                link.flush().await;
+            }
+        }
+        Ok(layer)
+    }
+
+    /// Receives encrypted factors, multiplies each with a fresh uniform u, writes (u, wS), and returns the responses.
+    async fn multiply(&mut self, link: &Link, products: &mut [[u64; 2]]) -> Result<Vec<Vec<u8>>> {
         let mut responses = vec![];
         if let Some(key) = &self.slot_key {
             let threads = &self.private.threads;
@@ -154,11 +201,11 @@ impl Party {
                 }
             }
         }
-        Ok((products, responses))
+        Ok(responses)
     }
 
-    /// The words of a batch's random OTs with the client as receiver.
-    async fn receive_signs(&mut self, link: &Link, runs: &[usize]) -> Result<SecretVec<[u32; 2]>> {
+    /// The words of random OTs with the client as receiver.
+    pub(super) async fn receive_signs(&mut self, link: &Link, runs: &[usize]) -> Result<SecretVec<[u32; 2]>> {
         let mut words = SecretVec::new(Vec::with_capacity(runs.iter().sum()));
         for &count in runs {
             let count = Count { single: count, wide: 0 };
@@ -172,16 +219,18 @@ impl Party {
     }
 
     /// Sends the responses of a linear layer; returns s, in the shape of the layer's output.
-    async fn respond(
+    pub(super) async fn respond(
         &mut self,
         link: &Link,
+        index: usize,
         step: &LinearStep,
         responder: Option<LinearResponder<'_>>,
-        shape: crate::model::Shape,
     ) -> Result<SecretVec<u32>> {
+        let private = self.private.clone();
+        let shape = private.schedule.shapes[index + 1];
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
         if let (Some(packing), Some(mut responder)) = (&step.packing, responder) {
-            let threads = &self.private.threads;
+            let threads = &private.threads;
             for run in threads.runs(packing.response_ciphertexts()) {
                 for response in responder.respond_all(threads, run, &self.linear_key, &mut self.prg, &mut live)? {
                     link.send(FrameKind::LinearResponse, response).await?;
@@ -189,6 +238,6 @@ impl Party {
                 link.flush().await;
             }
         }
-        Ok(step.scatter_outputs(shape, &live).into())
+        Ok(step.scatter_outputs(shape, live))
     }
 }

@@ -165,6 +165,7 @@ fn spoiled_models_are_refused_or_run_to_the_end() {
         if low <= high {
             let input: Vec<i32> = (0..client.inputs()).map(|i| if i % 2 == 0 { low } else { high }).collect();
             assert_eq!(pipe.infer(&input).unwrap().len(), client.outputs());
+            assert_eq!(pipe.stream(&input).unwrap().len(), client.outputs());
             run += 1;
         }
     }

@@ -2,14 +2,14 @@
 //! read by no one read by no one.
 
 use super::graphs::with_secrets;
-use super::{Pipe, check_tensors};
+use super::{Pipe, check_cost, check_tensors};
 use crate::layer;
 use crate::model::{
     Activation, Architecture, Channel, Channels, Convolution, Edge, Kind, Max, ModelFile, Node, Op, Output, Pool,
     Shape, Sum, Window,
 };
 use crate::prg::{Prg, Seed};
-use crate::session::{ClientModel, Phase, ServerModel};
+use crate::session::{ClientModel, ServerModel};
 use crate::threads::Threads;
 use alloc::{collections::BTreeMap, format, vec, vec::Vec};
 
@@ -292,7 +292,7 @@ fn check_masks(file: &ModelFile, unread: &[Vec<bool>], masks: &[Vec<Vec<u32>>; 2
 
 #[test]
 fn random_graphs_are_right_and_masked() {
-    let (mut checked, mut batches) = (0, 0);
+    let (mut checked, mut batches, mut streamed) = (0, 0, 0);
     let mut kinds = BTreeMap::new();
     for seed in 0..60 {
         let file = draw(seed);
@@ -337,16 +337,32 @@ fn random_graphs_are_right_and_masked() {
             assert_eq!(quiet.infer(&input).unwrap(), answer, "{seed}");
         }
         // Costs of two bundles and two inferences, as forecast for one.
-        let (forecast, meter) = (client.forecast(&Pipe::options(seed)), pipe.client.meter());
-        assert_eq!(meter.rounds(Phase::Infer), 2 * forecast.infer_rounds);
-        assert_eq!(meter.rounds(Phase::Prepare), 2 * forecast.prepare_rounds);
-        for (place, expected) in &forecast.traffic {
-            let actual = meter.traffic().into_iter().find(|(p, _)| p == place).map(|(_, t)| t).unwrap_or_default();
-            assert_eq!((actual.sent, actual.received), (2 * expected.sent, 2 * expected.received), "{seed}: {place:?}");
-        }
+        let forecast = client.forecast(&Pipe::options(seed));
+        check_cost(&forecast, &pipe.client.meter(), 2);
         batches = batches.max(forecast.prepare_rounds);
+        streamed += check_stream(&file, &unread, (&client, &server), seed);
     }
     // The graphs are of all kinds, and prepared in several batches.
     assert!(kinds.len() == 9 && kinds.values().all(|&n| n > 20), "{kinds:?}");
-    assert!(checked > 10_000 && batches > 2, "{checked} {batches}");
+    assert!(checked > 10_000 && batches > 2 && streamed > 10_000, "{checked} {batches} {streamed}");
+}
+
+/// The same for two inferences in a stream. Returns how many masks were checked.
+fn check_stream(file: &ModelFile, unread: &[Vec<bool>], models: (&ClientModel, &ServerModel), seed: u8) -> usize {
+    let (client, server) = models;
+    let chunk = if seed % 4 == 2 { 1000 } else { usize::MAX };
+    let [mut pipe, mut quiet] = [(); 2].map(|()| Pipe::new(client, server, chunk, seed));
+    pipe.trace();
+    let mut prg = Prg::new(&Seed::from_bytes([seed ^ 0xaa; 32]));
+    let masks = [(); 2].map(|()| {
+        let input: Vec<i32> = (0..client.inputs()).map(|_| prg.below(33) as i32 - 16).collect();
+        let answer = pipe.stream(&input).unwrap();
+        let tensors = pipe.tensors(client);
+        check_tensors(file, &tensors, client.word_bits());
+        assert!(tensors[0].iter().zip(&input).all(|(&x, &given)| x == i64::from(given)));
+        assert_eq!(quiet.stream(&input).unwrap(), answer, "{seed}");
+        pipe.client.masks()
+    });
+    check_cost(&client.forecast_stream(&Pipe::options(seed)), &pipe.client.meter(), 2);
+    check_masks(file, unread, &masks)
 }

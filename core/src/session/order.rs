@@ -1,5 +1,5 @@
-//! Which masks are still free when a linear layer encrypts them, so that its requests may choose them
-//! ([`crate::rlwe::linear::encrypt_request`]) and take fewer bytes.
+//! The order in which a network's nodes are prepared, and what follows from it: which masks are still free when a linear layer
+//! encrypts them, so that its requests may choose them ([`crate::rlwe::linear::encrypt_request`]) and take fewer bytes.
 //!
 //! Free are the masks of the network's input and of what activation layers give. A mask can be chosen once, by the first linear
 //! layer that encrypts it; and it must be known before anything is computed with it. So a layer's input channel is fresh if
@@ -10,46 +10,115 @@
 //! - no linear layer encrypts what is computed from that tensor by local operators, or moves of it that are not followed here;
 //! - the tensor is made in the batch of nodes that this layer is prepared with; the input counts to the first.
 
-use super::schedule::{LinearStep, Origin, Schedule, Step};
+use super::schedule::{LinearStep, Schedule, Step};
 use crate::model::{Architecture, Op, Shape};
 use alloc::{vec, vec::Vec};
+use core::ops::Range;
 
-impl Schedule {
-    /// Finds every linear layer's origins and fresh channels; batches are there.
-    pub(super) fn choose_fresh(&mut self, architecture: &Architecture) {
-        let origins = origins(architecture, &self.shapes);
+/// How an inference is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Prepared as a whole, then done.
+    Ahead,
+    /// Layer by layer: each is prepared when its inputs are there, and done at once.
+    Streamed,
+}
+
+/// The order of preparing in one mode.
+pub(crate) struct Order {
+    /// Runs of nodes that are prepared in one round trip.
+    pub(crate) batches: Vec<Range<usize>>,
+    /// Of each node, where its masks come from.
+    pub(crate) sources: Vec<Sources>,
+}
+
+/// Where a linear layer's input masks come from; both lists are empty where all are known when the layer is prepared, and for
+/// other nodes.
+#[derive(Clone, Default)]
+pub(crate) struct Sources {
+    /// For each of the layer's live inputs, where its mask is chosen, if that is in the same batch of nodes; else the mask is known before.
+    pub(crate) origins: Vec<Option<Origin>>,
+    /// For each of them, whether the layer's requests bring its mask: it is the first to encrypt it.
+    pub(crate) fresh: Vec<bool>,
+}
+
+/// A channel's words in the tensor whose mask the client chooses: the network's input, or what an activation layer gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) tensor: usize,
+    pub(crate) start: usize,
+}
+
+impl Order {
+    pub(crate) fn new(architecture: &Architecture, schedule: &Schedule, mode: Mode) -> Self {
+        let batches = match mode {
+            Mode::Ahead => schedule.batches(),
+            Mode::Streamed => layers(&schedule.steps),
+        };
+        let mut order = Self { batches, sources: vec![Sources::default(); schedule.steps.len()] };
+        order.choose_fresh(architecture, schedule);
+        order
+    }
+
+    /// Finds every linear layer's origins and fresh channels.
+    fn choose_fresh(&mut self, architecture: &Architecture, schedule: &Schedule) {
+        let shapes = &schedule.shapes;
+        let origins = origins(architecture, shapes);
         let computed = computed_with(architecture, &origins);
+        let constant = architecture.constant_channels(shapes);
         // The words that a layer has encrypted, of each tensor of which it has any.
-        let mut taken: Vec<Vec<bool>> = vec![vec![]; self.shapes.len()];
-        for batch in self.batches.clone() {
+        let mut taken: Vec<Vec<bool>> = vec![vec![]; shapes.len()];
+        for batch in &self.batches {
             for index in batch.clone() {
-                let Step::Linear(step @ LinearStep { packing: Some(_), .. }) = &mut self.steps[index] else { continue };
+                let Step::Linear(LinearStep { packing: Some(_), inputs, .. }) = &schedule.steps[index] else {
+                    continue;
+                };
                 let source = architecture.nodes[index].inputs[0] as usize;
-                let plane = self.shapes[source].plane();
+                let plane = shapes[source].plane();
                 let chosen_here =
                     |o: &Origin| batch.contains(&o.tensor.wrapping_sub(1)) || (o.tensor, batch.start) == (0, 0);
                 let origin = |&c: &usize| origins[source].get(c).copied().filter(chosen_here);
-                step.origins = step.inputs.iter().map(origin).collect();
+                if inputs.iter().filter_map(origin).next().is_none() {
+                    continue;
+                }
+                let origins: Vec<Option<Origin>> = inputs.iter().map(origin).collect();
                 // What this layer takes, to find words that it takes twice.
-                let mut own: Vec<Origin> = step.origins.iter().flatten().copied().collect();
+                let mut own: Vec<Origin> = origins.iter().flatten().copied().collect();
                 own.sort_unstable_by_key(|origin| (origin.tensor, origin.start));
                 let twice = own.windows(2).any(|w| w[0].tensor == w[1].tensor && w[1].start < w[0].start + plane);
-                for (fresh, origin) in step.fresh.iter_mut().zip(&step.origins) {
-                    let Some(Origin { tensor, start }) = *origin else {
-                        *fresh = false;
-                        continue;
-                    };
+                let fresh = inputs.iter().zip(&origins).map(|(&channel, origin)| {
+                    let Some(Origin { tensor, start }) = *origin else { return false };
                     let taken = &mut taken[tensor];
                     if taken.is_empty() {
-                        *taken = vec![false; self.shapes[tensor].elements()];
+                        *taken = vec![false; shapes[tensor].elements()];
                     }
                     let words = &mut taken[start..start + plane];
-                    *fresh &= !twice && !computed[tensor] && !words.contains(&true);
+                    let free = !constant[source][channel] && !twice && !computed[tensor] && !words.contains(&true);
                     words.fill(true);
-                }
+                    free
+                });
+                let fresh = fresh.collect();
+                self.sources[index] = Sources { origins, fresh };
             }
         }
     }
+}
+
+/// Linear layers with what follows them: a batch begins with each linear layer that comes after an activation layer of the one before.
+fn layers(steps: &[Step]) -> Vec<Range<usize>> {
+    let (mut batches, mut start, mut active) = (vec![], 0, false);
+    for (index, step) in steps.iter().enumerate() {
+        match step {
+            Step::Linear(_) if active => {
+                batches.push(start..index);
+                (start, active) = (index, false);
+            }
+            Step::Activation(_) => active = true,
+            _ => {}
+        }
+    }
+    batches.push(start..steps.len());
+    batches
 }
 
 /// Of every tensor, its channels' origins; nothing of tensors that are computed.
@@ -98,6 +167,11 @@ mod tests {
 
     /// Of each convolution of a chain of operators with their inputs, which live input channels are fresh.
     fn fresh(input: Shape, nodes: Vec<(Vec<u32>, Op)>) -> Vec<Vec<bool>> {
+        order(input, nodes, Mode::Ahead).1
+    }
+
+    /// The batches, and what [`fresh`] tells.
+    fn order(input: Shape, nodes: Vec<(Vec<u32>, Op)>, mode: Mode) -> (Vec<Range<usize>>, Vec<Vec<bool>>) {
         let nodes = nodes.into_iter().map(|(inputs, op)| Node { name: "node".into(), inputs, op });
         let architecture = Architecture {
             name: "fresh".into(),
@@ -108,8 +182,13 @@ mod tests {
             output: Output::Scores,
         };
         let schedule = Schedule::new(&architecture).unwrap();
-        let linear = |step| if let Step::Linear(step) = step { Some(step.fresh) } else { None };
-        schedule.steps.into_iter().filter_map(linear).collect()
+        let Order { batches, sources } = Order::new(&architecture, &schedule, mode);
+        let linear = schedule.steps.iter().zip(sources).filter_map(|(step, sources)| match step {
+            Step::Linear(step) if sources.fresh.is_empty() => Some(vec![false; step.inputs.len()]),
+            Step::Linear(_) => Some(sources.fresh),
+            _ => None,
+        });
+        (batches, linear.collect())
     }
 
     const INPUT: Shape = Shape { channels: 2, height: 4, width: 4 };
@@ -185,5 +264,24 @@ mod tests {
         let kinds = [Kind::Relu, Kind::Zero, Kind::Relu, Kind::Relu];
         let nodes = vec![(vec![0], conv(4)), (vec![1], act(&kinds)), (vec![2], grouped), (vec![3], relu(2))];
         assert_eq!(fresh(INPUT, nodes)[1], [true, false, true, true]);
+    }
+
+    #[test]
+    fn in_a_stream_each_linear_layer_begins_a_batch_and_the_input_alone_is_fresh() {
+        let sum = Op::Sum(Sum { multipliers: vec![vec![1; 2]; 2] });
+        let nodes = vec![
+            (vec![0], conv(2)),
+            (vec![1], relu(2)),
+            (vec![2], conv(2)),
+            (vec![2], conv(2)),
+            (vec![3, 4], sum),
+            (vec![5], relu(2)),
+            (vec![6], Op::Flatten),
+            (vec![7], Op::Convolution(Convolution::new(2, [1; 2]))),
+            (vec![8], relu(2)),
+        ];
+        let (batches, fresh) = order(INPUT, nodes, Mode::Streamed);
+        assert_eq!(batches, [0..2, 2..7, 7..9]);
+        assert_eq!(fresh, [vec![true; 2], vec![false; 2], vec![false; 2], vec![false; 32]]);
     }
 }
