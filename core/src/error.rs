@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Aborted,
     /// The source of randomness failed.
     Randomness,
+    /// What was asked for takes more memory than the caller allows.
+    Memory,
 }
 
 /// An error of the library.

@@ -1,7 +1,7 @@
 /* A microcontroller has a server's network look at images that the server does not get to see.
  *
- * Its arguments: PUBLIC ANSWERS OT IMAGE...: the public part of the server's model, the file for the answers (one JSON object per
- * image and line, as `safenet verify` reads them), the OT extension (2, 4 or 8), and 8-bit PGM images of the model's size. */
+ * Its arguments: PUBLIC ANSWERS MEMORY IMAGE...: the public part of the server's model, the file for the answers (one JSON object per
+ * image and line, as `safenet verify` reads them), the memory that the library gets, in KiB, and 8-bit PGM images of the model's size. */
 #define SAFENET_BARE_METAL
 #include <safenet.h>
 
@@ -13,9 +13,13 @@
 #define MOST_FILE 2048
 #define BUFFER 1024
 
-struct phase {
+/* What a phase takes. */
+struct cost {
     uint64_t instructions, bytes, rounds;
 };
+
+/* The phases of a session, by their numbers in C. */
+#define PHASES 4
 
 struct run {
     safenet_client_model *model;
@@ -135,28 +139,30 @@ static size_t stack_peak(void)
 
 /* ---- The session ---- */
 
-static uint64_t all_bytes(const safenet_stats *stats)
+/* Adds a phase's traffic so far. */
+static void add_traffic(struct cost *cost, const safenet_traffic *traffic)
 {
-    return stats->setup.sent + stats->setup.received + stats->prepare.sent + stats->prepare.received +
-           stats->infer.sent + stats->infer.received;
+    cost->bytes += traffic->sent + traffic->received;
+    cost->rounds += traffic->rounds;
 }
 
-static uint64_t all_rounds(const safenet_stats *stats)
-{
-    return stats->setup.rounds + stats->prepare.rounds + stats->infer.rounds;
-}
-
-/* Moves bytes until the session has done what was asked of it; counts the instructions that it takes, without those that move bytes. */
-static safenet_status drive(uint64_t *instructions)
+/* Moves bytes until the session has done what was asked of it; counts the instructions that each phase takes, without those that move
+ * bytes. */
+static safenet_status drive(struct cost *costs)
 {
     size_t start = 0, end = 0;
     for (;;) {
         size_t consumed, produced;
         safenet_state state;
+        safenet_phase phase;
+        safenet_status status = safenet_client_phase(run.client, &phase);
+        if (status != SAFENET_OK) {
+            return status;
+        }
         uint64_t before = board_instructions();
-        safenet_status status = safenet_client_advance(run.client, run.from_server + start, end - start, run.to_server,
-                                                       sizeof run.to_server, &consumed, &produced, &state);
-        *instructions += board_instructions() - before;
+        status = safenet_client_advance(run.client, run.from_server + start, end - start, run.to_server,
+                                        sizeof run.to_server, &consumed, &produced, &state);
+        costs[phase].instructions += board_instructions() - before;
         if (*(const volatile uint32_t *)stack_start != PAINT) {
             stop(NULL, "expected a stack that is deep enough, got one that ended");
         }
@@ -185,18 +191,41 @@ static safenet_status drive(uint64_t *instructions)
     }
 }
 
-/* Carries out the operation that was just started (`status` is what starting it returned), measures and tells. */
-static int carry_out(const char *what, safenet_status status, struct phase *phase)
+static void tell(const char *what, const struct cost *cost)
+{
+    struct text line = {{0}, 0};
+    add(&line, "phase=");
+    add(&line, what);
+    add(&line, " instructions=");
+    add_number(&line, cost->instructions);
+    add(&line, " bytes=");
+    add_number(&line, cost->bytes);
+    add(&line, " rounds=");
+    add_number(&line, cost->rounds);
+    add(&line, " arena_peak=");
+    add_number(&line, safenet_arena_peak());
+    add(&line, " arena_used=");
+    add_number(&line, safenet_arena_used());
+    add(&line, " stack_peak=");
+    add_number(&line, stack_peak());
+    add(&line, "\n");
+    board_print(line.bytes);
+}
+
+/* Carries out the operation that was just started (`status` is what starting it returned), and measures each phase. */
+static int carry_out(const char *what, safenet_status status, struct cost *costs)
 {
     safenet_stats before, after;
     before.size = sizeof before;
     after.size = sizeof after;
-    *phase = (struct phase){0, 0, 0};
+    for (int phase = 0; phase < PHASES; phase++) {
+        costs[phase] = (struct cost){0, 0, 0};
+    }
     if (status == SAFENET_OK) {
         status = safenet_client_stats(run.client, &before);
     }
     if (status == SAFENET_OK) {
-        status = drive(&phase->instructions);
+        status = drive(costs);
     }
     if (status == SAFENET_OK) {
         status = safenet_client_stats(run.client, &after);
@@ -206,25 +235,17 @@ static int carry_out(const char *what, safenet_status status, struct phase *phas
         complain(what, safenet_client_error(run.client));
         return -1;
     }
-    phase->bytes = all_bytes(&after) - all_bytes(&before);
-    phase->rounds = all_rounds(&after) - all_rounds(&before);
-    struct text line = {{0}, 0};
-    add(&line, "phase=");
-    add(&line, what);
-    add(&line, " instructions=");
-    add_number(&line, phase->instructions);
-    add(&line, " bytes=");
-    add_number(&line, phase->bytes);
-    add(&line, " rounds=");
-    add_number(&line, phase->rounds);
-    add(&line, " arena_peak=");
-    add_number(&line, safenet_arena_peak());
-    add(&line, " arena_used=");
-    add_number(&line, safenet_arena_used());
-    add(&line, " stack_peak=");
-    add_number(&line, stack_peak());
-    add(&line, "\n");
-    board_print(line.bytes);
+    const safenet_traffic *phases[PHASES][2] = {{NULL, NULL},
+                                                {&before.setup, &after.setup},
+                                                {&before.prepare, &after.prepare},
+                                                {&before.infer, &after.infer}};
+    for (int phase = 1; phase < PHASES; phase++) {
+        struct cost earlier = {0, 0, 0};
+        add_traffic(&earlier, phases[phase][0]);
+        add_traffic(&costs[phase], phases[phase][1]);
+        costs[phase].bytes -= earlier.bytes;
+        costs[phase].rounds -= earlier.rounds;
+    }
     return 0;
 }
 
@@ -269,7 +290,7 @@ static int read_image(const char *path)
     return 0;
 }
 
-static int answer(const char *path, const struct phase *prepare, const struct phase *online)
+static int answer(const char *path, const struct cost *prepare, const struct cost *online)
 {
     size_t class = run.info.class_output ? (size_t)run.outputs[0] : 0;
     for (size_t i = 1; i < run.info.outputs && !run.info.class_output; i++) {
@@ -319,18 +340,17 @@ static int answer(const char *path, const struct phase *prepare, const struct ph
     return 0;
 }
 
-static int start(const char *public_part, const char *extension)
+static int start(const char *public_part, size_t memory)
 {
     static char error[256];
-    safenet_options options = {.size = sizeof options, .random = board_random};
+    safenet_options options = {.size = sizeof options, .random = board_random, .memory = memory};
     ptrdiff_t size = board_load(public_part, run.file, sizeof run.file);
     if (size < 0) {
         complain(public_part, "expected a model's public part, got none, or one that is too large");
         return -1;
     }
-    options.ot_extension = (uint32_t)(extension[0] - '0');
     run.info.size = sizeof run.info;
-    if (safenet_arena_set(arena_start, (size_t)(arena_end - arena_start), stop, NULL, error, sizeof error) ||
+    if (safenet_arena_set(arena_start, memory, stop, NULL, error, sizeof error) ||
         safenet_client_model_load(run.file, (size_t)size, &run.model, error, sizeof error) ||
         safenet_client_model_info(run.model, &run.info, error, sizeof error) ||
         safenet_client_new(run.model, &options, &run.client, error, sizeof error)) {
@@ -345,33 +365,47 @@ static int start(const char *public_part, const char *extension)
     return 0;
 }
 
+/* Bytes of a number of KiB up to what the board has; 0 if it is none. */
+static size_t memory_of(const char *text)
+{
+    size_t kib = 0;
+    for (; *text >= '0' && *text <= '9' && kib < 100000; text++) {
+        kib = 10 * kib + (size_t)(*text - '0');
+    }
+    return *text || kib > (size_t)(arena_end - arena_start) / 1024 ? 0 : kib * 1024;
+}
+
 int main(void)
 {
-    struct phase setup, prepare, online, closing;
+    struct cost costs[PHASES];
     paint_stack();
     board_argument(); /* the program's name */
-    const char *public_part = board_argument(), *answers = board_argument(), *extension = board_argument(), *image;
-    if (!extension || extension[1] || board_answers(answers)) {
-        complain("arguments", "expected PUBLIC ANSWERS OT IMAGE..., and a file for answers that can be written");
+    const char *public_part = board_argument(), *answers = board_argument(), *memory = board_argument(), *image;
+    if (!memory || !memory_of(memory) || board_answers(answers)) {
+        complain("arguments", "expected PUBLIC ANSWERS MEMORY IMAGE..., a file for answers that can be written, and "
+                              "as many KiB of memory as the board has or fewer");
         return 2;
     }
-    if (start(public_part, extension) || carry_out("setup", safenet_client_prepare(run.client, 0), &setup)) {
+    if (start(public_part, memory_of(memory)) || carry_out("setup", safenet_client_prepare(run.client, 0), costs)) {
         return 1;
     }
+    tell("setup", &costs[SAFENET_SETUP]);
     while ((image = board_argument())) {
-        if (read_image(image) || carry_out("prepare", safenet_client_prepare(run.client, 1), &prepare) ||
-            carry_out("online", safenet_client_infer_fixed(run.client, NULL, run.values, run.info.inputs), &online)) {
+        if (read_image(image) ||
+            carry_out(image, safenet_client_stream_fixed(run.client, run.values, run.info.inputs), costs)) {
             return 1;
         }
+        tell("prepare", &costs[SAFENET_PREPARE]);
+        tell("online", &costs[SAFENET_INFER]);
         if (safenet_client_output_fixed(run.client, run.outputs, run.info.outputs)) {
             complain(image, safenet_client_error(run.client));
             return 1;
         }
-        if (answer(image, &prepare, &online)) {
+        if (answer(image, &costs[SAFENET_PREPARE], &costs[SAFENET_INFER])) {
             return 1;
         }
     }
-    if (carry_out("close", safenet_client_close(run.client), &closing)) {
+    if (carry_out("close", safenet_client_close(run.client), costs)) {
         return 1;
     }
     struct text line = {{0}, 0};

@@ -4,7 +4,7 @@ use crate::model::safenet_client_model;
 use crate::options::{self, safenet_options};
 use crate::pointer::{self, Out, SizedOut};
 use crate::session::{self, Buffers, Handle};
-use crate::stats::safenet_stats;
+use crate::stats::{safenet_phase, safenet_stats};
 use crate::status::{Failure, safenet_state, safenet_status};
 use crate::transport::{self, safenet_read, safenet_write};
 use alloc::boxed::Box;
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 /// A client's session with one server over one connection: owns the input, learns the output.
 ///
-/// It does one operation at a time: safenet_client_prepare, _infer (or _infer_fixed) and _close each start one, and
+/// It does one operation at a time: safenet_client_prepare, _infer, _stream (or _infer_fixed, _stream_fixed) and _close each start one, and
 /// safenet_client_run or repeated calls of safenet_client_advance carry it out, until the session is idle again (closed,
 /// after _close). One thread at a time may use a session; a second call while one runs is refused with
 /// SAFENET_ERROR_INVALID_STATE.
@@ -80,6 +80,11 @@ impl Party {
                 }
             }
         }
+    }
+
+    fn stream(&mut self, input: &[i32]) -> Result<(), Failure> {
+        self.check_open()?;
+        Ok(self.client.stream(input)?)
     }
 
     fn output(&self) -> Result<&[i32], Failure> {
@@ -223,6 +228,38 @@ pub unsafe extern "C" fn safenet_client_infer_fixed(
     }
 }
 
+/// Starts an inference in a stream, on real numbers as for safenet_client_infer; the first operation of a session also opens it. Nothing
+/// need be prepared: each layer is prepared when it is reached, in parts, used and forgotten. So it takes the least memory, and the
+/// option `memory` may leave no other way; but all its time passes after the input is known, and each part takes round trips of its own.
+///
+/// Fails with SAFENET_ERROR_INVALID_ARGUMENT if the input does not fit the model, with SAFENET_ERROR_MEMORY if the model does not fit the
+/// option `memory`: then nothing was sent.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_stream(
+    client: *mut safenet_client,
+    input: *const f32,
+    input_count: usize,
+) -> safenet_status {
+    // SAFETY: what the header asks of callers.
+    unsafe {
+        call(client, |party| {
+            let encoded = party.model.encode(pointer::input(input, input_count, "input")?)?;
+            party.stream(&encoded)
+        })
+    }
+}
+
+/// As safenet_client_stream, on integers: `input` holds round(x * 2^input_fraction_bits) for each real x.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_stream_fixed(
+    client: *mut safenet_client,
+    input: *const i32,
+    input_count: usize,
+) -> safenet_status {
+    // SAFETY: what the header asks of callers.
+    unsafe { call(client, |party| party.stream(pointer::input(input, input_count, "input")?)) }
+}
+
 /// Copies the output of the last inference that is done as real numbers. `output` has room for `output_count` values, at least as many as
 /// the model's `outputs`; as many as that are written.
 ///
@@ -346,6 +383,22 @@ pub unsafe extern "C" fn safenet_client_stats(
     unsafe {
         call(client, |party| {
             SizedOut::new(stats)?.write(&safenet_stats::new(&party.client.meter()));
+            Ok(())
+        })
+    }
+}
+
+/// Tells in which phase the session is, or its last operation ended. In a stream both phases of an inference alternate; a call of
+/// safenet_client_advance works in the phase in which the session is before it, mostly.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn safenet_client_phase(
+    client: *const safenet_client,
+    phase: *mut safenet_phase,
+) -> safenet_status {
+    // SAFETY: what the header asks of callers.
+    unsafe {
+        call(client, |party| {
+            Out::new(phase, "phase")?.write(party.client.place().phase.into());
             Ok(())
         })
     }

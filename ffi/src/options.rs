@@ -45,6 +45,10 @@ pub struct safenet_options {
     /// client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
     /// the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
     pub threads: u32,
+    /// Client: most bytes of memory that the session and its model may take of the heap. How much is worked on at a time, and the depth of
+    /// the OT extension, are chosen so that they fit; safenet_client_prepare fails with SAFENET_ERROR_MEMORY where a prepared
+    /// inference does not, safenet_client_stream where nothing fits. 0 means that any amount will do.
+    pub memory: usize,
 }
 
 // SAFETY: integers, a pointer and a nullable function pointer, the first a usize.
@@ -84,6 +88,9 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     }
     if given.relu_round_trips != 0 {
         options.round_trips = RoundTrips::of_count(given.relu_round_trips)?;
+    }
+    if given.memory != 0 {
+        options.memory = Some(given.memory as u64);
     }
     if given.max_bundles != 0 {
         options.max_bundles = given.max_bundles;

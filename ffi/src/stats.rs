@@ -15,6 +15,29 @@ pub struct safenet_traffic {
     pub rounds: u64,
 }
 
+/// A phase of a session.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "constants of C have no other name space than their prefix")]
+pub enum safenet_phase {
+    /// Keys, once per session.
+    SAFENET_SETUP = 1,
+    /// Preparing inferences, or in a stream their next layer.
+    SAFENET_PREPARE = 2,
+    /// Inference.
+    SAFENET_INFER = 3,
+}
+
+impl From<Phase> for safenet_phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Setup => Self::SAFENET_SETUP,
+            Phase::Prepare => Self::SAFENET_PREPARE,
+            Phase::Infer => Self::SAFENET_INFER,
+        }
+    }
+}
+
 /// What a session has cost this party so far, by phase.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

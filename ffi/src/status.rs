@@ -40,6 +40,8 @@ pub enum safenet_status {
     SAFENET_ERROR_TRANSPORT = -13,
     /// An error of a kind that this version of the interface has no value for; the text says what it is.
     SAFENET_ERROR_OTHER = -14,
+    /// What was asked for takes more memory than the option `memory` allows; the text says how much.
+    SAFENET_ERROR_MEMORY = -15,
 }
 
 use safenet_status as Status;
@@ -56,6 +58,7 @@ impl Status {
             ErrorKind::Peer => Self::SAFENET_ERROR_PEER,
             ErrorKind::BundleSpent => Self::SAFENET_ERROR_BUNDLE_SPENT,
             ErrorKind::Aborted => Self::SAFENET_ERROR_ABORTED,
+            ErrorKind::Memory => Self::SAFENET_ERROR_MEMORY,
             ErrorKind::Randomness => Self::SAFENET_ERROR_RANDOMNESS,
             _ => Self::SAFENET_ERROR_OTHER,
         }
@@ -119,6 +122,7 @@ pub extern "C" fn safenet_status_text(status: i32) -> *const c_char {
         -12 => c"randomness failed",
         -13 => c"transport failed",
         -14 => c"other error",
+        -15 => c"more memory than allowed",
         _ => c"unknown status",
     };
     text.as_ptr()

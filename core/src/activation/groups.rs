@@ -112,6 +112,11 @@ impl Group {
         self.elements
     }
 
+    /// What its list takes of the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of_val(&self.members[..])
+    }
+
     /// A run of the elements of a whole group.
     fn run(&self, run: Range<usize>) -> Self {
         let members = run.start / self.plane..run.end.div_ceil(self.plane);

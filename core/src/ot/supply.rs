@@ -17,6 +17,7 @@ use super::wide::{Received, Sent};
 use super::{Block, Context, Delta, Direction, base, row_delta};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SecretVec};
+use crate::session::Build;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -139,6 +140,35 @@ const fn seed_bytes(set: Set) -> usize {
 fn worth(set: Set) -> usize {
     let bytes = if set.is_wide() { softspoken::wide_bytes } else { softspoken::extension_bytes };
     (seed_bytes(set) + set.refill_bytes()) * softspoken::GROUP / bytes(Depth::Eight, softspoken::GROUP)
+}
+
+/// What a party of one direction keeps of the heap for a session, by build; a silent extension's sets at their largest.
+pub(crate) fn memory(direction: Direction, extension: Extension, build: Build) -> u64 {
+    let depth = extension.depth().bits();
+    let leaves = (direction.base_ots() / depth) << depth;
+    let sets = if extension == Extension::Silent { SILENT_MEMORY } else { 0 };
+    sets + (leaves * softspoken::leaf_bytes(build)) as u64 + 2048
+}
+
+/// Of the silent extension's sets in one direction.
+const SILENT_MEMORY: u64 = 10 << 20;
+
+/// What the sender takes beside while it extends a run of OTs, with what it gives.
+pub(crate) fn sender_memory(extension: Extension, count: Count, told: usize, build: Build) -> u64 {
+    let message = told
+        + softspoken::extension_bytes(extension.depth(), count.single)
+        + softspoken::wide_bytes(extension.depth(), count.wide);
+    // Rows and two keys of each single OT, rows of the wide ones.
+    let made = 48 * count.single + 16 * count.wide;
+    (message + made + softspoken::work_bytes(extension.depth(), count, build)) as u64
+}
+
+/// What the receiver takes beside while it extends a run of OTs, with what it gives.
+pub(crate) fn receiver_memory(extension: Extension, count: Count, build: Build) -> u64 {
+    let message = softspoken::extension_bytes(extension.depth(), count.single)
+        + softspoken::wide_bytes(extension.depth(), count.wide);
+    let made = 17 * count.single + 17 * count.wide;
+    (message + made + softspoken::work_bytes(extension.depth(), count, build)) as u64
 }
 
 /// What comes before a batch's OTs.

@@ -12,6 +12,7 @@ mod encode;
 mod encrypt;
 pub mod keys;
 pub mod linear;
+pub(crate) mod memory;
 pub mod noise;
 pub mod ntt;
 pub mod params;

@@ -266,6 +266,10 @@ impl<T> Driver<T> {
         self.channel.lock().meter.clone()
     }
 
+    pub(crate) fn place(&self) -> Place {
+        self.channel.lock().meter.place()
+    }
+
     /// Ends the script at once, with everything that it holds and all that is not sent; later calls return the error, or
     /// the one before it.
     pub(crate) fn abort(&mut self, error: Error) {

@@ -15,6 +15,7 @@ mod drive;
 mod forecast;
 mod line;
 mod link;
+mod memory;
 mod meter;
 mod order;
 mod schedule;
@@ -30,6 +31,7 @@ pub use drive::{Session, Transport, drive};
 pub use forecast::{Forecast, Memory};
 pub use line::{Line, Trade};
 pub use link::{Progress, Status};
+pub use memory::{Build, ClientMemory};
 pub use meter::{Meter, Observer, Phase, Place, Traffic};
 pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 
@@ -173,6 +175,9 @@ pub struct Options {
     pub round_trips: RoundTrips,
     /// A client's choice of how many elements are worked on at a time.
     pub portions: Portions,
+    /// Most bytes that a client may take of the heap, session and model together: portions, and the depth of the OT extension, are
+    /// then chosen by it ([`ClientModel::fit`]). None where any amount will do.
+    pub memory: Option<u64>,
     /// Whether a server lets clients choose the silent extension, for which it holds about 9 MB for each of them. A client that
     /// chose it and may not have it gets [`Options::FALLBACK`].
     pub accept_silent: bool,
@@ -199,6 +204,7 @@ impl Default for Options {
             extension: Extension::SoftSpoken(Depth::Four),
             round_trips: RoundTrips::Three,
             portions: Portions::default(),
+            memory: None,
             accept_silent: true,
             max_bundles: 64,
         }

@@ -350,6 +350,15 @@ impl ActivationStep {
         }
     }
 
+    /// What its lists take of the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let groups = self
+            .whole
+            .iter()
+            .map(|part| size_of_val(&part.0[..]) + part.0.iter().map(Group::heap_bytes).sum::<usize>());
+        groups.sum::<usize>() + size_of_val(&self.alignment[..])
+    }
+
     /// The whole layer, with ReLUs in so many round trips.
     pub(crate) fn whole(&self, trips: RoundTrips) -> &Part {
         &self.whole[usize::from(trips == RoundTrips::Two)]

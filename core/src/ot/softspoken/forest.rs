@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 /// Groups that go through expansion, transposition and hashing together. 64 blocks of a leaf fill the widest AES units;
 /// the matrix of 128 columns then takes 128 KiB (248 columns 248 KiB), which second-level caches hold. In little memory an
 /// eighth.
-pub(super) const CHUNK: usize = if cfg!(feature = "small") { 8 } else { 64 };
+pub(super) const CHUNK: usize = if cfg!(feature = "small") { SMALL_CHUNK } else { HOSTED_CHUNK };
+pub(super) const HOSTED_CHUNK: usize = 64;
+pub(super) const SMALL_CHUNK: usize = 8;
 
 /// Groups transposed together: a cache line of a column.
 pub(super) const STRIPE: usize = 4;

@@ -30,7 +30,9 @@ use super::pprf;
 use super::wide::{self, POSITION_BITS};
 use super::{Block, Direction, ROW_BITS};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ot::supply::Count;
 use crate::prg::SecretVec;
+use crate::session::Build;
 use alloc::format;
 
 /// OTs come in groups of this many: one AES block of each leaf.
@@ -97,6 +99,27 @@ pub const fn extension_bytes(depth: Depth, count: usize) -> usize {
 /// Bytes of the receiver's message for `count` wide OTs, a multiple of [`GROUP`]: 248/k − 5 bits for each.
 pub const fn wide_bytes(depth: Depth, count: usize) -> usize {
     Code::Simplex.message_bytes(depth, count)
+}
+
+/// Bytes of a leaf in memory.
+pub(in crate::ot) fn leaf_bytes(build: Build) -> usize {
+    match build {
+        Build::Small => 16,
+        Build::Hosted => size_of::<forest::Leaf>().max(16),
+    }
+}
+
+/// Bytes of working memory while so many OTs are extended.
+pub(in crate::ot) fn work_bytes(depth: Depth, count: Count, build: Build) -> usize {
+    let chunk = match build {
+        Build::Small => forest::SMALL_CHUNK,
+        Build::Hosted => forest::HOSTED_CHUNK,
+    };
+    let lanes = |code: Code, count: usize| {
+        let columns = code.trees(depth) * depth.bits() + code.positions() + depth.bits() + 6;
+        16 * columns * chunk.min(count / GROUP)
+    };
+    lanes(Code::Repetition, count.single).max(lanes(Code::Simplex, count.wide))
 }
 
 /// The code whose words the trees' u are made.

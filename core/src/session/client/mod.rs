@@ -8,6 +8,7 @@ use super::course::{Course, Portions};
 use super::drive::Session;
 use super::forecast::Forecast;
 use super::link::{Driver, Link, Progress, Script};
+use super::memory::{self, Build, ClientMemory};
 use super::meter::{Meter, Observer, Phase, Place};
 use super::order::{Mode, Order};
 use super::schedule::Schedule;
@@ -88,6 +89,33 @@ impl ClientModel {
     /// What an inference in a stream ([`Client::stream`]) will cost. Its places are those of preparing and of inference, as they alternate.
     pub fn forecast_stream(&self, options: &Options) -> Forecast {
         self.forecast_of(Mode::Streamed, options)
+    }
+
+    /// Most bytes of the heap that a client takes for an inference in a stream, by how its library is built.
+    pub fn memory_of_stream(&self, options: &Options, build: Build) -> ClientMemory {
+        self.memory_of(Mode::Streamed, options, build)
+    }
+
+    /// The same for an inference that is prepared as a whole and then done.
+    pub fn memory_ahead(&self, options: &Options, build: Build) -> ClientMemory {
+        self.memory_of(Mode::Ahead, options, build)
+    }
+
+    fn memory_of(&self, mode: Mode, options: &Options, build: Build) -> ClientMemory {
+        let Public { architecture, schedule, .. } = &*self.public;
+        let course = self.public.course(mode, options.round_trips, options.portions);
+        memory::client(architecture, schedule, &course, options.extension, self.threads.pieces(), build)
+    }
+
+    /// The options with portions and an OT extension that fit in their `memory`, by how the library is built: those with the
+    /// fewest round trips with which an inference can be prepared, or if none can, with which one can be carried out in a stream.
+    /// Without `memory` they stay as they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Memory`] if none fit.
+    pub fn fit(&self, options: &Options, build: Build) -> Result<Options> {
+        let Some(limit) = options.memory else { return Ok(*options) };
+        memory::fit(options, limit, |mode, options| self.memory_of(mode, options, build).peak)
     }
 
     fn forecast_of(&self, mode: Mode, options: &Options) -> Forecast {
@@ -233,9 +261,19 @@ impl Client {
     /// Asks to prepare `count` inferences; the first call also opens the session. Then [`Session::advance`] until idle.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] while another operation runs; the error that ended the session, if one did.
+    /// [`ErrorKind::InvalidState`] while another operation runs; the error that ended the session, if one did; [`ErrorKind::Memory`] if
+    /// they do not fit in the [`Options::memory`].
     pub fn prepare(&mut self, count: u32) -> Result<()> {
-        let check = |party: &Party| party.check_room(count);
+        self.check_idle()?;
+        self.choose()?;
+        if let (Some(limit), 1..) = (self.options.memory, count) {
+            let held = self.bundles().len() as u64 + u64::from(count);
+            let needed = self.model.memory_ahead(&self.options, Build::THIS).with_bundles(held);
+            if needed > limit {
+                return Err(memory::too_little(&format!("inferences prepared: {held}"), limit, needed));
+            }
+        }
+        let check = move |party: &Party| party.check_room(count);
         self.start(check, move |link, party| Box::pin(async move { prepare(&link, party, count).await }))
     }
 
@@ -250,9 +288,25 @@ impl Client {
     pub fn stream(&mut self, input: &[i32]) -> Result<()> {
         self.check_idle()?;
         self.model.check_input(input)?;
+        self.choose()?;
+        if let (Some(limit), held @ 1..) = (self.options.memory, self.bundles().len() as u64) {
+            let waiting = self.model.memory_ahead(&self.options, Build::THIS).each;
+            let needed = self.model.memory_of_stream(&self.options, Build::THIS).peak.saturating_add(waiting * held);
+            if needed > limit {
+                return Err(memory::too_little(&format!("a stream beside {held} prepared inferences"), limit, needed));
+            }
+        }
         let input = Zeroizing::new(input.to_vec());
         self.output = None;
         self.start(|_| Ok(()), move |link, party| Box::pin(async move { stream(&link, party, &input).await }))
+    }
+
+    /// Before a session opens: chooses what fits in the memory that it may take.
+    fn choose(&mut self) -> Result<()> {
+        if self.seed.is_some() {
+            self.options = self.model.fit(&self.options, Build::THIS)?;
+        }
+        Ok(())
     }
 
     /// Starts an operation that may be the first. An open session is `check`ed before.
@@ -261,7 +315,6 @@ impl Client {
         check: impl FnOnce(&Party) -> Result<()>,
         operation: impl FnOnce(Link, Box<Party>) -> Script<Done> + Send + 'static,
     ) -> Result<()> {
-        self.check_idle()?;
         let link = self.driver.link();
         let script: Script<Done> = match (self.party.take(), self.seed.take()) {
             (Some(party), _) => {
@@ -269,6 +322,7 @@ impl Client {
                     self.party = Some(party);
                     return Err(error);
                 }
+                link.enter(Place { phase: Phase::Prepare, node: None });
                 operation(link, party)
             }
             (None, Some(seed)) => {
@@ -308,6 +362,7 @@ impl Client {
         };
         let input = Zeroizing::new(input.to_vec());
         let link = self.driver.link();
+        link.enter(Place { phase: Phase::Infer, node: None });
         self.output = None;
         self.driver.start(Box::pin(async move {
             let output = infer(&link, &party.public, party.round_trips, bundle, material, &input).await?;
@@ -360,6 +415,11 @@ impl Client {
     /// What the session has cost so far.
     pub fn meter(&self) -> Meter {
         self.driver.meter()
+    }
+
+    /// Where the session is: the place at which it waits, or where the last operation ended.
+    pub fn place(&self) -> Place {
+        self.driver.place()
     }
 
     fn check_idle(&self) -> Result<()> {

@@ -25,7 +25,6 @@ use core::ops::Range;
 pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
     party.check_room(count)?;
     if count > 0 {
-        link.enter(Place { phase: Phase::Prepare, node: None });
         let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
         link.send(FrameKind::Prepare, request.to_vec()).await?;
     }
