@@ -89,6 +89,8 @@ enum safenet_status
     SAFENET_ERROR_TRANSPORT = -13,
     // An error of a kind that this version of the interface has no value for; the text says what it is.
     SAFENET_ERROR_OTHER = -14,
+    // What was asked for takes more memory than the option `memory` allows; the text says how much.
+    SAFENET_ERROR_MEMORY = -15,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -122,9 +124,30 @@ typedef int32_t safenet_state;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// A phase of a session.
+enum safenet_phase
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Keys, once per session.
+    SAFENET_SETUP = 1,
+    // Preparing inferences, or in a stream their next layer.
+    SAFENET_PREPARE = 2,
+    // Inference.
+    SAFENET_INFER = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum safenet_phase safenet_phase;
+#else
+typedef int32_t safenet_phase;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // A client's session with one server over one connection: owns the input, learns the output.
 //
-// It does one operation at a time: safenet_client_prepare, _infer (or _infer_fixed) and _close each start one, and
+// It does one operation at a time: safenet_client_prepare, _infer, _stream (or _infer_fixed, _stream_fixed) and _close each start one, and
 // safenet_client_run or repeated calls of safenet_client_advance carry it out, until the session is idle again (closed,
 // after _close). One thread at a time may use a session; a second call while one runs is refused with
 // SAFENET_ERROR_INVALID_STATE.
@@ -214,6 +237,10 @@ typedef struct safenet_options {
     // client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
     // the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
     uint32_t threads;
+    // Client: most bytes of memory that the session and its model may take of the heap. How much is worked on at a time, and the depth of
+    // the OT extension, are chosen so that they fit; safenet_client_prepare fails with SAFENET_ERROR_MEMORY where a prepared
+    // inference does not, safenet_client_stream where nothing fits. 0 means that any amount will do.
+    size_t memory;
 } safenet_options;
 
 // Names one prepared inference of one session. Never reused.
@@ -392,6 +419,21 @@ safenet_status safenet_client_infer_fixed(struct safenet_client *client,
                                           const int32_t *input,
                                           size_t input_count);
 
+// Starts an inference in a stream, on real numbers as for safenet_client_infer; the first operation of a session also opens it. Nothing
+// need be prepared: each layer is prepared when it is reached, in parts, used and forgotten. So it takes the least memory, and the
+// option `memory` may leave no other way; but all its time passes after the input is known, and each part takes round trips of its own.
+//
+// Fails with SAFENET_ERROR_INVALID_ARGUMENT if the input does not fit the model, with SAFENET_ERROR_MEMORY if the model does not fit the
+// option `memory`: then nothing was sent.
+safenet_status safenet_client_stream(struct safenet_client *client,
+                                     const float *input,
+                                     size_t input_count);
+
+// As safenet_client_stream, on integers: `input` holds round(x * 2^input_fraction_bits) for each real x.
+safenet_status safenet_client_stream_fixed(struct safenet_client *client,
+                                           const int32_t *input,
+                                           size_t input_count);
+
 // Copies the output of the last inference that is done as real numbers. `output` has room for `output_count` values, at least as many as
 // the model's `outputs`; as many as that are written.
 //
@@ -445,6 +487,11 @@ safenet_status safenet_client_run(struct safenet_client *client,
 
 // Tells what the session has cost so far. Set `stats->size` to sizeof *stats first.
 safenet_status safenet_client_stats(const struct safenet_client *client, struct safenet_stats *stats);
+
+// Tells in which phase the session is, or its last operation ended. In a stream both phases of an inference alternate; a call of
+// safenet_client_advance works in the phase in which the session is before it, mostly.
+safenet_status safenet_client_phase(const struct safenet_client *client,
+                                    safenet_phase *phase);
 
 // The text of the last error on this session: what was expected, what came. UTF-8, one line, empty if there was none, never
 // NULL. Owned by the session; valid until the next call on it.

@@ -444,6 +444,7 @@ fn options_are_checked_and_the_random_callback_is_used() {
         random: Some(counting_random),
         random_context: (&raw mut calls).cast(),
         threads: 0,
+        memory: 0,
     };
     let new = |options: &safenet_options| {
         let (mut client, mut text) = (null_mut(), Text::new());

@@ -55,7 +55,19 @@ impl Element {
     /// `m` in [0, p).
     #[inline]
     pub(super) fn new(m: u64) -> Self {
-        Self(field::centred(field::mul(m, FIELD_SCALE)))
+        Self::of_scaled(Self::scaled(m))
+    }
+
+    /// q·m mod p, of which the encoding is a function.
+    #[inline]
+    pub(super) fn scaled(m: u64) -> u64 {
+        field::mul(m, FIELD_SCALE)
+    }
+
+    /// From [`Self::scaled`].
+    #[inline]
+    pub(super) fn of_scaled(scaled: u64) -> Self {
+        Self(field::centred(scaled))
     }
 
     #[inline]

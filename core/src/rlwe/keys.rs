@@ -1,14 +1,14 @@
 //! The client's secret key and the public key that the server hides its answers with.
 
+use super::modulus::Modulus;
 use super::ntt::RnsPrime;
 use super::params::RingParams;
-use super::poly::{Coefficients, Factors, Poly, Values, check_length};
-use super::sample;
+use super::poly::{Factors, Poly, RESIDUE_BITS, Values, check_length};
+use super::sample::{self, Uniform};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{Prg, SEED_BYTES};
-use crate::wire::bits::BitWriter;
-#[cfg(feature = "small")]
-use crate::{prg::Wiped, simd::residues::pointwise};
+use crate::prg::{Prg, SEED_BYTES, Wiped};
+use crate::simd::residues::pointwise;
+use crate::wire::bits::{BitWriter, packed_bytes};
 use alloc::vec::Vec;
 
 /// A secret s of R_q with coefficients uniform in {-1, 0, 1}. The client holds it, one per ring; wiped when dropped.
@@ -47,13 +47,26 @@ impl SecretKey {
     /// For each prime what values are multiplied by s with, made when it is asked for.
     #[cfg(feature = "small")]
     pub(super) fn parts(&self) -> impl Iterator<Item = (&'static RnsPrime, Wiped<u32>)> {
-        self.params.primes.iter().map(|prime| {
-            let mut part = Wiped::zeros(self.params.degree);
-            pointwise::add_small(prime.modulus, &mut part, &self.s);
-            prime.forward(&mut part);
-            pointwise::to_montgomery(prime.modulus, &mut part);
-            (prime, part)
-        })
+        self.params.primes.iter().enumerate().map(|(index, prime)| (prime, self.part(index)))
+    }
+
+    /// What values are multiplied by s with, for one prime: a copy.
+    #[cfg(not(feature = "small"))]
+    pub(super) fn part(&self, index: usize) -> Wiped<u32> {
+        let mut part = Wiped::zeros(self.params.degree);
+        part.copy_from_slice(self.s.part(index));
+        part
+    }
+
+    /// What values are multiplied by s with, for one prime, made when it is asked for.
+    #[cfg(feature = "small")]
+    pub(super) fn part(&self, index: usize) -> Wiped<u32> {
+        let prime = &self.params.primes[index];
+        let mut part = Wiped::zeros(self.params.degree);
+        pointwise::add_small(prime.modulus, &mut part, &self.s);
+        prime.forward(&mut part);
+        pointwise::to_montgomery(prime.modulus, &mut part);
+        part
     }
 
     /// s itself.
@@ -72,30 +85,85 @@ impl SecretKey {
 
     /// A fresh public key of this key, [`PublicKey::bytes`] long: the seed that a expands from, then the values of b.
     pub fn public_key(&self, prg: &mut Prg) -> Vec<u8> {
-        self.seal(Poly::zero(self.params()), prg)
+        join(PublicKey::bytes(self.params), self.public_key_pieces(prg))
     }
 
-    /// A fresh symmetric encryption of an already scaled message: a seed for a, then the values of message + e - a·s.
+    /// [`Self::public_key`] piece by piece.
+    pub(crate) fn public_key_pieces(&self, prg: &mut Prg) -> impl Iterator<Item = Vec<u8>> + use<'_> {
+        self.seal(|_, _, _| {}, prg)
+    }
+
+    /// A fresh symmetric encryption of an already scaled message, piece by piece: a seed for a, then the values of message + e - a·s.
+    /// `message` adds its residues modulo the prime of a number to what it is given.
     ///
     /// The seed is output of `prg`, so it says nothing about what else comes from there.
-    pub(super) fn seal(&self, mut message: Poly<Coefficients>, prg: &mut Prg) -> Vec<u8> {
-        let params = self.params();
+    pub(super) fn seal<M>(&self, message: M, prg: &mut Prg) -> Seal<'_, M>
+    where
+        M: FnMut(usize, Modulus, &mut [u32]),
+    {
         let seed = prg.array::<SEED_BYTES>();
-        message.add_small(0, &sample::errors(params.degree, prg));
-        let mut c0 = message.into_values();
-        c0.sub_uniform_product(&seed, self.parts());
-        let mut out = BitWriter::with_capacity(sealed_bytes(params));
-        for chunk in seed.as_chunks::<8>().0 {
-            out.put(u64::from_le_bytes(*chunk), 64);
-        }
-        c0.write(&mut out);
-        out.finish()
+        let errors = sample::errors(self.params.degree, prg);
+        let uniform = Uniform::new(&seed);
+        Seal { key: self, message, seed: Some(seed), errors, uniform, prime: 0, part: Wiped::zeros(0), written: 0 }
     }
 
     /// Refuses a key of another ring.
     pub(super) fn expect(&self, params: &'static RingParams) -> Result<()> {
         expect_ring("secret key", self.params(), params)
     }
+}
+
+/// Residues of a piece of what [`SecretKey::seal`] writes; all of a prime, where memory is not scarce.
+const PIECE: usize = if cfg!(feature = "small") { 1024 } else { usize::MAX };
+
+/// A symmetric encryption on its way out: [`SecretKey::seal`].
+pub(super) struct Seal<'a, M> {
+    key: &'a SecretKey,
+    message: M,
+    /// Until it is written.
+    seed: Option<[u8; SEED_BYTES]>,
+    errors: Wiped<i8>,
+    uniform: Uniform,
+    /// The number of the next prime; the values for the one before, and how many are written.
+    prime: usize,
+    part: Wiped<u32>,
+    written: usize,
+}
+
+impl<M: FnMut(usize, Modulus, &mut [u32])> Iterator for Seal<'_, M> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        if let Some(seed) = self.seed.take() {
+            return Some(seed.to_vec());
+        }
+        if self.written == self.part.len() {
+            let RnsPrime { modulus, .. } = *self.key.params.primes.get(self.prime)?;
+            self.part = Wiped::zeros(0);
+            let mut part = Wiped::zeros(self.key.params.degree);
+            (self.message)(self.prime, modulus, &mut part);
+            pointwise::add_small(modulus, &mut part, &self.errors);
+            self.key.params.primes[self.prime].forward(&mut part);
+            let s = self.key.part(self.prime);
+            self.uniform.residues(modulus.value(), part.len(), |run, a| {
+                pointwise::sub_product(modulus, &mut part[run.clone()], a, &s[run]);
+            });
+            (self.part, self.written, self.prime) = (part, 0, self.prime + 1);
+        }
+        // A multiple of eight residues: whole bytes.
+        let run = self.written..self.part.len().min(self.written.saturating_add(PIECE));
+        self.written = run.end;
+        let mut out = BitWriter::with_capacity(packed_bytes(run.len(), RESIDUE_BITS));
+        out.put_all(&self.part[run], RESIDUE_BITS);
+        Some(out.finish())
+    }
+}
+
+/// A message of `bytes` bytes from its pieces.
+pub(super) fn join(bytes: usize, pieces: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes);
+    pieces.for_each(|piece| out.extend_from_slice(&piece));
+    out
 }
 
 impl PublicKey {

@@ -8,12 +8,12 @@ use super::sample::{self, Flooding};
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::Wiped;
 use crate::simd::residues::pointwise;
-use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
+use crate::wire::bits::{BitReader, packed_bytes};
 use core::marker::PhantomData;
-use core::ops::{Deref, Range};
+use core::ops::Range;
 
 /// Bits of a residue on the wire.
-const RESIDUE_BITS: u32 = 31;
+pub(super) const RESIDUE_BITS: u32 = 31;
 
 /// The residues are coefficients.
 pub(super) enum Coefficients {}
@@ -155,15 +155,6 @@ impl Poly<Values> {
         }
     }
 
-    /// self + a·y for the a of [`Self::uniform`].
-    pub(super) fn add_uniform_product(
-        &mut self,
-        seed: &[u8; 32],
-        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
-    ) {
-        self.with_uniform(seed, y, pointwise::add_product);
-    }
-
     /// self·w for a public integer w of at most 2^16.
     pub(super) fn scaled(self, w: u32) -> Self {
         if w == 1 {
@@ -182,30 +173,6 @@ impl Poly<Values> {
         }
     }
 
-    /// self - a·y for the a of [`Self::uniform`].
-    pub(super) fn sub_uniform_product(
-        &mut self,
-        seed: &[u8; 32],
-        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
-    ) {
-        self.with_uniform(seed, y, pointwise::sub_product);
-    }
-
-    /// Has `work` change each prime's part of self by those of the a of [`Self::uniform`] and of y. Of a there is one at a time.
-    fn with_uniform(
-        &mut self,
-        seed: &[u8; 32],
-        y: impl Iterator<Item = (&'static RnsPrime, impl Deref<Target = [u32]>)>,
-        work: impl Fn(Modulus, &mut [u32], &[u32], &[u32]),
-    ) {
-        let mut prg = sample::public_prg(seed);
-        let mut a = alloc::vec![0; self.params.degree];
-        for ((prime, part), (_, y)) in self.parts_mut().zip(y) {
-            sample::uniform_residues_vartime(prime.value(), &mut a, &mut prg);
-            work(prime.modulus, part, &a, &y);
-        }
-    }
-
     /// The uniform element that a public seed expands to. A uniform element has uniform values, so these are drawn directly.
     pub(super) fn uniform(params: &'static RingParams, seed: &[u8; 32]) -> Self {
         let mut prg = sample::public_prg(seed);
@@ -221,12 +188,7 @@ impl Poly<Values> {
         packed_bytes(params.degree * params.primes.len(), RESIDUE_BITS)
     }
 
-    /// Writes the values of all primes, 31 bits each.
-    pub(super) fn write(&self, out: &mut BitWriter) {
-        out.put_all(&self.residues[..], RESIDUE_BITS);
-    }
-
-    /// Reads what [`Self::write`] wrote and nothing else.
+    /// Reads the values of all primes, 31 bits each, and nothing else.
     pub(super) fn read(params: &'static RingParams, bytes: &[u8]) -> Result<Self> {
         check_length("ring element", Self::wire_bytes(params), bytes)?;
         let mut reader = BitReader::new(bytes);

@@ -2,7 +2,8 @@
 
 use crate::prg::{Prg, Seed, Wiped};
 use crate::simd::samples;
-use alloc::vec;
+use alloc::{vec, vec::Vec};
+use core::ops::Range;
 use zeroize::Zeroize;
 
 /// Coefficients uniform in {-1, 0, 1}, each within 2^-72 of uniform: 32 of them are the digits of a uniform fraction of 124 bits.
@@ -121,6 +122,57 @@ pub(super) fn uniform_residues_vartime(q: u32, out: &mut [u32], prg: &mut Prg) {
     }
 }
 
+/// The uniform element that a public seed expands to, prime by prime, as [`uniform_residues_vartime`] gives it. In little memory there is a
+/// block of it at a time.
+pub(super) struct Uniform {
+    prg: Prg,
+    block: Vec<u8>,
+}
+
+/// Residues of a block.
+const BLOCK: usize = 256;
+
+impl Uniform {
+    pub(super) fn new(seed: &[u8; 32]) -> Self {
+        Self { prg: public_prg(seed), block: vec![] }
+    }
+
+    /// The `count` residues modulo the next prime q, run by run.
+    pub(super) fn residues(&mut self, q: u32, count: usize, mut each: impl FnMut(Range<usize>, &[u32])) {
+        if !cfg!(feature = "small") {
+            let mut residues = vec![0; count];
+            uniform_residues_vartime(q, &mut residues, &mut self.prg);
+            return each(0..count, &residues);
+        }
+        let (mut residues, mut used) = ([0; BLOCK], 1024);
+        self.block.resize(1024, 0);
+        for start in (0..count).step_by(BLOCK) {
+            let run = start..count.min(start + BLOCK);
+            let residues = &mut residues[..run.len()];
+            let mut filled = 0;
+            while filled < residues.len() {
+                if used == self.block.len() {
+                    self.prg.fill(&mut self.block);
+                    used = 0;
+                }
+                let (words, _) = self.block[used..].as_chunks::<4>();
+                for word in words {
+                    let candidate = u32::from_le_bytes(*word) >> 1;
+                    used += 4;
+                    if candidate < q {
+                        residues[filled] = candidate;
+                        filled += 1;
+                    }
+                    if filled == residues.len() {
+                        break;
+                    }
+                }
+            }
+            each(run, residues);
+        }
+    }
+}
+
 /// The generator that expands a public seed.
 pub(super) fn public_prg(seed: &[u8; 32]) -> Prg {
     Prg::new(&Seed::from_bytes(*seed))
@@ -130,7 +182,6 @@ pub(super) fn public_prg(seed: &[u8; 32]) -> Prg {
 mod tests {
     use super::*;
     use crate::rlwe::params::PRIMES;
-    use alloc::vec::Vec;
 
     fn prg(n: u8) -> Prg {
         Prg::new(&Seed::from_bytes([n; 32]))
@@ -182,6 +233,20 @@ mod tests {
             uniform_residues_vartime(q, &mut a, &mut public_prg(&[7; 32]));
             uniform_residues_vartime(q, &mut b, &mut public_prg(&[7; 32]));
             assert_eq!(a, b);
+            // Run by run, and goes on with the next part as that does.
+            let (mut uniform, mut prg) = (Uniform::new(&[7; 32]), public_prg(&[7; 32]));
+            for count in [5000, 4096, 8192, 100] {
+                let mut next = 0;
+                a.resize(count, 0);
+                uniform_residues_vartime(q, &mut a, &mut prg);
+                uniform.residues(q, count, |run, residues| {
+                    assert_eq!(run.start, next);
+                    assert_eq!(residues, &a[run.clone()]);
+                    next = run.end;
+                });
+                assert_eq!(next, count);
+            }
+            a.clone_from(&b);
             assert!(a.iter().all(|&x| x < q));
             let mean = a.iter().map(|&x| u64::from(x)).sum::<u64>() / 5000;
             // Six standard deviations of q/sqrt(12·5000).

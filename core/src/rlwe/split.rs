@@ -9,7 +9,6 @@
 //! or one too small, and delta below 2^61 + 2^32. That makes its low 64 bits all of it.
 
 use super::params::{LINEAR, PRIMES, product_mod};
-use super::poly::{Coefficients, Poly};
 use crate::prg::Wiped;
 use crate::simd::residues::fractions;
 
@@ -53,30 +52,37 @@ pub(super) struct Split {
     pub(super) rests: Wiped<u64>,
 }
 
-/// Takes the coefficients of an element of [`LINEAR`]'s ring apart.
-pub(super) fn split(z: &Poly<Coefficients>) -> Split {
-    debug_assert!(core::ptr::eq(z.params, &LINEAR));
-    let n = LINEAR.degree;
-    let (mut fractions, mut rests) = (Wiped::zeros(n), Wiped::zeros(n));
-    for (((prime, part), crt), cofactor) in z.parts().zip(LINEAR.crt).zip(COFACTORS) {
-        let (high, low) = crt.fraction;
-        fractions::add_with_rests(
-            prime.modulus,
-            [&mut fractions, &mut rests],
-            part,
-            crt.cofactor,
-            high,
-            low,
-            [cofactor, Q],
-        );
+/// Takes the coefficients of an element of [`LINEAR`]'s ring apart, given prime by prime.
+pub(super) struct Splitter {
+    fractions: Wiped<u64>,
+    rests: Wiped<u64>,
+}
+
+impl Splitter {
+    pub(super) fn new() -> Self {
+        let [fractions, rests] = [0; 2].map(|_| Wiped::zeros(LINEAR.degree));
+        Self { fractions, rests }
     }
-    let mut words = Wiped::zeros(n);
-    fractions::digits(&mut words, &mut rests, &fractions, [Q_HIGH, Q_LOW]);
-    Split { words, rests }
+
+    /// Adds the coefficients modulo the prime of a number; each prime comes once.
+    pub(super) fn add(&mut self, index: usize, part: &[u32]) {
+        let (prime, crt) = (&LINEAR.primes[index], &LINEAR.crt[index]);
+        let (high, low) = crt.fraction;
+        let sums = [&mut self.fractions[..], &mut self.rests];
+        fractions::add_with_rests(prime.modulus, sums, part, crt.cofactor, high, low, [COFACTORS[index], Q]);
+    }
+
+    pub(super) fn finish(self) -> Split {
+        let Self { fractions, mut rests } = self;
+        let mut words = Wiped::zeros(LINEAR.degree);
+        fractions::digits(&mut words, &mut rests, &fractions, [Q_HIGH, Q_LOW]);
+        Split { words, rests }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::poly::Poly;
     use super::*;
     use crate::simd::at_each_level;
     use proptest::prelude::*;
@@ -94,7 +100,9 @@ mod tests {
         let mut poly = Poly::zero(&LINEAR);
         poly.add_at(0, |_, q| (z % u128::from(q.value())) as u32);
         at_each_level(|level| {
-            let split = split(&poly);
+            let mut splitter = Splitter::new();
+            (0..3).for_each(|index| splitter.add(index, poly.part(index)));
+            let split = splitter.finish();
             let (word, rest) = (u128::from(split.words[0]), u128::from(split.rests[0]));
             assert_eq!(exact_encoding(word) + rest, z, "{level:?}");
             assert!(z < exact_encoding(word + 1) && rest < (1 << REST_BITS) - (1 << 40), "{level:?}");

@@ -3,7 +3,7 @@
 use super::keys::SecretKey;
 use super::modulus::{Factor, Modulus};
 use super::params::RingParams;
-use super::poly::{Coefficients, Poly, check_length};
+use super::poly::{Coefficients, Poly};
 use crate::error::Result;
 use crate::prg::{SecretVec, Wiped};
 use crate::simd::residues::{fractions, pointwise};
@@ -11,15 +11,6 @@ use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec::Vec;
 use core::ops::Range;
 use zeroize::Zeroizing;
-
-/// A ciphertext modulo q' as it is sent: all N coefficients of c1, then the coefficients of c0 at the positions asked for, those
-/// without the ring's dropped bits.
-pub(super) struct Switched {
-    /// log2 of q'.
-    bits: u32,
-    c1: Wiped<u64>,
-    c0: Wiped<u64>,
-}
 
 /// Bytes of a ciphertext modulo 2^bits with `sent` coefficients of c0.
 pub(super) fn switched_bytes(params: &RingParams, bits: u32, sent: usize) -> usize {
@@ -95,43 +86,125 @@ pub(super) fn write(
     Rounded::new(c0, c1, bits, range).write(sent)
 }
 
-impl Switched {
-    /// Reads a ciphertext modulo 2^bits with `sent` coefficients of c0.
-    pub(super) fn read(params: &RingParams, bits: u32, sent: usize, bytes: &[u8]) -> Result<Self> {
-        check_length("answer", switched_bytes(params, bits, sent), bytes)?;
-        let mut reader = BitReader::new(bytes);
-        let (mut c1, mut c0) = (Wiped::zeros(params.degree), Wiped::zeros(sent));
-        reader.take_all(bits, &mut c1, |x| x);
-        reader.take_all(bits - params.dropped_bits, &mut c0, |x| x << params.dropped_bits);
-        reader.finish()?;
-        Ok(Self { bits, c1, c0 })
+/// Coefficients of a piece in which a ciphertext is taken; all of a half, where memory is not scarce.
+pub(super) const PIECE: usize = if cfg!(feature = "small") { 512 } else { usize::MAX >> 1 };
+
+/// Bytes of the pieces in which [`Opening`] takes a ciphertext modulo 2^bits with `sent` coefficients of c0. Multiples of eight
+/// coefficients but for the last: whole bytes.
+pub(super) fn pieces(params: &RingParams, bits: u32, sent: usize) -> impl Iterator<Item = usize> + Clone + use<> {
+    let halves = [(params.degree, bits), (sent, bits - params.dropped_bits)];
+    let runs = |(count, width): (usize, u32)| {
+        (0..count).step_by(PIECE).map(move |start| packed_bytes((count - start).min(PIECE), width))
+    };
+    halves.into_iter().flat_map(runs)
+}
+
+/// A ciphertext modulo q' as it is sent, being decrypted: all N coefficients of c1 come first, then those of c0 at the positions asked
+/// for, those without the ring's dropped bits.
+///
+/// c1, centred, is at most q'/2 and s ternary, so |c1·s| <= N·q'/2: 2^52 in the ring of linear layers and 2^59 in that
+/// of the slots, which the first two primes, with product above 2^61.9, represent.
+pub(super) struct Opening<'a> {
+    key: &'a SecretKey,
+    bits: u32,
+    /// The residues of c1, later c1·s, modulo the first prime and then modulo the second; or both side by side, or the values that
+    /// they stand for: see [`Self::lift_all`].
+    words: Wiped<u64>,
+    /// Coefficients of c1 that have come.
+    taken: usize,
+    pair: CrtPair,
+}
+
+impl<'a> Opening<'a> {
+    pub(super) fn new(key: &'a SecretKey, bits: u32) -> Self {
+        let pair = CrtPair::new(key.params().primes[0].modulus, key.params().primes[1].modulus);
+        Self { key, bits, words: Wiped::zeros(key.params().degree), taken: 0, pair }
     }
 
-    /// c0 + c1·s mod q' at the positions that were sent, in their order.
+    fn residues(&mut self) -> [&mut [u32]; 2] {
+        let n = self.words.len();
+        let (first, second) = bytemuck::cast_slice_mut::<u64, u32>(&mut self.words).split_at_mut(n);
+        [first, second]
+    }
+
+    /// Takes the next of [`pieces`]: of c1 nothing comes back, of c0 its coefficients. `count` says how many these are.
     ///
-    /// c1, centred, is at most q'/2 and s ternary, so |c1·s| <= N·q'/2: 2^52 in the ring of linear layers and 2^59 in that
-    /// of the slots, which the first two primes, with product above 2^61.9, represent.
-    pub(super) fn decrypt(&self, key: &SecretKey, sent: impl Iterator<Item = usize>) -> SecretVec<u64> {
-        let width = self.bits;
-        let centred = self.c1.iter().map(|&x| ((x << (64 - width)) as i64) >> (64 - width));
-        let mut wide = Wiped::zeros(self.c1.len());
-        wide.iter_mut().zip(centred).for_each(|(wide, centred)| *wide = centred);
-        let mut residues: [Wiped<u32>; 2] = [0; 2].map(|_| Wiped::zeros(key.params().degree));
-        for (product, (prime, s)) in residues.iter_mut().zip(key.parts()) {
-            pointwise::residues_wide(prime.modulus, product, &wide);
+    /// # Errors
+    /// [`crate::ErrorKind::MalformedMessage`] if the piece has another length, or filling bits are not zero.
+    pub(super) fn absorb(&mut self, piece: &[u8], count: usize) -> Result<Option<Wiped<u64>>> {
+        let params = self.key.params();
+        let (width, start) = (self.bits, self.taken);
+        let mut reader = BitReader::new(piece);
+        if start == params.degree {
+            let mut c0 = Wiped::zeros(count);
+            reader.take_all(width - params.dropped_bits, &mut c0, |x| x << params.dropped_bits);
+            reader.finish()?;
+            return Ok(Some(c0));
+        }
+        let run = start..params.degree.min(start + PIECE);
+        let mut wide = Wiped::zeros(run.len());
+        reader.take_all(width, &mut wide, |x| ((x << (64 - width)) as i64) >> (64 - width));
+        reader.finish()?;
+        for (residues, prime) in self.residues().into_iter().zip(params.primes) {
+            pointwise::residues_wide(prime.modulus, &mut residues[run.clone()], &wide);
+        }
+        self.taken = run.end;
+        if self.taken == params.degree {
+            self.multiply();
+        }
+        Ok(None)
+    }
+
+    /// c1·s.
+    fn multiply(&mut self) {
+        let key = self.key;
+        for (product, (prime, s)) in self.residues().into_iter().zip(key.parts()) {
             prime.forward(product);
             #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
             pointwise::multiply(prime.modulus, product, &s);
             prime.inverse(product);
         }
-        let [low, high] = &residues;
-        let pair = CrtPair::new(key.params().primes[0].modulus, key.params().primes[1].modulus);
-        let keep = u64::MAX >> (64 - width);
-        // From inside, as in `write`.
-        let (mut out, mut own) = (Zeroizing::new(Vec::with_capacity(self.c0.len())), self.c0.iter());
-        sent.for_each(|i| out.extend(own.next().map(|c0| c0.wrapping_add(pair.lift(low[i], high[i]) as u64) & keep)));
+    }
+
+    /// c0 + c1·s modulo q' of coefficients of c0, at these positions.
+    pub(super) fn values(&mut self, c0: &[u64], positions: impl Iterator<Item = usize>) -> SecretVec<u64> {
+        let keep = u64::MAX >> (64 - self.bits);
+        let (mut out, mut own) = (Zeroizing::new(Vec::with_capacity(c0.len())), c0.iter());
+        let n = self.words.len();
+        let (low, high) = bytemuck::cast_slice::<u64, u32>(&self.words).split_at(n);
+        // Where iterators are nested, they are faster from inside: `for_each`, not `collect`.
+        positions.for_each(|i| {
+            out.extend(own.next().map(|c0| c0.wrapping_add(self.pair.lift(low[i], high[i]) as u64) & keep));
+        });
         out
     }
+
+    /// Makes all coefficients of c1·s words, in the same memory.
+    pub(super) fn lift_all(&mut self) {
+        interleave(bytemuck::cast_slice_mut(&mut self.words));
+        for word in self.words.iter_mut() {
+            let [low, high] = bytemuck::cast::<u64, [u32; 2]>(*word);
+            *word = self.pair.lift(low, high) as u64;
+        }
+    }
+
+    /// What [`Self::lift_all`] made.
+    pub(super) fn lifted(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+}
+
+/// Brings the i-th word of the second half of so many, a power of two, behind the i-th of the first, for all i, in place.
+fn interleave(words: &mut [u32]) {
+    let half = words.len() / 2;
+    if half < 2 {
+        return;
+    }
+    // The second and the third quarter change places: then it is done for either half.
+    let (first, second) = words.split_at_mut(half);
+    first[half / 2..].swap_with_slice(&mut second[..half / 2]);
+    interleave(first);
+    interleave(second);
 }
 
 /// The Chinese remainder map from two primes to centred integers.
@@ -193,6 +266,14 @@ mod tests {
             let up = (quotient + 1) % (1 << bits);
             let slack = q >> 14;
             prop_assert!((y == quotient && rest <= q / 2 + slack) || (y == up && rest >= q / 2 - slack));
+        }
+
+        #[test]
+        fn words_of_both_halves_alternate(log in 0usize..8) {
+            let half = 1u32 << log;
+            let mut words: Vec<u32> = (0..2 * half).collect();
+            interleave(&mut words);
+            prop_assert!(words.chunks(2).zip(0..).all(|(pair, i)| pair == [i, half + i]));
         }
 
         #[test]

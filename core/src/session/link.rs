@@ -38,6 +38,13 @@ struct Channel {
 }
 
 impl Channel {
+    fn enqueue(&mut self, piece: Vec<u8>) {
+        if !piece.is_empty() {
+            self.queued += piece.len();
+            self.outbox.push_back(piece);
+        }
+    }
+
     fn take_input(&mut self, input: &[u8]) -> usize {
         let count = (self.wanted - self.inbox.len()).min(input.len());
         self.inbox.extend_from_slice(&input[..count]);
@@ -98,8 +105,35 @@ impl Link {
     /// Sends one frame; suspends while too much is queued.
     pub(crate) async fn send(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
         self.push(kind, payload)?;
-        poll_fn(|_| if self.0.lock().queued > QUEUE_BYTES { Poll::Pending } else { Poll::Ready(()) }).await;
+        self.drained().await;
         Ok(())
+    }
+
+    /// Sends one frame whose payload of `length` bytes is made piece by piece; suspends while too much is queued.
+    pub(crate) async fn send_pieces(
+        &self,
+        kind: FrameKind,
+        length: usize,
+        pieces: impl Iterator<Item = Vec<u8>>,
+    ) -> Result<()> {
+        self.announce(kind, length)?;
+        let mut left = length;
+        for piece in pieces {
+            left = left
+                .checked_sub(piece.len())
+                .ok_or_else(|| super::invalid_state("message: got more than announced"))?;
+            self.0.lock().enqueue(piece);
+            self.drained().await;
+        }
+        match left {
+            0 => Ok(()),
+            _ => Err(super::invalid_state("message: got less than announced")),
+        }
+    }
+
+    /// Suspends while too much is queued.
+    async fn drained(&self) {
+        poll_fn(|_| if self.0.lock().queued > QUEUE_BYTES { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     /// Suspends until the caller has taken all that is queued and comes again. So the other party has it while this one does
@@ -110,17 +144,20 @@ impl Link {
     }
 
     fn push(&self, kind: FrameKind, payload: Vec<u8>) -> Result<()> {
-        let header = frame::header(kind, payload.len())?;
+        self.announce(kind, payload.len())?;
+        self.0.lock().enqueue(payload);
+        Ok(())
+    }
+
+    /// Queues the header of a frame.
+    fn announce(&self, kind: FrameKind, length: usize) -> Result<()> {
+        let header = frame::header(kind, length)?;
         let mut channel = self.0.lock();
         // Neither party counts an error: it ends the session, and belongs to no phase of it.
         if kind != FrameKind::Error {
-            channel.meter.sent(HEADER_BYTES + payload.len());
+            channel.meter.sent(HEADER_BYTES + length);
         }
-        channel.queued += HEADER_BYTES + payload.len();
-        channel.outbox.push_back(header.to_vec());
-        if !payload.is_empty() {
-            channel.outbox.push_back(payload);
-        }
+        channel.enqueue(header.to_vec());
         Ok(())
     }
 
@@ -129,6 +166,22 @@ impl Link {
         let payload = self.receive_any(&[(kind, length..=length)]).await?.1;
         self.count_received(payload.len());
         Ok(payload)
+    }
+
+    /// Receives a frame of the given kind and exact length piece by piece, and gives each piece to `take`.
+    pub(crate) async fn receive_pieces(
+        &self,
+        kind: FrameKind,
+        pieces: impl Iterator<Item = usize> + Clone,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let length = pieces.clone().sum();
+        self.header(&[(kind, length..=length)]).await?;
+        for piece in pieces {
+            take(&self.bytes(piece).await)?;
+        }
+        self.count_received(length);
+        Ok(())
     }
 
     /// Receives frames of the given kind and exact lengths, one after another.
@@ -157,15 +210,19 @@ impl Link {
     /// Receives one of several frames, uncounted: only its kind tells where it belongs. An error frame becomes the error it
     /// tells of.
     pub(crate) async fn receive_any(&self, expected: &[Expected]) -> Result<(FrameKind, Vec<u8>)> {
+        let (kind, length) = self.header(expected).await?;
+        Ok((kind, self.bytes(length).await))
+    }
+
+    /// The kind and the length of the next frame.
+    async fn header(&self, expected: &[Expected]) -> Result<(FrameKind, usize)> {
         let (kind, length) = frame::parse_header(&self.bytes(HEADER_BYTES).await, expected)?;
-        let payload = self.bytes(length).await;
-        match kind {
-            FrameKind::Error => {
-                self.0.lock().refused = true;
-                Err(frame::peer_error(&payload))
-            }
-            _ => Ok((kind, payload)),
+        if kind == FrameKind::Error {
+            let payload = self.bytes(length).await;
+            self.0.lock().refused = true;
+            return Err(frame::peer_error(&payload));
         }
+        Ok((kind, length))
     }
 
     async fn bytes(&self, count: usize) -> Vec<u8> {

@@ -144,7 +144,7 @@ impl Walk<'_> {
         // Base OTs, their messages and the trees' corrections; buffers, generators, what is counted.
         self.ledger.burst(2 * 1024 * 24);
         self.ledger.take(match self.build {
-            Build::Small => 6 << 10,
+            Build::Small => 14 << 10,
             Build::Hosted => 48 << 10,
         });
     }

@@ -16,15 +16,17 @@ pub(in crate::rlwe) use packing::Layout;
 pub use packing::{ConvShape, LinearPacking, MIN_WORD_BITS};
 #[cfg(test)]
 pub(in crate::rlwe) use request::read as read_request;
+pub(crate) use request::request;
 pub use request::{encrypt_request, encrypt_requests};
 pub use server::{Keep, LinearResponder, LinearWeights, MAX_WEIGHT, choose_within_budget, linear_noise_bound};
 
 use super::encode::decode_word;
 use super::keys::SecretKey;
 use super::params::LINEAR;
-use super::switch::Switched;
+use super::poly::check_length;
+use super::switch::{self, Opening};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{SecretVec, collect};
+use crate::prg::SecretVec;
 use crate::threads::Threads;
 use alloc::vec::Vec;
 
@@ -68,13 +70,67 @@ pub fn decrypt_responses(
 
 /// The words that answer `index` brings.
 fn decrypt(key: &SecretKey, packing: &LinearPacking, index: usize, bytes: &[u8]) -> Result<SecretVec<u32>> {
-    key.expect(&LINEAR)?;
-    check_index("answer", index, packing.response_ciphertexts())?;
-    let count = packing.response_outputs_count(index);
-    let answer = Switched::read(&LINEAR, packing.answer_bits(), count, bytes)
+    let mut answer = Answer::new(key, packing, index)?;
+    check_length("answer", packing.response_bytes(index), bytes)
         .map_err(|e| e.context(format_args!("answer {index}")))?;
-    let decrypted = answer.decrypt(key, packing.output_places(index));
-    Ok(collect(count, decrypted.iter().map(|&v| decode_word(v, packing.shape().word_bits))))
+    let mut rest = bytes;
+    for bytes in answer.pieces() {
+        let (piece, later) = rest.split_at(bytes);
+        answer.absorb(piece)?;
+        rest = later;
+    }
+    Ok(answer.words)
+}
+
+/// Client: an answer of a layer being decrypted, piece by piece.
+pub(crate) struct Answer<'a> {
+    opening: Opening<'a>,
+    packing: &'a LinearPacking,
+    index: usize,
+    /// The words that have come.
+    words: SecretVec<u32>,
+    count: usize,
+}
+
+impl<'a> Answer<'a> {
+    /// Answer `index` of a layer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there is no such answer or the key is of another ring.
+    pub(crate) fn new(key: &'a SecretKey, packing: &'a LinearPacking, index: usize) -> Result<Self> {
+        key.expect(&LINEAR)?;
+        check_index("answer", index, packing.response_ciphertexts())?;
+        let count = packing.response_outputs_count(index);
+        let words = SecretVec::new(Vec::with_capacity(count));
+        Ok(Self { opening: Opening::new(key, packing.answer_bits()), packing, index, words, count })
+    }
+
+    /// Bytes of the pieces in which it is taken, [`LinearPacking::response_bytes`] in all.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        switch::pieces(&LINEAR, self.packing.answer_bits(), self.count)
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedMessage`] if it has another length, or bits that fill it up are not zero.
+    pub(crate) fn absorb(&mut self, piece: &[u8]) -> Result<()> {
+        let done = self.words.len();
+        let count = (self.count - done).min(switch::PIECE);
+        let c0 = self.opening.absorb(piece, count).map_err(|e| e.context(format_args!("answer {}", self.index)))?;
+        if let Some(c0) = c0 {
+            let places = self.packing.output_places(self.index).skip(done);
+            let values = self.opening.values(&c0, places.take(count));
+            let bits = self.packing.shape().word_bits;
+            self.words.extend(values.iter().map(|&v| decode_word(v, bits)));
+        }
+        Ok(())
+    }
+
+    /// Writes its outputs to where they are in the whole of m, once all pieces are there.
+    pub(crate) fn finish(self, output_mask: &mut [u32]) {
+        write_outputs(self.packing, self.index, &self.words, output_mask);
+    }
 }
 
 /// Writes an answer's outputs, in its order, to where they are in the whole output.

@@ -15,11 +15,12 @@ use super::packing::LinearPacking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::prg::{Prg, SEED_BYTES, SecretVec};
 use crate::rlwe::encrypt::Ciphertext;
-use crate::rlwe::keys::SecretKey;
+use crate::rlwe::keys::{SecretKey, join};
 use crate::rlwe::params::LINEAR;
 use crate::rlwe::poly::{Coefficients, Poly, Values, check_length};
-use crate::rlwe::sample;
-use crate::rlwe::split::{REST_BITS, Split, encoding, split};
+use crate::rlwe::sample::{self, Uniform};
+use crate::rlwe::split::{REST_BITS, Split, Splitter, encoding};
+use crate::simd::residues::pointwise;
 use crate::threads::Threads;
 use crate::wire::bits::{BitReader, BitWriter, packed_bytes};
 use alloc::vec;
@@ -52,8 +53,25 @@ pub fn encrypt_request(
     index: usize,
     prg: &mut Prg,
 ) -> Result<Vec<u8>> {
+    let pieces = request(key, packing, fresh, mask, index, prg)?;
+    Ok(join(packing.request_bytes(index, fresh), pieces))
+}
+
+/// [`encrypt_request`] piece by piece, at the exact length of [`LinearPacking::request_bytes`] in all. The mask is written before the
+/// first is taken.
+///
+/// # Errors
+/// As [`encrypt_request`].
+pub(crate) fn request(
+    key: &SecretKey,
+    packing: &LinearPacking,
+    fresh: &[bool],
+    mask: &mut [u32],
+    index: usize,
+    prg: &mut Prg,
+) -> Result<impl Iterator<Item = Vec<u8>> + use<>> {
     check(key, packing, mask, index)?;
-    Ok(Sample::draw(key, prg).carry(packing, index, fresh, mask).write())
+    Ok(Sample::draw(key, prg).carry(packing, index, fresh, mask))
 }
 
 /// Client: several requests as [`encrypt_request`] makes them one after another, each from a generator of its own, forked from `prg` in their
@@ -74,7 +92,7 @@ pub fn encrypt_requests(
     let generators: Vec<Prg> = indices.clone().map(|_| prg.fork()).collect();
     let samples = threads.map(generators, |mut prg| Sample::draw(key, &mut prg));
     let carried: Vec<Request> = indices.zip(samples).map(|(i, sample)| sample.carry(packing, i, fresh, mask)).collect();
-    Ok(threads.map(carried, |request| request.write()))
+    Ok(threads.map(carried, |request| join(request.bytes(), request)))
 }
 
 fn check(key: &SecretKey, packing: &LinearPacking, mask: &[u32], index: usize) -> Result<()> {
@@ -98,12 +116,19 @@ struct Sample {
 impl Sample {
     fn draw(key: &SecretKey, prg: &mut Prg) -> Self {
         let seed = prg.array::<SEED_BYTES>();
-        let mut z = Poly::<Values>::zero(&LINEAR);
-        z.add_uniform_product(&seed, key.parts());
-        let mut z = z.into_coefficients();
-        // Errors are as likely as their negatives.
-        z.add_small(0, &sample::errors(LINEAR.degree, prg));
-        Self { seed, digits: split(&z) }
+        let errors = sample::errors(LINEAR.degree, prg);
+        let (mut uniform, mut digits) = (Uniform::new(&seed), Splitter::new());
+        for (index, prime) in LINEAR.primes.iter().enumerate() {
+            let mut z = key.part(index);
+            uniform.residues(prime.value(), LINEAR.degree, |run, a| {
+                pointwise::multiply(prime.modulus, &mut z[run], a);
+            });
+            prime.inverse(&mut z);
+            // Errors are as likely as their negatives.
+            pointwise::add_small(prime.modulus, &mut z, &errors);
+            digits.add(index, &z);
+        }
+        Self { seed, digits: digits.finish() }
     }
 
     /// Takes the words of request `index` from the mask, and writes there those that it brings.
@@ -120,32 +145,56 @@ impl Sample {
                 inputs.zip(words).for_each(|(input, word)| *word = mask[input]);
             }
         }
-        Request { sample: self, words, brought }
+        Request { sample: self, words, brought, written: None }
     }
 }
 
-/// A sample with the words r that it hides, and where these are its own.
+/// A sample with the words r that it hides, and where these are its own. Gives its message piece by piece.
 struct Request {
     sample: Sample,
     words: SecretVec<u32>,
     brought: Vec<bool>,
+    /// None before the seed is written; then how many coefficients are: of their second parts first, then of the first.
+    written: Option<usize>,
 }
 
+/// Coefficients of a piece of a message; all, where memory is not scarce.
+pub(super) const PIECE: usize = if cfg!(feature = "small") { 512 } else { LINEAR.degree };
+
 impl Request {
-    fn write(&self) -> Vec<u8> {
-        let Self { sample: Sample { seed, digits }, words, brought } = self;
-        let count = brought.iter().filter(|&&brought| brought).count();
-        let mut out = BitWriter::with_capacity(bytes(count));
-        for chunk in seed.as_chunks::<8>().0 {
-            out.put(u64::from_le_bytes(*chunk), 64);
+    /// Bytes of the message.
+    fn bytes(&self) -> usize {
+        bytes(self.brought.iter().filter(|&&brought| brought).count())
+    }
+}
+
+impl Iterator for Request {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let n = LINEAR.degree;
+        let Some(written) = self.written else {
+            self.written = Some(0);
+            return Some(self.sample.seed.to_vec());
+        };
+        if written >= 2 * n {
+            return None;
         }
-        let sent = words.iter().zip(digits.words.iter()).zip(digits.rests.iter());
-        let rests = sent.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
-        out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
-        let apart = words.iter().zip(digits.words.iter()).map(|(r, rho)| r.wrapping_sub(*rho));
-        let apart = apart.zip(brought).filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
-        out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
-        out.finish()
+        self.written = Some(written + PIECE);
+        let run = written % n..written % n + PIECE;
+        let (words, digits) = (&self.words[run.clone()], &self.sample.digits);
+        let pairs = words.iter().zip(&digits.words[run.clone()]);
+        let mut out = BitWriter::default();
+        if written < n {
+            let rests = pairs.zip(&digits.rests[run]);
+            let rests = rests.map(|((&r, &rho), rest)| rest.wrapping_add(1).wrapping_add(rounding(r, rho)));
+            out.put_all(&rests.collect::<Vec<_>>(), REST_BITS);
+        } else {
+            let apart = pairs.map(|(r, rho)| r.wrapping_sub(*rho)).zip(&self.brought[run]);
+            let apart = apart.filter(|(_, brought)| !**brought).map(|(apart, _)| apart);
+            out.put_all(&apart.collect::<Vec<_>>(), WORD_BITS);
+        }
+        Some(out.finish())
     }
 }
 

@@ -11,12 +11,13 @@ pub(in crate::rlwe) mod field;
 
 use super::encode::{Element, decode_element};
 use super::encrypt::{Ciphertext, hide};
-use super::keys::{PublicKey, SecretKey, sealed_bytes};
+use super::keys::{PublicKey, SecretKey, join, sealed_bytes};
+use super::modulus::Modulus;
 use super::params::{SLOT_PRIME, SLOTS};
-use super::poly::{Coefficients, Poly, Values};
-use super::switch::{self, Switched};
+use super::poly::{Coefficients, Poly, Values, check_length};
+use super::switch::{self, Opening};
 use crate::error::{Error, ErrorKind, Result};
-use crate::prg::{self, Prg, SecretVec};
+use crate::prg::{self, Prg, SecretVec, Wiped};
 use crate::simd::residues::pointwise;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -38,12 +39,37 @@ pub fn slot_response_bytes() -> usize {
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] if the key is of another ring, or there are more values than slots, or one is not below p.
 pub fn encrypt_slots(key: &SecretKey, values: &[u64], prg: &mut Prg) -> Result<Vec<u8>> {
+    Ok(join(slot_request_bytes(), request(key, values.to_vec().into(), prg)?))
+}
+
+/// [`encrypt_slots`] piece by piece; the values are wiped before the first is taken.
+///
+/// # Errors
+/// As [`encrypt_slots`].
+pub(crate) fn request<'a>(
+    key: &'a SecretKey,
+    values: SecretVec<u64>,
+    prg: &mut Prg,
+) -> Result<impl Iterator<Item = Vec<u8>> + use<'a>> {
     key.expect(&SLOTS)?;
-    check_values("slot values", values)?;
+    check_values("slot values", &values)?;
     let mut slots = Zeroizing::new(vec![0; SLOT_COUNT]);
-    slots[..values.len()].copy_from_slice(values);
-    let mut message = Poly::zero(&SLOTS);
-    add_encoded(&mut message, slots);
+    slots[..values.len()].copy_from_slice(&values);
+    drop(values);
+    field::to_coefficients(&mut slots);
+    // Of 36 bits each, as there are several such arrays at a time.
+    let (mut low, mut high) = (Wiped::<u32>::zeros(SLOT_COUNT), Wiped::<u8>::zeros(SLOT_COUNT));
+    for ((low, high), &m) in low.iter_mut().zip(high.iter_mut()).zip(slots.iter()) {
+        let scaled = Element::scaled(m);
+        (*low, *high) = (scaled as u32, (scaled >> 32) as u8);
+    }
+    drop(slots);
+    let message = move |index, q: Modulus, part: &mut [u32]| {
+        for (x, (&low, &high)) in part.iter_mut().zip(low.iter().zip(high.iter())) {
+            let encoded = Element::of_scaled(u64::from(low) | u64::from(high) << 32);
+            *x = q.add(*x, encoded.residue(index, q));
+        }
+    };
     Ok(key.seal(message, prg))
 }
 
@@ -123,17 +149,66 @@ pub(super) fn products(request: &[u8], multipliers: &[u64], prg: &mut Prg) -> Re
 /// [`ErrorKind::MalformedMessage`] if the answer is not [`slot_response_bytes`] long; [`ErrorKind::InvalidArgument`] if the key is of
 /// another ring or `out` is longer than the slots. `out` is written only on success.
 pub fn decrypt_slots(key: &SecretKey, response: &[u8], out: &mut [u64]) -> Result<()> {
-    key.expect(&SLOTS)?;
-    check_count("slots to decrypt", out.len())?;
-    let answer =
-        Switched::read(&SLOTS, SLOTS.switched_bits, SLOT_COUNT, response).map_err(|e| e.context("slot answer"))?;
-    let mut slots = answer.decrypt(key, 0..SLOT_COUNT);
-    for x in slots.iter_mut() {
-        *x = decode_element(*x);
+    check_length("slot answer", slot_response_bytes(), response)?;
+    let (mut answer, mut rest) = (Answer::new(key, out.len())?, response);
+    for bytes in pieces() {
+        let (piece, later) = rest.split_at(bytes);
+        answer.absorb(piece)?;
+        rest = later;
     }
-    field::to_slots(&mut slots);
-    out.copy_from_slice(&slots[..out.len()]);
+    answer.finish(out);
     Ok(())
+}
+
+/// Bytes of the pieces in which an answer is taken.
+pub(crate) fn pieces() -> impl Iterator<Item = usize> + Clone {
+    switch::pieces(&SLOTS, SLOTS.switched_bits, SLOT_COUNT)
+}
+
+/// Client: an answer being decrypted, piece by piece ([`pieces`]).
+pub(crate) struct Answer<'a> {
+    opening: Opening<'a>,
+    /// Coefficients of the first half that have come, and as many that are decrypted.
+    done: usize,
+}
+
+impl<'a> Answer<'a> {
+    /// For the first `count` slots.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if there are fewer, or the key is of another ring.
+    pub(crate) fn new(key: &'a SecretKey, count: usize) -> Result<Self> {
+        key.expect(&SLOTS)?;
+        check_count("slots to decrypt", count)?;
+        Ok(Self { opening: Opening::new(key, SLOTS.switched_bits), done: 0 })
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MalformedMessage`] if it has another length.
+    pub(crate) fn absorb(&mut self, piece: &[u8]) -> Result<()> {
+        let run = self.done..SLOT_COUNT.min(self.done + switch::PIECE);
+        let Some(c0) = self.opening.absorb(piece, run.len()).map_err(|e| e.context("slot answer"))? else {
+            return Ok(());
+        };
+        if run.start == 0 {
+            self.opening.lift_all();
+        }
+        let values = self.opening.lifted();
+        for (value, c0) in values[run.clone()].iter_mut().zip(c0.iter()) {
+            *value = decode_element(c0.wrapping_add(*value) & (u64::MAX >> (64 - SLOTS.switched_bits)));
+        }
+        self.done = run.end;
+        Ok(())
+    }
+
+    /// Writes the first slots, once all pieces are there.
+    pub(crate) fn finish(mut self, out: &mut [u64]) {
+        let values = self.opening.lifted();
+        field::to_slots(values);
+        out.copy_from_slice(&values[..out.len()]);
+    }
 }
 
 /// Adds the encoding of the polynomial with these slots.

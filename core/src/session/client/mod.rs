@@ -21,7 +21,7 @@ use crate::model::{Architecture, ModelFile, ModelId};
 use crate::ot::supply::{ReceiverSupply, SenderSupply};
 use crate::ot::{Context, Direction, Extension, base};
 use crate::prg::{Prg, Seed, collect};
-use crate::rlwe::{self, SecretKey};
+use crate::rlwe::{self, PublicKey, SecretKey};
 use crate::share::Mask;
 use crate::threads::Threads;
 use crate::wire::frame::FrameKind;
@@ -485,19 +485,15 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     let (mut keys, base_keys) = base::base_receive(&outgoing, &delta, &base_message, &mut prg)?;
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     keys.extend_from_slice(&message);
-    // By no more than it is: a buffer that doubles would be the largest thing in a small client's memory.
-    let mut add = |key: &SecretKey, prg: &mut Prg| {
-        let public_key = key.public_key(prg);
-        keys.reserve_exact(public_key.len());
-        keys.extend(public_key);
-    };
     let linear_key = SecretKey::generate(&rlwe::params::LINEAR, &mut prg);
-    add(&linear_key, &mut prg);
+    let linear_public = linear_key.public_key_pieces(&mut prg);
     let slot_key = (public.schedule.products() > 0).then(|| SecretKey::generate(&rlwe::params::SLOTS, &mut prg));
-    if let Some(key) = &slot_key {
-        add(key, &mut prg);
-    }
-    link.send(FrameKind::ClientKeys, keys).await?;
+    let slot_public = slot_key.as_ref().map(|key| key.public_key_pieces(&mut prg));
+    let bytes = keys.len()
+        + PublicKey::bytes(&rlwe::params::LINEAR)
+        + slot_key.as_ref().map_or(0, |_| PublicKey::bytes(&rlwe::params::SLOTS));
+    let pieces = core::iter::once(keys).chain(linear_public).chain(slot_public.into_iter().flatten());
+    link.send_pieces(FrameKind::ClientKeys, bytes, pieces).await?;
 
     let reply_bytes = base::receiver_bytes(incoming.direction);
     let corrections_bytes = extension.setup_bytes(outgoing.direction);

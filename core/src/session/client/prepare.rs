@@ -25,6 +25,7 @@ use core::ops::Range;
 pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
     party.check_room(count)?;
     if count > 0 {
+        link.enter(Place { phase: Phase::Prepare, node: None });
         let request: [u8; PREPARE_BYTES] = count.to_le_bytes();
         link.send(FrameKind::Prepare, request.to_vec()).await?;
     }
@@ -371,8 +372,17 @@ impl Party {
                 link.enter(Place { phase: Phase::Prepare, node: Some(index as u32) });
                 let sources = &walk.course.order.sources[index];
                 let mut mask = walk.masks.gather(index, step, sources)?;
+                let (key, prg) = (&self.linear_key, &mut self.prg);
+                if cfg!(feature = "small") {
+                    for i in 0..packing.request_ciphertexts() {
+                        let pieces = linear::request(key, packing, &sources.fresh, &mut mask, i, &mut prg.fork())?;
+                        let bytes = packing.request_bytes(i, &sources.fresh);
+                        link.send_pieces(FrameKind::LinearRequest, bytes, pieces).await?;
+                    }
+                    walk.masks.scatter(step, sources, &mask);
+                    continue;
+                }
                 for run in self.threads.runs(packing.request_ciphertexts()) {
-                    let (key, prg) = (&self.linear_key, &mut self.prg);
                     for request in
                         linear::encrypt_requests(&self.threads, key, packing, &sources.fresh, &mut mask, run, prg)?
                     {
@@ -386,6 +396,14 @@ impl Party {
         link.enter(Place { phase: Phase::Prepare, node: None });
         let run = batch.products.clone();
         if let (Some(key), false) = (&self.slot_key, run.is_empty()) {
+            if cfg!(feature = "small") {
+                for start in run.clone().step_by(slots::SLOT_COUNT) {
+                    let factors = walk.factors(start..run.end.min(start + slots::SLOT_COUNT));
+                    let pieces = slots::request(key, factors, &mut self.prg.fork())?;
+                    link.send_pieces(FrameKind::SlotRequest, slots::slot_request_bytes(), pieces).await?;
+                }
+                return Ok(());
+            }
             let factors = walk.factors(run);
             for run in factors.chunks(self.threads.pieces() * slots::SLOT_COUNT) {
                 let pieces = run.chunks(slots::SLOT_COUNT).map(|values| (values, self.prg.fork()));
@@ -420,6 +438,15 @@ impl Party {
     async fn receive_products(&self, link: &Link, walk: &mut Walk<'_>, batch: &Batch) -> Result<()> {
         let count = batch.products.len();
         if let (Some(key), 1..) = (&self.slot_key, count) {
+            if cfg!(feature = "small") {
+                for values in walk.products.add(count).chunks_mut(slots::SLOT_COUNT) {
+                    let mut answer = slots::Answer::new(key, values.len())?;
+                    let take = |piece: &[u8]| answer.absorb(piece);
+                    link.receive_pieces(FrameKind::SlotResponse, slots::pieces(), take).await?;
+                    answer.finish(values);
+                }
+                return Ok(());
+            }
             for run in walk.products.add(count).chunks_mut(self.threads.pieces() * slots::SLOT_COUNT) {
                 let parts = run.chunks_mut(slots::SLOT_COUNT);
                 let bytes = core::iter::repeat_n(slots::slot_response_bytes(), parts.len());
@@ -441,7 +468,14 @@ impl Party {
     ) -> Result<()> {
         let shape = masks.public.schedule.shapes[index + 1];
         let mut live: SecretVec<u32> = vec![0; step.outputs.len() * shape.plane()].into();
-        if let Some(packing) = &step.packing {
+        if let (Some(packing), true) = (&step.packing, cfg!(feature = "small")) {
+            for index in 0..packing.response_ciphertexts() {
+                let mut answer = linear::Answer::new(&self.linear_key, packing, index)?;
+                let pieces = answer.pieces();
+                link.receive_pieces(FrameKind::LinearResponse, pieces, |piece| answer.absorb(piece)).await?;
+                answer.finish(&mut live);
+            }
+        } else if let Some(packing) = &step.packing {
             for run in self.threads.runs(packing.response_ciphertexts()) {
                 let (first, bytes) = (run.start, run.map(|j| packing.response_bytes(j)));
                 let responses = link.receive_all(FrameKind::LinearResponse, bytes).await?;

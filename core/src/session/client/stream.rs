@@ -31,6 +31,7 @@ impl Party {
             if batch.nodes.start == 0 {
                 link.enter(Place { phase: Phase::Infer, node: None });
                 link.send(FrameKind::Input, masked_input(schedule, input, walk.masks.of(0)?)).await?;
+                link.enter(Place { phase: Phase::Prepare, node: None });
                 link.flush().await;
             }
             self.open(link, &mut walk, batch, 1, &mut signs).await?;
@@ -64,6 +65,8 @@ impl Party {
             let mut layer = self.fill(link, walk, (index, &part), &input, &mut signs, &mut shares).await?;
             link.enter(Place { phase: Phase::Infer, node: Some(index as u32) });
             rounds(link, &part, &mut layer).await?;
+            // What follows belongs to what comes next.
+            link.enter(Place { phase: Phase::Prepare, node: None });
             link.flush().await;
         }
         Ok(())
