@@ -343,7 +343,8 @@ static int answer(const char *path, const struct cost *prepare, const struct cos
 static int start(const char *public_part, size_t memory)
 {
     static char error[256];
-    safenet_options options = {.size = sizeof options, .random = board_random, .memory = memory};
+    /* Between blocks of memory gaps remain: what is in use is to be a tenth less than there is. */
+    safenet_options options = {.size = sizeof options, .random = board_random, .memory = memory - memory / 10};
     ptrdiff_t size = board_load(public_part, run.file, sizeof run.file);
     if (size < 0) {
         complain(public_part, "expected a model's public part, got none, or one that is too large");

@@ -130,6 +130,32 @@ pub(super) struct Seal<'a, M> {
     written: usize,
 }
 
+impl<M: FnMut(usize, Modulus, &mut [u32])> Seal<'_, M> {
+    /// The values of message + e - a·s modulo the next prime.
+    fn values(&mut self, index: usize, prime: &RnsPrime) -> Wiped<u32> {
+        let (q, n, s) = (prime.modulus, self.key.params.degree, self.key.part(index));
+        if cfg!(feature = "small") {
+            // One array, for one transform more.
+            let mut values = s;
+            self.uniform.residues(q.value(), n, |run, a| pointwise::multiply(q, &mut values[run], a));
+            prime.inverse(&mut values);
+            values.iter_mut().for_each(|x| *x = q.sub(0, *x));
+            (self.message)(index, q, &mut values);
+            pointwise::add_small(q, &mut values, &self.errors);
+            prime.forward(&mut values);
+            return values;
+        }
+        let mut values = Wiped::zeros(n);
+        (self.message)(index, q, &mut values);
+        pointwise::add_small(q, &mut values, &self.errors);
+        prime.forward(&mut values);
+        self.uniform.residues(q.value(), n, |run, a| {
+            pointwise::sub_product(q, &mut values[run.clone()], a, &s[run]);
+        });
+        values
+    }
+}
+
 impl<M: FnMut(usize, Modulus, &mut [u32])> Iterator for Seal<'_, M> {
     type Item = Vec<u8>;
 
@@ -138,17 +164,9 @@ impl<M: FnMut(usize, Modulus, &mut [u32])> Iterator for Seal<'_, M> {
             return Some(seed.to_vec());
         }
         if self.written == self.part.len() {
-            let RnsPrime { modulus, .. } = *self.key.params.primes.get(self.prime)?;
+            let prime = self.key.params.primes.get(self.prime)?;
             self.part = Wiped::zeros(0);
-            let mut part = Wiped::zeros(self.key.params.degree);
-            (self.message)(self.prime, modulus, &mut part);
-            pointwise::add_small(modulus, &mut part, &self.errors);
-            self.key.params.primes[self.prime].forward(&mut part);
-            let s = self.key.part(self.prime);
-            self.uniform.residues(modulus.value(), part.len(), |run, a| {
-                pointwise::sub_product(modulus, &mut part[run.clone()], a, &s[run]);
-            });
-            (self.part, self.written, self.prime) = (part, 0, self.prime + 1);
+            (self.part, self.written, self.prime) = (self.values(self.prime, prime), 0, self.prime + 1);
         }
         // A multiple of eight residues: whole bytes.
         let run = self.written..self.part.len().min(self.written.saturating_add(PIECE));

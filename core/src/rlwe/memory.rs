@@ -16,7 +16,7 @@ pub(crate) fn key(ring: &RingParams, build: Build) -> u64 {
 pub(crate) fn public_key(ring: &RingParams, build: Build) -> u64 {
     let n = ring.degree as u64;
     match build {
-        Build::Small => 9 * n + SMALL_BUFFERS,
+        Build::Small => 5 * n + SMALL_BUFFERS,
         Build::Hosted => 4 * n * (3 * ring.primes.len() as u64 + 4),
     }
 }
@@ -28,7 +28,7 @@ const SMALL_BUFFERS: u64 = 16 << 10;
 pub(crate) fn request(build: Build) -> u64 {
     match build {
         Build::Small => (84 << 10) + SMALL_BUFFERS,
-        Build::Hosted => 320 << 10,
+        Build::Hosted => 272 << 10,
     }
 }
 
@@ -36,22 +36,23 @@ pub(crate) fn request(build: Build) -> u64 {
 pub(crate) fn answer(build: Build) -> u64 {
     match build {
         Build::Small => (48 << 10) + SMALL_BUFFERS,
-        Build::Hosted => 256 << 10,
+        Build::Hosted => 192 << 10,
     }
 }
 
-/// A request of products.
-pub(crate) fn slot_request(build: Build) -> u64 {
+/// So many requests of products at a time, of a run of factors.
+pub(crate) fn slot_request(pieces: u64, factors: u64, build: Build) -> u64 {
     match build {
-        Build::Small => (112 << 10) + SMALL_BUFFERS,
-        Build::Hosted => 640 << 10,
+        // Factors, as words, are gone when they are packed.
+        Build::Small => (104 << 10).max(factors.min(64 << 10) + (64 << 10)) + SMALL_BUFFERS,
+        Build::Hosted => factors + pieces * (448 << 10),
     }
 }
 
 /// An answer of products.
 pub(crate) fn slot_answer(build: Build) -> u64 {
     match build {
-        Build::Small => (104 << 10) + SMALL_BUFFERS,
-        Build::Hosted => 512 << 10,
+        Build::Small => (96 << 10) + SMALL_BUFFERS,
+        Build::Hosted => 320 << 10,
     }
 }

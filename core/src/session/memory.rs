@@ -144,7 +144,7 @@ impl Walk<'_> {
         // Base OTs, their messages and the trees' corrections; buffers, generators, what is counted.
         self.ledger.burst(2 * 1024 * 24);
         self.ledger.take(match self.build {
-            Build::Small => 14 << 10,
+            Build::Small => 18 << 10,
             Build::Hosted => 48 << 10,
         });
     }
@@ -181,8 +181,16 @@ impl Walk<'_> {
             self.ledger.take(signs);
             if !batch.products.is_empty() {
                 // Shares of products, held until all are used.
-                self.ledger.take(8 * batch.products.len() as u64);
-                self.ledger.burst(self.pieces * rlwe::memory::slot_answer(self.build));
+                let shares = 8 * batch.products.len() as u64;
+                let answers = self.pieces * rlwe::memory::slot_answer(self.build);
+                match self.build {
+                    // Room is made for those of an answer when it has come: beside its slots, and those that are there before.
+                    Build::Small => self
+                        .ledger
+                        .burst(answers.max((64 << 10) + shares.min(64 << 10)) + shares.saturating_sub(64 << 10)),
+                    Build::Hosted => self.ledger.burst(shares + answers),
+                }
+                self.ledger.take(shares);
             }
             for index in batch.nodes.clone() {
                 match &schedule.steps[index] {
@@ -227,7 +235,7 @@ impl Walk<'_> {
         }
         if !batch.products.is_empty() {
             let factors = 8 * batch.products.len() as u64;
-            self.ledger.burst(factors + self.pieces * rlwe::memory::slot_request(self.build));
+            self.ledger.burst(rlwe::memory::slot_request(self.pieces, factors, self.build));
         }
     }
 

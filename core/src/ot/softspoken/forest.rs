@@ -19,8 +19,8 @@ pub(super) const CHUNK: usize = if cfg!(feature = "small") { SMALL_CHUNK } else 
 pub(super) const HOSTED_CHUNK: usize = 64;
 pub(super) const SMALL_CHUNK: usize = 8;
 
-/// Groups transposed together: a cache line of a column.
-pub(super) const STRIPE: usize = 4;
+/// Groups transposed together: a cache line of a column; in little memory one.
+pub(super) const STRIPE: usize = if cfg!(feature = "small") { 1 } else { 4 };
 
 /// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
 /// session's own, which keeps tables made in advance from serving against more than one session.
@@ -228,7 +228,7 @@ fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
 
 /// Gives the rows of a matrix of 128 columns, of `columns.len()` / 128 groups each, stripe by stripe: `row(n, tile)`
 /// gets the n-th group's rows.
-pub(super) fn for_each_group(columns: &[Bytes], tiles: &mut [Tile; STRIPE], mut rows: impl FnMut(usize, &Tile)) {
+pub(super) fn for_each_group(columns: &[Bytes], tiles: &mut [Tile], mut rows: impl FnMut(usize, &Tile)) {
     let groups = columns.len() / ROW_BITS;
     for first in (0..groups).step_by(STRIPE) {
         for (c, column) in columns.chunks_exact(groups).enumerate() {
@@ -264,7 +264,8 @@ pub(super) struct Work {
     /// The word of the code: u at each position.
     pub(super) word: SecretVec<Bytes>,
     pub(super) scratch: Scratch,
-    pub(super) tiles: Zeroizing<[Tile; STRIPE]>,
+    /// [`STRIPE`] of them.
+    pub(super) tiles: SecretVec<Tile>,
 }
 
 impl Work {
@@ -275,7 +276,7 @@ impl Work {
             columns: lanes(code.trees(depth) * depth.bits()),
             word: lanes(code.positions()),
             scratch: Scratch::new(depth, groups),
-            tiles: Zeroizing::new([[[0; 2]; 128]; STRIPE]),
+            tiles: Zeroizing::new(vec![[[0; 2]; 128]; STRIPE]),
         }
     }
 }

@@ -439,11 +439,12 @@ impl Party {
         let count = batch.products.len();
         if let (Some(key), 1..) = (&self.slot_key, count) {
             if cfg!(feature = "small") {
-                for values in walk.products.add(count).chunks_mut(slots::SLOT_COUNT) {
-                    let mut answer = slots::Answer::new(key, values.len())?;
+                for start in (0..count).step_by(slots::SLOT_COUNT) {
+                    let count = (count - start).min(slots::SLOT_COUNT);
+                    let mut answer = slots::Answer::new(key, count)?;
                     let take = |piece: &[u8]| answer.absorb(piece);
                     link.receive_pieces(FrameKind::SlotResponse, slots::pieces(), take).await?;
-                    answer.finish(values);
+                    answer.finish(walk.products.add(count));
                 }
                 return Ok(());
             }
