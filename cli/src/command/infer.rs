@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// Inferences prepared at once, before the inputs they serve
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     prepare: u32,
+    /// Prepare nothing ahead: each layer is prepared when it is reached. Takes the least memory and the most round trips; the time
+    /// told as online is then that of all
+    #[arg(long, conflicts_with = "prepare")]
+    stream: bool,
     #[command(flatten)]
     choices: command::Choices,
     /// For --round-trips auto: the connection's rate in 10^6 bits per second each way. The time of a round trip is measured,
@@ -75,20 +79,25 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let mut prepared = Cost::default();
     for (index, (sample, input)) in samples.iter().zip(&inputs).enumerate() {
-        if client.bundles().is_empty() {
+        let before_stream = Cost::of(&client, Phase::Prepare);
+        if client.bundles().is_empty() && !args.stream {
             let count = args.prepare.min((samples.len() - index) as u32);
             let (before, start) = (Cost::of(&client, Phase::Prepare), Instant::now());
             client.prepare(count)?;
             drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
             prepared = Cost::of(&client, Phase::Prepare).since(&before, start, count);
         }
-        let Some(&bundle) = client.bundles().first() else {
-            bail!("{}: expected a prepared inference, got none", args.server);
-        };
         let (before, start) = (Cost::of(&client, Phase::Infer), Instant::now());
-        client.infer(bundle, input)?;
+        match client.bundles().first() {
+            _ if args.stream => client.stream(input)?,
+            Some(&bundle) => client.infer(bundle, input)?,
+            None => bail!("{}: expected a prepared inference, got none", args.server),
+        }
         drive(&mut client, &mut connection).with_context(|| args.server.clone())?;
         let online = Cost::of(&client, Phase::Infer).since(&before, start, 1);
+        if args.stream {
+            prepared = Cost { ms: 0.0, ..Cost::of(&client, Phase::Prepare).since(&before_stream, start, 1) };
+        }
         let outputs = client.output().context("expected an output, got none")?.to_vec();
         let record = Record {
             image: sample.name.clone(),

@@ -50,6 +50,10 @@ pub(crate) struct Choices {
     /// bytes added, and says so
     #[arg(long, value_name = "2|3|auto", value_parser = trips, default_value = "3")]
     round_trips: Trips,
+    /// Most memory that a client may take of the heap, in KiB: how much it works on at a time, and the OT extension, are chosen to
+    /// fit. `inspect` tells what that comes to on a microcontroller
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    memory: Option<u64>,
 }
 
 /// Round trips of ReLUs as the command line has them.
@@ -66,7 +70,7 @@ impl Choices {
         if let Trips::Fixed(_) = self.round_trips {
             return self.fixed();
         }
-        let options = Options { extension: self.extension, ..Options::default() };
+        let options = Options { extension: self.extension, memory: self.memory_bytes(), ..Options::default() };
         let (trade, line) = (Trade::new(model, &options), line()?);
         let round_trips = trade.choose(&line);
         eprintln!("safenet: {}", explanation(&trade, &line, round_trips));
@@ -78,7 +82,11 @@ impl Choices {
         let Trips::Fixed(round_trips) = self.round_trips else {
             bail!("--round-trips auto: expected 2 or 3 here, where nothing tells how far away a server is");
         };
-        Ok(Options { extension: self.extension, round_trips, ..Options::default() })
+        Ok(Options { extension: self.extension, round_trips, memory: self.memory_bytes(), ..Options::default() })
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        self.memory.map(|kib| kib << 10)
     }
 }
 

@@ -5,7 +5,9 @@ use crate::table::{self, Table};
 use crate::{files, images};
 use anyhow::{Context, Result, bail};
 use safenet_core::model::{Activation, Architecture, Calibration, Channel, Kind, ModelFile, Op};
-use safenet_core::session::{ClientModel, Forecast, Phase, Place, ServerModel, Traffic};
+use safenet_core::ot::Extension;
+use safenet_core::ot::softspoken::Depth;
+use safenet_core::session::{Build, ClientModel, Forecast, Options, Phase, Place, Portions, ServerModel, Traffic};
 use safenet_core::threads::Threads;
 use safenet_reference::{Overflow, Reference};
 use serde::Serialize;
@@ -97,6 +99,8 @@ struct Report {
     rounds_prepare: u64,
     rounds_online: u64,
     memory: MemoryReport,
+    /// A client with the library's feature `small`.
+    small_client: Vec<SmallClient>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rounding: Option<Rounding>,
 }
@@ -108,6 +112,53 @@ struct MemoryReport {
     server_prepared_inference: u64,
     server_while_preparing: u64,
     server_transformed_weights: u64,
+}
+
+/// What a client built for little memory takes, with the least that it can work on at a time or with what fits a limit.
+#[derive(Serialize)]
+struct SmallClient {
+    /// Whether inferences are carried out in a stream; else one is prepared as a whole.
+    stream: bool,
+    /// Most of the heap.
+    bytes: u64,
+    ot_extension: u8,
+    /// Elements whose random OTs are extended together, and of a part in a stream.
+    chunk: u32,
+    part: u32,
+    /// Of one inference.
+    traffic_bytes: u64,
+    rounds: u64,
+}
+
+impl SmallClient {
+    fn new(model: &ClientModel, options: &Options, stream: bool) -> Self {
+        let (forecast, memory) = match stream {
+            true => (model.forecast_stream(options), model.memory_of_stream(options, Build::Small)),
+            false => (model.forecast(options), model.memory_ahead(options, Build::Small)),
+        };
+        Self {
+            stream,
+            bytes: memory.peak,
+            ot_extension: options.extension.code(),
+            chunk: options.portions.chunk,
+            part: options.portions.part,
+            traffic_bytes: forecast.traffic.iter().map(|(_, traffic)| traffic.sent + traffic.received).sum(),
+            rounds: forecast.prepare_rounds + forecast.infer_rounds,
+        }
+    }
+
+    /// With the least memory; or, within a limit, with what a client would choose.
+    fn all(model: &ClientModel, options: &Options) -> Result<Vec<Self>> {
+        let unit = Portions { chunk: Portions::UNIT, part: Portions::UNIT };
+        let least = Options { extension: Extension::SoftSpoken(Depth::Two), portions: unit, ..*options };
+        let Some(limit) = options.memory else {
+            return Ok([true, false].map(|stream| Self::new(model, &least, stream)).into());
+        };
+        let fitted = model.fit(options, Build::Small)?;
+        let ahead = Self::new(model, &fitted, false);
+        let chosen = [Self::new(model, &fitted, true)].into_iter().chain((ahead.bytes <= limit).then_some(ahead));
+        Ok(chosen.collect())
+    }
 }
 
 /// What the reference says of the output.
@@ -142,7 +193,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         false => vec![],
     };
     let forecast = model.forecast(&args.choices.fixed()?);
-    let report = report(model.architecture(), &forecast, &noise, rounding)?;
+    let small = SmallClient::all(&model, &args.choices.fixed()?).with_context(place)?;
+    let report = report(model.architecture(), &forecast, &noise, (small, rounding))?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
@@ -179,7 +231,7 @@ fn report(
     architecture: &Architecture,
     forecast: &Forecast,
     noise: &[Option<(u32, u32)>],
-    rounding: Option<Rounding>,
+    (small_client, rounding): (Vec<SmallClient>, Option<Rounding>),
 ) -> Result<Report> {
     let shapes = architecture.shapes()?;
     let traffic: BTreeMap<Place, Traffic> = forecast.traffic.iter().copied().collect();
@@ -242,6 +294,7 @@ fn report(
             server_while_preparing: forecast.memory.server_prepare,
             server_transformed_weights: forecast.memory.weights,
         },
+        small_client,
         rounding,
     })
 }
@@ -334,6 +387,20 @@ fn print(out: &mut impl Write, report: &Report) -> Result<()> {
         table::bytes(memory.server_while_preparing),
         table::bytes(memory.server_transformed_weights),
     )?;
+    for client in &report.small_client {
+        writeln!(
+            out,
+            "{} {} of the heap on a microcontroller, {}: OT extension {}, {} elements at a time{}; {}, {}",
+            if client.stream { "client: at most" } else { "        at most" },
+            table::bytes(client.bytes),
+            if client.stream { "in a stream" } else { "with an inference prepared" },
+            client.ot_extension,
+            client.chunk,
+            if client.stream { format!(" in parts of {}", client.part) } else { String::new() },
+            table::bytes(client.traffic_bytes),
+            table::count(client.rounds, "round trip"),
+        )?;
+    }
     if let Some(rounding) = &report.rounding {
         let ulp = rounding.interval_ulp;
         match rounding.inputs {
