@@ -338,8 +338,8 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
-    let hello =
-        Hello { extension: options.extension, round_trips: options.round_trips, model: public.id, nonce: client_nonce };
+    let Options { extension, suite, round_trips, .. } = options;
+    let hello = Hello { extension, suite, round_trips, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
     let reply = link.receive(FrameKind::ServerHello, NONCE_BYTES + LIMIT_BYTES + base::SENDER_BYTES).await?;
@@ -355,7 +355,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
             format!("OT extension: expected {:?}, the server has {extension:?}", options.extension),
         ));
     }
-    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let context = |direction| Context { suite, direction, client_nonce, server_nonce };
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);

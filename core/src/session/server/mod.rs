@@ -286,11 +286,12 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     // Any length up to twice ours, so that another version gets an answer that says so.
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
     link.count_received(opening.len());
-    let Hello { extension, round_trips, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    let Hello { extension, suite, round_trips, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    options.check_suite(suite)?;
     let extension = options.grant(extension);
     let server_nonce = nonce(&mut prg);
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
-    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let context = |direction| Context { suite, direction, client_nonce, server_nonce };
     let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     let limits = [&options.max_bundles.to_le_bytes()[..], &[extension.code()]].concat();
