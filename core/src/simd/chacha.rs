@@ -81,10 +81,19 @@ impl Binding {
             hash_lanes(self, first, same, lanes);
             done = lanes.len() * LANES;
         }
-        for (value, n) in values.iter_mut().zip(0u64..).skip(done) {
-            let mut x = self.state(*value, first + (n >> same));
-            four_rounds(&mut x, HASH / 2);
-            *value = join(core::array::from_fn(|w| x[w].wrapping_add(CONSTANTS[w])));
+        let mut left = &mut values[done..];
+        // Lanes may have ended within a number's values.
+        let (mut number, mut room) = (first + (done as u64 >> same), (1 << same) - done % (1 << same));
+        while !left.is_empty() {
+            let (now, later) = left.split_at_mut(room.min(left.len()));
+            for value in now {
+                let mut x = self.state(*value, number);
+                four_rounds(&mut x, HASH / 2);
+                let [a, b, c, d] = CONSTANTS;
+                // (A loop over words would become one.)
+                *value = join([x[0].wrapping_add(a), x[1].wrapping_add(b), x[2].wrapping_add(c), x[3].wrapping_add(d)]);
+            }
+            (left, number, room) = (later, number + 1, 1 << same);
         }
     }
 
