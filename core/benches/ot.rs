@@ -5,15 +5,17 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use safenet_core::ot::base::{BaseSender, ReceiverKeys, SenderKeys, base_receive};
 use safenet_core::ot::silent::Set;
 use safenet_core::ot::supply::{Count, ReceiverSupply, SenderSupply};
-use safenet_core::ot::{Context, Delta, Direction, Extension};
+use safenet_core::ot::{Context, Delta, Direction, Extension, Suite};
 use safenet_core::prg::{Prg, Seed};
 use std::hint::black_box;
 use zeroize::Zeroizing;
 
 const DIRECTION: Direction = Direction::ServerReceives;
-const CONTEXT: Context = Context { direction: DIRECTION, client_nonce: [1; 32], server_nonce: [2; 32] };
-/// SoftSpokenOT of each depth, and the silent extension.
-const EXTENSIONS: [u32; 4] = [2, 4, 8, 1];
+const CONTEXT: Context =
+    Context { suite: Suite::Aes, direction: DIRECTION, client_nonce: [1; 32], server_nonce: [2; 32] };
+/// SoftSpokenOT of each depth, with ChaCha too, and the silent extension.
+const KINDS: [(u32, Suite); 5] =
+    [(2, Suite::Aes), (4, Suite::Aes), (4, Suite::ChaCha), (8, Suite::Aes), (1, Suite::Aes)];
 
 fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
@@ -39,29 +41,30 @@ fn base(c: &mut Criterion) {
     });
 }
 
-fn pair(extension: Extension, keys: &(SenderKeys, ReceiverKeys)) -> (ReceiverSupply, SenderSupply) {
-    let (receiver, corrections) = ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone());
-    (receiver, SenderSupply::setup(&CONTEXT, extension, delta(), keys.1.clone(), &corrections).unwrap())
+fn pair(context: &Context, extension: Extension, keys: &(SenderKeys, ReceiverKeys)) -> (ReceiverSupply, SenderSupply) {
+    let (receiver, corrections) = ReceiverSupply::setup(context, extension, keys.0.clone());
+    (receiver, SenderSupply::setup(context, extension, delta(), keys.1.clone(), &corrections).unwrap())
 }
 
 /// Both sides as they go in a session: what is due first, then a run of OTs. The silent extension's large sets serve.
 fn extension(c: &mut Criterion) {
     let keys = base_keys();
-    for code in EXTENSIONS {
-        let extension = Extension::from_code(code).unwrap();
-        let mut group = c.benchmark_group(format!("{extension:?}"));
+    for (code, suite) in KINDS {
+        let (extension, context) = (Extension::from_code(code).unwrap(), Context { suite, ..CONTEXT });
+        let with = if suite == Suite::Aes { "" } else { ", ChaCha" };
+        let mut group = c.benchmark_group(format!("{extension:?}{with}"));
         group.bench_function("setup, receiver", |b| {
-            b.iter(|| ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone()));
+            b.iter(|| ReceiverSupply::setup(&context, extension, keys.0.clone()));
         });
-        let (_, corrections) = ReceiverSupply::setup(&CONTEXT, extension, keys.0.clone());
+        let (_, corrections) = ReceiverSupply::setup(&context, extension, keys.0.clone());
         group.bench_function("setup, sender", |b| {
-            b.iter(|| SenderSupply::setup(&CONTEXT, extension, delta(), keys.1.clone(), &corrections).unwrap());
+            b.iter(|| SenderSupply::setup(&context, extension, delta(), keys.1.clone(), &corrections).unwrap());
         });
         for count in [Count { single: 1 << 16, wide: 0 }, Count { single: 0, wide: 1 << 16 }] {
             let planned = Count { single: 100 * count.single, wide: 100 * count.wide };
             let name = if count.wide == 0 { "single" } else { "wide" };
             group.throughput(Throughput::Elements((count.single + count.wide) as u64));
-            let (mut receiver, mut sender) = pair(extension, &keys);
+            let (mut receiver, mut sender) = pair(&context, extension, &keys);
             let mut refills = Vec::new();
             let seed = receiver.seed(count, planned).unwrap();
             sender.seed(count, planned, &seed).unwrap();
@@ -101,14 +104,19 @@ fn extension(c: &mut Criterion) {
 }
 
 fn tables(c: &mut Criterion) {
+    tables_of(c, "pads of tables", CONTEXT);
+    tables_of(c, "pads of tables, ChaCha", Context { suite: Suite::ChaCha, ..CONTEXT });
+}
+
+fn tables_of(c: &mut Criterion, name: &str, context: Context) {
     const TABLES: usize = 2048;
-    let (mut receiver, mut sender) = pair(Extension::from_code(4).unwrap(), &base_keys());
+    let (mut receiver, mut sender) = pair(&context, Extension::from_code(4).unwrap(), &base_keys());
     let count = Count { single: 0, wide: TABLES };
     let (message, _, got) = receiver.extend(count).unwrap();
     let sent = sender.extend(count, &message).unwrap().1.unwrap();
     let got = got.unwrap();
     let mut planes = [(); 2].map(|()| vec![0; TABLES]);
-    let mut group = c.benchmark_group("pads of tables");
+    let mut group = c.benchmark_group(name);
     group.throughput(Throughput::Elements(TABLES as u64));
     for bits in [1, 3, 4, 5] {
         group.bench_function(BenchmarkId::new("sender", format!("{} entries of 2 bits", 1 << bits)), |b| {

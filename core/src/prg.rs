@@ -77,7 +77,8 @@ impl Prg {
         let (batches, _) = batches.as_chunks_mut();
         self.0.fill_bytes(head);
         let block = self.0.get_word_pos() / WORDS;
-        if !chacha::fill(&Zeroizing::new(self.0.get_seed()), block as u64, batches) {
+        let start = Zeroizing::new(chacha::state(&Zeroizing::new(self.0.get_seed()), block as u64));
+        if !chacha::fill::<10>(&start, batches) {
             return head.len();
         }
         self.0.set_word_pos((block + 16 * batches.len() as u128) * WORDS);
@@ -202,7 +203,7 @@ mod tests {
         let mut rng = ChaCha20Rng::from_seed([7; SEED_BYTES]);
         rng.set_word_pos(((1u128 << 32) - 5) * 16);
         rng.fill_bytes(&mut blocks);
-        if chacha::fill(&[7; SEED_BYTES], (1 << 32) - 5, &mut batches) {
+        if chacha::fill::<10>(&chacha::state(&[7; SEED_BYTES], (1 << 32) - 5), &mut batches) {
             assert!(batches.as_flattened() == blocks);
         }
     }

@@ -6,7 +6,7 @@ use crate::status::{Failure, safenet_status};
 use alloc::format;
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
-use safenet_core::ot::Extension;
+use safenet_core::ot::{Extension, Suite};
 use safenet_core::prg::{SEED_BYTES, Seed};
 use safenet_core::session::{Options, RoundTrips};
 use safenet_core::threads::Threads;
@@ -18,6 +18,12 @@ pub type safenet_random = Option<unsafe extern "C" fn(context: *mut c_void, out:
 
 /// For `ot_extension` of safenet_options.
 pub const SAFENET_OT_SILENT: u32 = 1;
+
+/// For `ot_hash` of safenet_options.
+pub const SAFENET_HASH_AES: u32 = 1;
+
+/// For `ot_hash` of safenet_options.
+pub const SAFENET_HASH_CHACHA: u32 = 2;
 
 /// What a session, or a server's model, may be told when it is made. Set `size` and leave the rest 0 for what suits most; NULL
 /// instead of a pointer to it means the same.
@@ -45,6 +51,9 @@ pub struct safenet_options {
     /// client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
     /// the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
     pub threads: u32,
+    /// Client: what hashes and expands in oblivious transfers, SAFENET_HASH_AES or SAFENET_HASH_CHACHA; a server may refuse the latter. 0 means
+    /// what is faster on the client's processor: AES where there are instructions for it (x86-64, AArch64), else ChaCha.
+    pub ot_hash: u32,
     /// Client: most bytes of memory that the session and its model may take of the heap. How much is worked on at a time, and the depth of
     /// the OT extension, are chosen so that they fit; safenet_client_prepare fails with SAFENET_ERROR_MEMORY where a prepared
     /// inference does not, safenet_client_stream where nothing fits. 0 means that any amount will do.
@@ -85,6 +94,9 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     let given = unsafe { pointer::read_sized(pointer) }?;
     if given.ot_extension != 0 {
         options.extension = Extension::from_code(given.ot_extension)?;
+    }
+    if given.ot_hash != 0 {
+        options.suite = Suite::from_code(given.ot_hash)?;
     }
     if given.relu_round_trips != 0 {
         options.round_trips = RoundTrips::of_count(given.relu_round_trips)?;

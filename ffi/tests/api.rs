@@ -444,6 +444,7 @@ fn options_are_checked_and_the_random_callback_is_used() {
         random: Some(counting_random),
         random_context: (&raw mut calls).cast(),
         threads: 0,
+        ot_hash: 0,
         memory: 0,
     };
     let new = |options: &safenet_options| {
@@ -475,6 +476,15 @@ fn options_are_checked_and_the_random_callback_is_used() {
     assert_eq!(status, SAFENET_ERROR_INVALID_ARGUMENT);
     assert!(text.contains("expected 2 or 3, got 4"), "{text}");
     options.relu_round_trips = 0;
+    for hash in [SAFENET_HASH_AES, SAFENET_HASH_CHACHA] {
+        options.ot_hash = hash;
+        assert_eq!(new(&options).0, SAFENET_OK);
+    }
+    options.ot_hash = 3;
+    let (status, text) = new(&options);
+    assert_eq!(status, SAFENET_ERROR_INVALID_ARGUMENT);
+    assert!(text.contains("expected 1 for AES or 2 for ChaCha, got 3"), "{text}");
+    options.ot_hash = 0;
     options.size = 8;
     assert_eq!(new(&options).0, SAFENET_ERROR_INVALID_ARGUMENT);
     unsafe { safenet_client_model_free(model) };

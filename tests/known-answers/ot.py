@@ -1,5 +1,6 @@
 """Computes the known answers of the tests in this folder, from the text of the definitions alone: plain integers and
-bit lists, the naive sums, AES and SHA-256 of other libraries (`cryptography` on OpenSSL, `hashlib`).
+bit lists, the naive sums, AES, ChaCha20 and SHA-256 of other libraries (`cryptography` on OpenSSL, `hashlib`). ChaCha12 is
+ChaCha20 as RFC 8439 describes it with fewer rounds, which a comparison of 20 of them with the library's checks.
 
 Run: python3 tests/known-answers/ot.py
 """
@@ -14,15 +15,91 @@ BASE_KEY, HASH_KEY, TREE_KEYS, LEAF_SALT, WIDE_HASH = 1, 2, 3, 4, 8
 SOFTSPOKEN = 0  # the number of that source of wide OTs
 
 
-def digest(label, *parts):
+def digest(label, *parts, suite=0):
     return hashlib.sha256(
-        b"safenet-ot-v1" + bytes([label, SERVER_RECEIVES]) + CONTEXT + b"".join(parts)
+        b"safenet-ot-v1"
+        + bytes([label + 128 * suite, SERVER_RECEIVES])
+        + CONTEXT
+        + b"".join(parts)
     ).digest()
 
 
 def aes(key, block):
     e = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
     return e.update(block) + e.finalize()
+
+
+def chacha_block(key, nonce, rounds):
+    """A block of ChaCha; the nonce's 16 bytes are words 12 to 15 of the state."""
+    start = [
+        int.from_bytes((b"expand 32-byte k" + key + nonce)[4 * i : 4 * i + 4], "little")
+        for i in range(16)
+    ]
+    x = list(start)
+    for r in range(rounds):
+        for i in range(4):
+            a, b, c, d = (4 * row + (i + row * (r % 2)) % 4 for row in range(4))
+            for s, t, u, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+                x[s] = (x[s] + x[t]) % 2**32
+                y = x[u] ^ x[s]
+                x[u] = (y << by | y >> (32 - by)) % 2**32
+    return b"".join(
+        ((v + w) % 2**32).to_bytes(4, "little") for v, w in zip(x, start)
+    )
+
+
+def chacha20(key, nonce, size):
+    e = Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
+    return e.update(bytes(size))
+
+
+def keyed(bound, secret, number):
+    """ChaCha's key and nonce: a secret of 16 bytes and a number, bound to a digest."""
+    return secret + bound[:16], number.to_bytes(8, "little") + bound[16:24]
+
+
+def wide_key(source, group, row):
+    """The hash of a row of a group, with AES."""
+    key = aes(digest(WIDE_HASH, bytes([source]))[:16], group.to_bytes(16, "little"))
+    return xor(aes(key, row), row)
+
+
+class Aes:
+    """The suite with AES."""
+
+    def hash(self, x, tweak):
+        return tmmo(x, tweak)
+
+    def children(self, node):
+        expand = digest(TREE_KEYS)
+        return [xor(aes(expand[16 * s : 16 * s + 16], node), node) for s in (0, 1)]
+
+    def leaf(self, seed, group):
+        return aes(seed, group.to_bytes(8, "little") + digest(LEAF_SALT)[:8])
+
+    def wide_hash(self, row, number):
+        return wide_key(SOFTSPOKEN, number // 128, row)
+
+
+class ChaCha:
+    """The suite with ChaCha."""
+
+    def hash(self, x, tweak):
+        bound = digest(HASH_KEY, bytes(8), suite=1)
+        return chacha20(*keyed(bound, x, tweak), 16)
+
+    def children(self, node):
+        block = chacha20(*keyed(digest(TREE_KEYS, suite=1), node, 0), 32)
+        return [block[:16], block[16:]]
+
+    def leaf(self, seed, group):
+        number, piece = divmod(group, 4)
+        block = chacha_block(*keyed(digest(LEAF_SALT, suite=1), seed, number), 12)
+        return block[16 * piece : 16 * piece + 16]
+
+    def wide_hash(self, row, number):
+        bound = digest(WIDE_HASH, bytes([SOFTSPOKEN]), suite=1)
+        return chacha20(*keyed(bound, row, number), 16)
 
 
 def xor(*blocks):
@@ -39,31 +116,26 @@ def tmmo(x, tweak, label=HASH_KEY, *bound):
     return xor(aes(key, xor(inner, tweak.to_bytes(16, "little"))), inner)
 
 
-def tree(keys):
+def tree(suite, keys):
     """Leaves and corrections of a tree whose base OT for bit i of the index has keys[i]."""
-    expand = digest(TREE_KEYS)
     corrections = b""
     top = keys[-1]
     nodes = [top[1], top[0]]
     for k0, k1 in reversed(keys[:-1]):
-        nodes = [
-            xor(aes(expand[16 * s : 16 * s + 16], n), n) for n in nodes for s in (0, 1)
-        ]
+        nodes = [child for node in nodes for child in suite.children(node)]
         corrections += xor(k0, *nodes[1::2]) + xor(k1, *nodes[0::2])
     return nodes, corrections
 
 
-def receiver(k, groups):
+def receiver(suite, k, groups):
     """SHA-256 of the corrections, the message, the choices and the keys of 128·groups random OTs."""
     base = [[bytes([2 * i + b] * 16) for b in (0, 1)] for i in range(128)]
-    trees = [tree(base[i : i + k]) for i in range(0, 128, k)]
-    salt = digest(LEAF_SALT)[:8]
+    trees = [tree(suite, base[i : i + k]) for i in range(0, 128, k)]
     message = choices = keys = b""
     for g in range(groups):
-        counter = g.to_bytes(8, "little") + salt
         sums, columns = [], []
         for leaves, _ in trees:
-            r = [int.from_bytes(aes(leaf, counter), "little") for leaf in leaves]
+            r = [int.from_bytes(suite.leaf(leaf, g), "little") for leaf in leaves]
             total = 0
             column = [0] * k
             for x, r_x in enumerate(r):
@@ -78,7 +150,7 @@ def receiver(k, groups):
             message += (s ^ sums[0]).to_bytes(16, "little")
         for j in range(128):
             row = sum((column >> j & 1) << c for c, column in enumerate(columns))
-            keys += tmmo(row.to_bytes(16, "little"), 128 * g + j)
+            keys += suite.hash(row.to_bytes(16, "little"), 128 * g + j)
     return [
         hashlib.sha256(b).hexdigest()
         for b in (b"".join(c for _, c in trees), message, choices, keys)
@@ -129,24 +201,16 @@ def compress(columns):
     ]
 
 
-def wide_key(source, group, row):
-    """The hash of a row of a group."""
-    key = aes(digest(WIDE_HASH, bytes([source]))[:16], group.to_bytes(16, "little"))
-    return xor(aes(key, row), row)
-
-
-def wide_receiver(k, groups):
+def wide_receiver(suite, k, groups):
     """SHA-256 of the corrections, the message, the indices and the keys of 128·groups wide OTs."""
     base = [[(2 * i + b).to_bytes(2, "little") * 8 for b in (0, 1)] for i in range(248)]
-    trees = [tree(base[i : i + k]) for i in range(0, 248, k)]
-    salt = digest(LEAF_SALT)[:8]
+    trees = [tree(suite, base[i : i + k]) for i in range(0, 248, k)]
     alphas, copies = powers(), 8 // k
     message = indices = keys = b""
     for g in range(groups):
-        counter = g.to_bytes(8, "little") + salt
         sums, columns = [], []
         for leaves, _ in trees:
-            r = [int.from_bytes(aes(leaf, counter), "little") for leaf in leaves]
+            r = [int.from_bytes(suite.leaf(leaf, g), "little") for leaf in leaves]
             sums.append(sum_xor(r))
             columns += [
                 sum_xor(r_x for x, r_x in enumerate(r) if x >> b & 1) for b in range(k)
@@ -161,7 +225,7 @@ def wide_receiver(k, groups):
         for j in range(128):
             indices += bytes([sum((index[b] >> j & 1) << b for b in range(5))])
             row = sum((column >> j & 1) << c for c, column in enumerate(columns))
-            keys += wide_key(SOFTSPOKEN, g, row.to_bytes(16, "little"))
+            keys += suite.wide_hash(row.to_bytes(16, "little"), 128 * g + j)
     return [
         hashlib.sha256(b).hexdigest()
         for b in (b"".join(c for _, c in trees), message, indices, keys)
@@ -170,8 +234,11 @@ def wide_receiver(k, groups):
 
 def main():
     x = bytes(range(16))
-    for tweak in (0, 5, (1 << 20) + 5):
-        print("hash", tweak, tmmo(x, tweak).hex())
+    key, nonce = keyed(bytes(range(50, 82)), x, (1 << 40) + 3)
+    assert chacha_block(key, nonce, 20) == chacha20(key, nonce, 64)
+    for suite in (Aes(), ChaCha()):
+        for tweak in (0, 5, (1 << 20) + 5):
+            print("hash", type(suite).__name__, tweak, suite.hash(x, tweak).hex())
     generator = bytes.fromhex(
         "e2f2ae0a6abc4e71a884a961c500515f58e30b6aa582dd8db6a65945e08d2d76"
     )
@@ -185,10 +252,11 @@ def main():
             generator,
         )[:16].hex(),
     )
-    for k in (2, 4, 8):
-        print("extension", k, *receiver(k, 5))
-    for k in (2, 4, 8):
-        print("wide", k, *wide_receiver(k, 3))
+    for suite in (Aes(), ChaCha()):
+        for k in (2, 4, 8):
+            print("extension", type(suite).__name__, k, *receiver(suite, k, 5))
+        for k in (2, 4, 8):
+            print("wide", type(suite).__name__, k, *wide_receiver(suite, k, 3))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ use crate::{files, table};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use safenet_core::model::{Op, Shape};
-use safenet_core::ot::Extension;
 use safenet_core::ot::softspoken::Depth;
+use safenet_core::ot::{Extension, Suite};
 use safenet_core::session::{ClientModel, Line, Options, RoundTrips, ServerModel, Trade, WEIGHT_MEMORY};
 use safenet_core::threads::Threads;
 use std::path::Path;
@@ -45,6 +45,9 @@ pub(crate) struct Choices {
     /// (more is less traffic and more work)
     #[arg(long = "ot", value_name = "EXTENSION", value_parser = extension, default_value = "silent")]
     extension: Extension,
+    /// What hashes and expands in OTs: aes, for processors with instructions for it, or chacha, for those without
+    #[arg(long = "hash", value_name = "aes|chacha", value_parser = suite, default_value = suite_name(Suite::preferred()))]
+    suite: Suite,
     /// Round trips of a ReLU of at most 13 bits, 2 or 3: 2 sends more than twice the bytes, and pays on links on which a
     /// round trip takes longer than these. `auto` takes 2 if the round trips saved in an inference take longer than the
     /// bytes added, and says so
@@ -70,7 +73,8 @@ impl Choices {
         if let Trips::Fixed(_) = self.round_trips {
             return self.fixed();
         }
-        let options = Options { extension: self.extension, memory: self.memory_bytes(), ..Options::default() };
+        let memory = self.memory_bytes();
+        let options = Options { extension: self.extension, suite: self.suite, memory, ..Options::default() };
         let (trade, line) = (Trade::new(model, &options), line()?);
         let round_trips = trade.choose(&line);
         eprintln!("safenet: {}", explanation(&trade, &line, round_trips));
@@ -82,7 +86,8 @@ impl Choices {
         let Trips::Fixed(round_trips) = self.round_trips else {
             bail!("--round-trips auto: expected 2 or 3 here, where nothing tells how far away a server is");
         };
-        Ok(Options { extension: self.extension, round_trips, memory: self.memory_bytes(), ..Options::default() })
+        let (extension, suite, memory) = (self.extension, self.suite, self.memory_bytes());
+        Ok(Options { extension, suite, round_trips, memory, ..Options::default() })
     }
 
     fn memory_bytes(&self) -> Option<u64> {
@@ -125,6 +130,18 @@ fn extension(text: &str) -> std::result::Result<Extension, String> {
 
 fn extension_name(extension: Extension) -> &'static str {
     EXTENSIONS.iter().find(|(_, known)| *known == extension).map_or("?", |(name, _)| name)
+}
+
+/// What the suites are called on the command line.
+const SUITES: [(&str, Suite); 2] = [("aes", Suite::Aes), ("chacha", Suite::ChaCha)];
+
+fn suite(text: &str) -> std::result::Result<Suite, String> {
+    let known = SUITES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, suite)| *suite).ok_or_else(|| "expected aes or chacha".to_owned())
+}
+
+fn suite_name(suite: Suite) -> &'static str {
+    SUITES.iter().find(|(_, known)| *known == suite).map_or("?", |(name, _)| name)
 }
 
 /// How much memory a server may take for transformed weights.

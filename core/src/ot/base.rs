@@ -76,8 +76,8 @@ impl BaseSender {
                     format!("base OT reply, point {i}: expected a fresh point, got the sender's own"),
                 ));
             }
-            let shared =
-                Zeroizing::new([Zeroizing::new(self.a * point), Zeroizing::new(self.a * point - *a_times_own)]);
+            let product = Zeroizing::new(self.a * point);
+            let shared = Zeroizing::new([*product, *product - *a_times_own]);
             for (key, shared) in keys.iter_mut().zip(shared.iter()) {
                 *key = derive(&self.context, i, &self.message, encoding, shared);
             }

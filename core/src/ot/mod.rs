@@ -26,11 +26,13 @@ pub(crate) mod ideal;
 mod pprf;
 pub mod silent;
 pub mod softspoken;
+mod suite;
 pub mod supply;
 pub mod table;
 mod transpose;
 pub mod wide;
 
+pub use suite::Suite;
 pub use supply::Extension;
 
 use crate::prg::SecretVec;
@@ -56,7 +58,7 @@ fn row_delta(delta: &Delta) -> Zeroizing<Block> {
     Zeroizing::new(delta.first_chunk().map_or(0, |bytes| Block::from_le_bytes(*bytes)))
 }
 
-/// A block as AES takes it. Kept as bytes where blocks are only XORed, which compilers turn into the widest vector
+/// A block as AES takes it. Kept as bytes where blocks are only XORed, word by word, which compilers turn into the widest vector
 /// instructions at hand; XORs of `u128` they split over two general registers.
 type Bytes = [u8; 16];
 
@@ -84,6 +86,8 @@ impl Direction {
 /// What binds every hash and every cipher key of one direction of one session. Public, and equal at both parties.
 #[derive(Clone, Copy, Debug)]
 pub struct Context {
+    /// What hashes and expands.
+    pub suite: Suite,
     /// Who receives the random OTs.
     pub direction: Direction,
     /// The client's nonce from the handshake, fresh per session.
@@ -97,19 +101,19 @@ pub struct Context {
 enum Label {
     /// Keys of the base OTs.
     BaseKey = 1,
-    /// AES keys of the correlation-robust hash.
+    /// AES keys, or the binding, of the correlation-robust hash.
     HashKey = 2,
-    /// AES keys that expand nodes of the trees.
+    /// AES keys, or the binding, that expand nodes of the trees.
     TreeKeys = 3,
-    /// The session's half of the counter blocks that expand leaves.
+    /// The session's half of the counter blocks, or the binding, that expand leaves.
     LeafSalt = 4,
-    /// AES keys of the silent extension's hash.
+    /// AES keys, or the binding, of the silent extension's hash.
     SilentHash = 5,
     /// AES keys from which those of the silent extension's trees come.
     SilentTrees = 6,
     /// AES keys that choose the columns of the silent extension's code.
     SilentColumns = 7,
-    /// The AES key from which those of the wide OTs' hash come.
+    /// The AES key from which those of the wide OTs' hash come, or its binding.
     WideHash = 8,
 }
 
@@ -125,7 +129,8 @@ impl Context {
         };
         let mut sha = Sha256::new();
         sha.update(b"safenet-ot-v1");
-        sha.update([label as u8, direction]);
+        // What one suite takes from here is of no use in the other.
+        sha.update([label as u8 | (self.suite.code() - 1) << 7, direction]);
         sha.update(self.client_nonce);
         sha.update(self.server_nonce);
         for part in parts {
@@ -177,6 +182,24 @@ fn encrypt_into_with<B: BlockCipherEncBackend<BlockSize = U16>>(backend: &B, fro
     }
 }
 
+/// The words of blocks, for sums: processors without vectors add a word as fast as a byte.
+#[inline(always)]
+fn words(blocks: &[Bytes]) -> impl Iterator<Item = u32> {
+    blocks.as_flattened().as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The words' places.
+#[inline(always)]
+fn words_mut(blocks: &mut [Bytes]) -> impl Iterator<Item = &mut [u8; 4]> {
+    blocks.as_flattened_mut().as_chunks_mut().0.iter_mut()
+}
+
+/// Adds to a word at its place.
+#[inline(always)]
+fn add(place: &mut [u8; 4], word: u32) {
+    *place = (u32::from_le_bytes(*place) ^ word).to_le_bytes();
+}
+
 /// XORs `b` into `a`, as far as both reach.
 #[cfg(test)]
 fn xor_into(a: &mut [Bytes], b: &[Bytes]) {
@@ -202,5 +225,5 @@ fn mask(bit: u32) -> u128 {
 
 #[cfg(test)]
 pub(crate) fn test_context(direction: Direction) -> Context {
-    Context { direction, client_nonce: [7; 32], server_nonce: [9; 32] }
+    Context { suite: Suite::Aes, direction, client_nonce: [7; 32], server_nonce: [9; 32] }
 }

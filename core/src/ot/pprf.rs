@@ -6,9 +6,10 @@
 //! it recovers the one node of that side which it cannot derive. The two nodes of the first level are the base OT's
 //! keys themselves, so a tree of depth k costs k − 1 corrections.
 
-use super::{Block, Bytes, Context, Label, encrypt, mask, read_block};
+use super::{Block, Bytes, Context, Label, Suite, encrypt, mask, read_block};
 use crate::prg::SecretVec;
 use crate::simd::aes::Aes128Enc;
+use crate::simd::chacha::Binding;
 use aes::cipher::KeyInit;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -24,24 +25,46 @@ pub(super) const fn correction_bytes(depth: usize) -> usize {
 
 /// Doubles a node: children π_0(s) ⊕ s and π_1(s) ⊕ s with two AES keys of the session's own. That is the
 /// permutation-based correlation-robust hash of Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7), here only asked to
-/// be a pseudo-random generator.
-pub(super) struct Expander([Aes128Enc; 2]);
+/// be a pseudo-random generator. With the other suite both children are 32 bytes of a block of ChaCha20 keyed by the node.
+pub(super) enum Expander {
+    Aes([Aes128Enc; 2]),
+    ChaCha(Binding),
+}
 
 impl Expander {
     pub(super) fn new(context: &Context) -> Self {
         let digest = Zeroizing::new(context.digest(Label::TreeKeys, &[]));
+        if context.suite == Suite::ChaCha {
+            return Self::ChaCha(Binding::new(&digest));
+        }
         let (left, right) = digest.split_at(16);
-        Self([left, right].map(|half| {
+        Self::Aes([left, right].map(|half| {
             let mut key = [0; 16];
             key.copy_from_slice(half);
             Aes128Enc::new(&key.into())
         }))
     }
 
-    /// Side `side` children of all nodes.
-    fn children(&self, side: usize, nodes: &[Block]) -> SecretVec<Block> {
+    /// Both children of all nodes: those to the left, and those to the right.
+    fn expand(&self, nodes: &[Block]) -> [SecretVec<Block>; 2] {
+        match self {
+            Self::Aes(ciphers) => [0, 1].map(|side| Self::children(&ciphers[side], nodes)),
+            Self::ChaCha(binding) => {
+                let mut children = [0, 1].map(|_| SecretVec::new(Vec::with_capacity(nodes.len())));
+                for node in nodes {
+                    for (side, child) in children.iter_mut().zip(*Zeroizing::new(binding.pair(*node, 0))) {
+                        side.push(child);
+                    }
+                }
+                children
+            }
+        }
+    }
+
+    /// The children of all nodes on one side.
+    fn children(cipher: &Aes128Enc, nodes: &[Block]) -> SecretVec<Block> {
         let mut images: Zeroizing<Vec<Bytes>> = Zeroizing::new(nodes.iter().map(|node| node.to_le_bytes()).collect());
-        encrypt(&self.0[side], &mut images);
+        encrypt(cipher, &mut images);
         Zeroizing::new(
             nodes.iter().zip(images.iter()).map(|(node, image)| node ^ Block::from_le_bytes(*image)).collect(),
         )
@@ -60,8 +83,7 @@ pub(super) fn full_tree(expander: &Expander, keys: &[[Block; 2]], corrections: &
             nodes = Zeroizing::new(vec![*key_1, *key_0]);
             continue;
         }
-        let left = expander.children(0, &nodes);
-        let right = expander.children(1, &nodes);
+        let [left, right] = expander.expand(&nodes);
         corrections.extend_from_slice(&(key_0 ^ sum(&right)).to_le_bytes());
         corrections.extend_from_slice(&(key_1 ^ sum(&left)).to_le_bytes());
         nodes = Zeroizing::new(left.iter().zip(right.iter()).flat_map(|(&l, &r)| [l, r]).collect());
@@ -88,8 +110,7 @@ pub(super) fn punctured_tree(expander: &Expander, keys: &[Block], point: u32, co
         let (for_0, for_1) = correction.split_at(16);
         let (for_0, for_1) = (read_block(for_0), read_block(for_1));
         let mut off_path = key ^ for_0 ^ ((for_0 ^ for_1) & bit);
-        let left = expander.children(0, &nodes);
-        let right = expander.children(1, &nodes);
+        let [left, right] = expander.expand(&nodes);
         let mut children: SecretVec<Block> = Zeroizing::new(vec![0; 2 * nodes.len()]);
         // Node 0 is unknown and so are its children, but for the one that the sum of its side gives away.
         for ((pair, &l), &r) in children.chunks_exact_mut(2).zip(left.iter()).zip(right.iter()).skip(1) {
@@ -114,21 +135,26 @@ mod tests {
     use super::*;
     use crate::prg::{Prg, Seed};
 
+    fn expanders() -> [Expander; 2] {
+        [Suite::Aes, Suite::ChaCha]
+            .map(|suite| Expander::new(&Context { suite, ..test_context(Direction::ServerReceives) }))
+    }
+
     #[test]
     fn the_punctured_tree_has_every_leaf_but_the_one_at_the_point() {
-        let expander = Expander::new(&test_context(Direction::ServerReceives));
+        let expanders = expanders();
         let mut prg = Prg::new(&Seed::from_bytes([5; 32]));
-        for depth in [2, 4, 8] {
+        for (depth, expander) in [2, 4, 8].into_iter().flat_map(|depth| expanders.each_ref().map(|e| (depth, e))) {
             for point in 0..1u32 << depth {
                 let keys: Vec<[Block; 2]> = (0..depth)
                     .map(|_| [Block::from_le_bytes(prg.array()), Block::from_le_bytes(prg.array())])
                     .collect();
                 let mut corrections = Vec::new();
-                let full = full_tree(&expander, &keys, &mut corrections);
+                let full = full_tree(expander, &keys, &mut corrections);
                 assert_eq!(full.len(), 1 << depth);
                 assert_eq!(corrections.len(), correction_bytes(depth));
                 let chosen: Vec<Block> = keys.iter().enumerate().map(|(i, k)| k[(point >> i & 1) as usize]).collect();
-                let punctured = punctured_tree(&expander, &chosen, point, &corrections);
+                let punctured = punctured_tree(expander, &chosen, point, &corrections);
                 assert_eq!(punctured[0], 0);
                 for y in 1..1u32 << depth {
                     assert_eq!(punctured[y as usize], full[(y ^ point) as usize], "depth {depth} point {point} y {y}");
@@ -139,10 +165,11 @@ mod tests {
 
     #[test]
     fn leaves_are_distinct() {
-        let expander = Expander::new(&test_context(Direction::ServerReceives));
-        let mut leaves = full_tree(&expander, &[[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]], &mut Vec::new()).to_vec();
+        let base = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]];
+        let grow = |expander: Expander| full_tree(&expander, &base, &mut Vec::new()).to_vec();
+        let mut leaves: Vec<Block> = expanders().into_iter().flat_map(grow).collect();
         leaves.sort_unstable();
         leaves.dedup();
-        assert_eq!(leaves.len(), 32);
+        assert_eq!(leaves.len(), 2 * 32);
     }
 }

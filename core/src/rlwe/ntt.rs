@@ -2,7 +2,7 @@
 
 use super::modulus::Modulus;
 use super::params::PRIMES;
-use crate::simd::residues::{MAX_DEGREE, Roots, Transform};
+use crate::simd::residues::{MAX_DEGREE, Table, Transform};
 
 /// A prime q_i of a ring's modulus with its transform of the ring's degree. Public.
 ///
@@ -14,10 +14,10 @@ pub struct RnsPrime {
     transform: Transform,
 }
 
-static ROOTS: [Roots; 4] = [roots(0), roots(1), roots(2), roots(3)];
+static ROOTS: [Table; 4] = [roots(0), roots(1), roots(2), roots(3)];
 
-const fn roots(index: usize) -> Roots {
-    Roots::new(Modulus::new(PRIMES[index]))
+const fn roots(index: usize) -> Table {
+    Table::new(Modulus::new(PRIMES[index]))
 }
 
 impl RnsPrime {

@@ -37,8 +37,8 @@ pub use server::{Server, ServerModel, WEIGHT_MEMORY, fit_noise};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ModelId;
-use crate::ot::Extension;
 use crate::ot::softspoken::Depth;
+use crate::ot::{Extension, Suite};
 use crate::prg::{Prg, Seed};
 use alloc::{format, vec::Vec};
 use core::fmt;
@@ -60,7 +60,7 @@ const PREPARE_BYTES: usize = 4;
 /// Bytes of the most bundles that a server holds and of the OT extension's code, in its hello.
 const LIMIT_BYTES: usize = 4 + 1;
 /// Bytes of the client's opening.
-const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 1 + 4 + 32 + NONCE_BYTES;
+const HELLO_BYTES: usize = MAGIC.len() + 2 + 1 + 1 + 1 + 1 + 4 + 32 + NONCE_BYTES;
 
 /// Names the prepared material of one inference. Never reused: it holds a hash of both parties' nonces.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +125,7 @@ impl Hello {
         out.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
         out.push(PARAMETER_SET);
         out.push(self.options.extension.code());
+        out.push(self.options.suite.code());
         out.push(self.options.round_trips.count());
         out.extend_from_slice(&self.options.portions.to_bytes());
         out.extend_from_slice(&self.model);
@@ -152,10 +153,11 @@ impl Hello {
         }
         let mismatched = |e: Error| Error::new(ErrorKind::Mismatch, e.message());
         let extension = Extension::from_code(fields[1].into()).map_err(mismatched)?;
-        let round_trips = RoundTrips::of_count(fields[2].into()).map_err(mismatched)?;
-        let portions = Portions::from_bytes([fields[3], fields[4], fields[5], fields[6]]).map_err(mismatched)?;
-        let options = Options { extension, round_trips, portions, ..Options::default() };
-        let (theirs, nonce) = fields[7..].split_at(32);
+        let suite = Suite::from_code(fields[2].into()).map_err(mismatched)?;
+        let round_trips = RoundTrips::of_count(fields[3].into()).map_err(mismatched)?;
+        let portions = Portions::from_bytes([fields[4], fields[5], fields[6], fields[7]]).map_err(mismatched)?;
+        let options = Options { extension, suite, round_trips, portions, ..Options::default() };
+        let (theirs, nonce) = fields[8..].split_at(32);
         if theirs != model {
             let hex = |id: &[u8]| id[..8].iter().map(|b| format!("{b:02x}")).collect::<alloc::string::String>();
             return mismatch("model id", &hex(model), &hex(theirs));
@@ -171,6 +173,8 @@ impl Hello {
 pub struct Options {
     /// A client's choice of the OT extension.
     pub extension: Extension,
+    /// A client's choice of what hashes and expands in OTs.
+    pub suite: Suite,
     /// A client's choice of how many round trips ReLUs take.
     pub round_trips: RoundTrips,
     /// A client's choice of how many elements are worked on at a time.
@@ -181,6 +185,8 @@ pub struct Options {
     /// Whether a server lets clients choose the silent extension, for which it holds about 9 MB for each of them. A client that
     /// chose it and may not have it gets [`Options::FALLBACK`].
     pub accept_silent: bool,
+    /// Whether a server lets clients choose [`Suite::ChaCha`]. If not, it refuses those that do.
+    pub accept_chacha: bool,
     /// Most inferences that a server holds prepared for a session at once; a client that asks for more is refused.
     pub max_bundles: u32,
 }
@@ -198,14 +204,29 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Refuses a suite that the server does not accept.
+    fn check_suite(&self, asked: Suite) -> Result<()> {
+        if asked == Suite::ChaCha && !self.accept_chacha {
+            return Err(Error::new(
+                ErrorKind::Mismatch,
+                "hash suite: expected AES, got ChaCha, which is switched off here",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             extension: Extension::SoftSpoken(Depth::Four),
+            suite: Suite::preferred(),
             round_trips: RoundTrips::Three,
             portions: Portions::default(),
             memory: None,
             accept_silent: true,
+            accept_chacha: true,
             max_bundles: 64,
         }
     }

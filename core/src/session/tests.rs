@@ -17,8 +17,8 @@ use crate::model::{
     Activation, Architecture, Calibration, Channel, ChannelSecret, Convolution, Kind, ModelFile, Node, NodeSecret, Op,
     Output, Parameters, Pool, Shape,
 };
-use crate::ot::Extension;
 use crate::ot::softspoken::Depth;
+use crate::ot::{Extension, Suite};
 use crate::prg::{Prg, Seed};
 use crate::threads::Threads;
 use alloc::{format, string::String, vec, vec::Vec};
@@ -85,7 +85,8 @@ impl Pipe {
             2 => Portions { chunk: 128, part: 384 },
             _ => Portions { chunk: 512, part: 256 },
         };
-        Options { round_trips, portions, ..Options::default() }
+        let suite = if seed.is_multiple_of(2) { Suite::ChaCha } else { Suite::Aes };
+        Options { round_trips, suite, portions, ..Options::default() }
     }
 
     fn trace(&mut self) {
@@ -349,9 +350,11 @@ fn every_extension_works_and_costs_what_was_forecast() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
     let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
-    let extensions = depths.into_iter().chain([Extension::Silent]);
-    for (extension, round_trips) in extensions.zip([RoundTrips::Three, RoundTrips::Two].into_iter().cycle()) {
-        let options = Options { extension, round_trips, ..Options::default() };
+    let extensions = depths.into_iter().chain([Extension::Silent]).flat_map(|extension| [extension; 2]);
+    let suites = [Suite::Aes, Suite::ChaCha].into_iter().cycle();
+    let round_trips = [RoundTrips::Three, RoundTrips::Two, RoundTrips::Two, RoundTrips::Three].into_iter().cycle();
+    for ((extension, suite), round_trips) in extensions.zip(suites).zip(round_trips) {
+        let options = Options { extension, suite, round_trips, ..Options::default() };
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 5);
         pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
         pipe.client.prepare(1).unwrap();
@@ -434,6 +437,24 @@ fn silent_extensions_serve_many_inferences_or_are_turned_down() {
     let traffic = client.forecast(&options).traffic;
     let one = traffic.iter().filter(|(place, _)| place.phase == Phase::Prepare);
     assert_eq!(fallback.received, 82 * one.map(|(_, traffic)| traffic.received).sum::<u64>());
+}
+
+/// A server may refuse a suite; a client that asks for another is served.
+#[test]
+fn a_suite_that_is_switched_off_is_refused() {
+    let (_, client, server) = models();
+    let options = Options { accept_chacha: false, ..Options::default() };
+    let run = |suite| {
+        let mut pipe = Pipe::new(&client, &server, usize::MAX, 7);
+        pipe.client = Client::new(&client, Options { suite, ..options }, Seed::from_bytes([8; 32]));
+        pipe.server = Server::new(&server, options, Seed::from_bytes([9; 32]));
+        pipe.client.prepare(1).unwrap();
+        pipe.run()
+    };
+    run(Suite::Aes).unwrap();
+    let error = error_of(run(Suite::ChaCha));
+    assert_eq!(error.kind(), ErrorKind::Mismatch);
+    assert!(error.message().contains("expected AES, got ChaCha"), "{error}");
 }
 
 fn error_of<T>(result: Result<T>) -> Error {
@@ -617,8 +638,9 @@ fn another_version_another_model_and_strangers_are_told_so() {
     assert!(opening(&|bytes| bytes[8] = b'X').message().contains("something else"));
     assert!(opening(&|bytes| bytes[18] = 9).message().contains("parameter set: expected 1, got 9"));
     assert!(opening(&|bytes| bytes[19] = 3).message().contains("or 1 for the silent one, got 3"));
-    assert!(opening(&|bytes| bytes[20] = 1).message().contains("expected 2 or 3, got 1"));
-    let portions = opening(&|bytes| bytes[22] = 9);
+    assert!(opening(&|bytes| bytes[20] = 3).message().contains("expected 1 for AES or 2 for ChaCha, got 3"));
+    assert!(opening(&|bytes| bytes[21] = 1).message().contains("expected 2 or 3, got 1"));
+    let portions = opening(&|bytes| bytes[23] = 9);
     assert_eq!(portions.kind(), ErrorKind::Mismatch);
     assert!(
         portions.message().contains("elements extended together: expected a multiple of 128 up to 65536, got 296960")
@@ -744,5 +766,5 @@ fn announced_lengths_are_checked_before_anything_is_stored() {
         let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
         error_of(server.advance(&[], &mut []))
     };
-    assert_eq!(error.message(), format!("client hello message: expected 0..=162 bytes, got {}", u32::MAX));
+    assert_eq!(error.message(), format!("client hello message: expected 0..=164 bytes, got {}", u32::MAX));
 }

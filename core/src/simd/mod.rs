@@ -8,6 +8,8 @@
 
 pub(crate) mod aes;
 pub(crate) mod chacha;
+#[cfg(thumb2)]
+mod chacha_arm;
 pub(crate) mod residues;
 pub(crate) mod samples;
 pub(crate) mod words;

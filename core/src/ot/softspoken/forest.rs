@@ -1,10 +1,11 @@
 //! The trees of one party, expanded and folded into columns.
 
 use super::super::transpose::{Tile, transpose};
-use super::super::{Block, Bytes, Context, Label, ROW_BITS, encrypt_into, encrypt_with};
+use super::super::{Block, Bytes, Context, Label, ROW_BITS, Suite, add, encrypt_into, encrypt_with, words, words_mut};
 use super::{Code, Depth};
 use crate::prg::SecretVec;
 use crate::simd::aes::Aes128Enc;
+use crate::simd::chacha::Binding;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
@@ -22,11 +23,11 @@ pub(super) const SMALL_CHUNK: usize = 8;
 /// Groups transposed together: a cache line of a column; in little memory one.
 pub(super) const STRIPE: usize = if cfg!(feature = "small") { 1 } else { 4 };
 
-/// A leaf of a tree: an AES-128 key in counter mode. The counter block is the group's number and a salt of the
+/// A leaf of a tree as an AES-128 key in counter mode. The counter block is the group's number and a salt of the
 /// session's own, which keeps tables made in advance from serving against more than one session.
-pub(super) struct Leaf(#[cfg(feature = "small")] Zeroizing<[u8; 16]>, #[cfg(not(feature = "small"))] Aes128Enc);
+pub(super) struct AesLeaf(#[cfg(feature = "small")] Zeroizing<[u8; 16]>, #[cfg(not(feature = "small"))] Aes128Enc);
 
-impl Leaf {
+impl AesLeaf {
     #[cfg(not(feature = "small"))]
     fn new(seed: Block) -> Self {
         Self(Aes128Enc::new(&seed.to_le_bytes().into()))
@@ -47,11 +48,50 @@ impl Leaf {
     fn cipher(&self) -> Aes128Enc {
         Aes128Enc::new((&*self.0).into())
     }
+}
 
-    /// The encrypted counter blocks. `blocks` is as long as `counters`.
-    pub(super) fn expand(&self, counters: &[Bytes], blocks: &mut [Bytes]) {
-        #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
-        encrypt_into(&self.cipher(), counters, blocks);
+/// Leaves by the suite that expands them.
+pub(super) enum Leaves {
+    /// With the salt of their counter blocks.
+    Aes(Vec<AesLeaf>, [u8; 8]),
+    /// Keys of ChaCha12, a group's number its piece of the stream.
+    ChaCha(SecretVec<Block>, Binding),
+}
+
+impl Leaves {
+    /// Room for so many.
+    fn new(context: &Context, count: usize) -> Self {
+        let digest = context.digest(Label::LeafSalt, &[]);
+        match context.suite {
+            Suite::Aes => Self::Aes(Vec::with_capacity(count), digest.first_chunk().map_or([0; 8], |salt| *salt)),
+            Suite::ChaCha => Self::ChaCha(Vec::with_capacity(count).into(), Binding::new(&digest)),
+        }
+    }
+
+    fn add(&mut self, seeds: &[Block]) {
+        match self {
+            Self::Aes(leaves, _) => leaves.extend(seeds.iter().map(|&seed| AesLeaf::new(seed))),
+            Self::ChaCha(leaves, _) => leaves.extend_from_slice(seeds),
+        }
+    }
+
+    /// The counter blocks of the next groups, the same for all leaves; nothing where there are none.
+    pub(super) fn count(&self, first: u64, counters: &mut [Bytes]) {
+        let Self::Aes(_, salt) = self else { return };
+        for (block, group) in counters.iter_mut().zip(first..) {
+            let (counter, rest) = block.split_at_mut(8);
+            counter.copy_from_slice(&group.to_le_bytes());
+            rest.copy_from_slice(salt);
+        }
+    }
+
+    /// A leaf's blocks of the groups from `first` on, whose counter blocks are `counters`: as many.
+    pub(super) fn expand(&self, leaf: usize, first: u64, counters: &[Bytes], blocks: &mut [Bytes]) {
+        match self {
+            #[allow(clippy::needless_borrow, reason = "in little memory it is no reference")]
+            Self::Aes(leaves, _) => encrypt_into(&leaves[leaf].cipher(), counters, blocks),
+            Self::ChaCha(leaves, binding) => binding.stream(leaves[leaf], first, blocks),
+        }
     }
 }
 
@@ -59,10 +99,9 @@ impl Leaf {
 pub(super) struct Forest {
     pub(super) depth: Depth,
     /// Leaf x of tree i at 2^k·i + x, in the party's own numbering.
-    pub(super) leaves: Vec<Leaf>,
+    pub(super) leaves: Leaves,
     /// The first entry of each tree that is known: 0 at the receiver, 1 at the sender.
     first: usize,
-    salt: [u8; 8],
     /// The number of the next group. Never goes back.
     pub(super) group: u64,
 }
@@ -100,20 +139,12 @@ impl Scratch {
 
 impl Forest {
     pub(super) fn new(context: &Context, depth: Depth, first: usize) -> Self {
-        let digest = context.digest(Label::LeafSalt, &[]);
-        let mut salt = [0; 8];
-        salt.copy_from_slice(&digest[..8]);
-        Self {
-            depth,
-            leaves: Vec::with_capacity((context.direction.base_ots() / depth.bits()) << depth.bits()),
-            first,
-            salt,
-            group: 0,
-        }
+        let count = (context.direction.base_ots() / depth.bits()) << depth.bits();
+        Self { depth, leaves: Leaves::new(context, count), first, group: 0 }
     }
 
     pub(super) fn add_tree(&mut self, leaves: &[Block]) {
-        self.leaves.extend(leaves.iter().map(|&seed| Leaf::new(seed)));
+        self.leaves.add(leaves);
     }
 
     /// For tree `tree` and the next groups, as many as `columns` has for each of its k columns: column b becomes Σ
@@ -127,20 +158,19 @@ impl Forest {
         columns.fill([0; 16]);
         let (low, high) = columns.split_at_mut(2 * groups);
         let (column_0, column_1) = low.split_at_mut(groups);
-        let leaves = self.leaves.chunks_exact(1 << k).nth(tree).unwrap_or(&[]);
-        self.count(&mut scratch.counters[..groups]);
-        for (n, four) in leaves.chunks_exact(4).enumerate() {
-            let [_, _, _, last] = four else { continue };
-            for (x, (leaf, lane)) in four.iter().zip(&mut scratch.quad).enumerate().take(3) {
+        self.leaves.count(self.group, &mut scratch.counters[..groups]);
+        for n in 0..1 << (k - 2) {
+            let leaf = (tree << k) + 4 * n;
+            for (x, lane) in scratch.quad.iter_mut().enumerate().take(3) {
                 if 4 * n + x < self.first {
                     lane.fill([0; 16]);
                 } else {
-                    leaf.expand(&scratch.counters[..groups], &mut lane[..groups]);
+                    self.leaves.expand(leaf + x, self.group, &scratch.counters[..groups], &mut lane[..groups]);
                 }
             }
             // Carry as in counting: each trailing one of n says that a right subtree is complete.
             let height = n.trailing_ones() as usize;
-            last.cipher().encrypt_with_backend(LastOfFour {
+            let last = LastOfFour {
                 counters: &scratch.counters[..groups],
                 quad: &mut scratch.quad,
                 column_0,
@@ -148,19 +178,17 @@ impl Forest {
                 carry: &mut scratch.carry,
                 columns: high,
                 waiting: &scratch.waiting[..height.min(scratch.waiting.len())],
-            });
+            };
+            match &self.leaves {
+                Leaves::Aes(leaves, _) => leaves[leaf + 3].cipher().encrypt_with_backend(last),
+                Leaves::ChaCha(leaves, binding) => {
+                    binding.stream(leaves[leaf + 3], self.group, &mut last.quad[3][..groups]);
+                    last.add_up();
+                }
+            }
             if let Some(place) = scratch.waiting.get_mut(height) {
                 core::mem::swap(&mut scratch.carry, place);
             }
-        }
-    }
-
-    /// The counter blocks of the next groups, the same for all leaves.
-    pub(super) fn count(&self, counters: &mut [Bytes]) {
-        for (block, group) in counters.iter_mut().zip(self.group..) {
-            let (counter, salt) = block.split_at_mut(8);
-            counter.copy_from_slice(&group.to_le_bytes());
-            salt.copy_from_slice(&self.salt);
         }
     }
 }
@@ -189,10 +217,19 @@ impl BlockSizeUser for LastOfFour<'_> {
 impl BlockCipherEncClosure for LastOfFour<'_> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
+        let last = &mut self.quad[3][..self.counters.len()];
+        last.copy_from_slice(self.counters);
+        encrypt_with(backend, last);
+        self.add_up();
+    }
+}
+
+impl LastOfFour<'_> {
+    /// Adds up, the last leaf being expanded.
+    #[inline(always)]
+    fn add_up(self) {
         let groups = self.counters.len();
         let [r0, r1, r2, r3] = self.quad;
-        r3[..groups].copy_from_slice(self.counters);
-        encrypt_with(backend, &mut r3[..groups]);
         let carry = &mut self.carry[..groups];
         let quad = [&**r0, r1, r2, r3].map(|lane| &lane[..groups]);
         add_four(quad, self.column_0, self.column_1, carry);
@@ -205,24 +242,22 @@ impl BlockCipherEncClosure for LastOfFour<'_> {
 /// Adds four sibling leaves to the columns of the two lowest index bits and gives their sum.
 #[inline(always)]
 fn add_four(quad: [&[Bytes]; 4], column_0: &mut [Bytes], column_1: &mut [Bytes], sum: &mut [Bytes]) {
-    let [r0, r1, r2, r3] = quad.map(|lane| lane.as_flattened());
-    let columns = column_0.as_flattened_mut().iter_mut().zip(column_1.as_flattened_mut());
-    let leaves = r0.iter().zip(r1).zip(r2.iter().zip(r3));
-    for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in leaves.zip(columns.zip(sum.as_flattened_mut())) {
+    let [r0, r1, r2, r3] = quad.map(|lane| words(lane));
+    let columns = words_mut(column_0).zip(words_mut(column_1));
+    for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in r0.zip(r1).zip(r2.zip(r3)).zip(columns.zip(words_mut(sum))) {
         let right = r1 ^ r3;
-        *v0 ^= right;
-        *v1 ^= r2 ^ r3;
-        *sum = r0 ^ r2 ^ right;
+        add(v0, right);
+        add(v1, r2 ^ r3);
+        *sum = (r0 ^ r2 ^ right).to_le_bytes();
     }
 }
 
 /// Adds a right subtree, whose sum is `sum`, to its column, and its left neighbour to the sum.
 #[inline(always)]
 fn add_subtree(sum: &mut [Bytes], left: &[Bytes], column: &mut [Bytes]) {
-    let column = column.as_flattened_mut().iter_mut();
-    for ((sum, left), column) in sum.as_flattened_mut().iter_mut().zip(left.as_flattened()).zip(column) {
-        *column ^= *sum;
-        *sum ^= left;
+    for ((sum, left), column) in words_mut(sum).zip(words(left)).zip(words_mut(column)) {
+        add(column, u32::from_le_bytes(*sum));
+        add(sum, left);
     }
 }
 

@@ -105,7 +105,7 @@ pub const fn wide_bytes(depth: Depth, count: usize) -> usize {
 pub(in crate::ot) fn leaf_bytes(build: Build) -> usize {
     match build {
         Build::Small => 16,
-        Build::Hosted => size_of::<forest::Leaf>().max(16),
+        Build::Hosted => size_of::<forest::AesLeaf>(),
     }
 }
 

@@ -137,9 +137,8 @@ impl RotReceiver {
                 }
                 let places = message.chunks_exact_mut(16 * corrected);
                 for ((place, bits), total) in places.zip(&word[position * groups..]).zip(total) {
-                    for ((byte, a), b) in place[16 * sent..][..16].iter_mut().zip(bits).zip(total) {
-                        *byte = a ^ b;
-                    }
+                    let sum = Block::from_le_bytes(*bits) ^ Block::from_le_bytes(*total);
+                    place[16 * sent..][..16].copy_from_slice(&sum.to_le_bytes());
                 }
                 sent += 1;
             }

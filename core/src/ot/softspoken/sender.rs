@@ -4,7 +4,7 @@ use super::super::hash::Hasher;
 use super::super::pprf::{Expander, correction_bytes, punctured_tree};
 use super::super::transpose::Tile;
 use super::super::wide::{self, Sent, code};
-use super::super::{Block, Context, Delta, ROW_BITS, base, mask, row_delta};
+use super::super::{Block, Context, Delta, ROW_BITS, add, base, mask, row_delta, words, words_mut};
 use super::forest::{CHUNK, Forest, Work, copy_rows, for_each_group};
 use super::{Code, Depth, GROUP, check_count, check_length, setup_bytes};
 use crate::error::{Error, ErrorKind, Result};
@@ -118,11 +118,10 @@ impl RotSender {
                 }
                 let point = point(&self.delta, tree * k, k);
                 for (column, b) in columns.chunks_exact_mut(groups).zip(0..) {
-                    let mask = mask(point >> b) as u8;
-                    for (block, received) in column.iter_mut().zip(message.chunks_exact(16 * corrected)) {
-                        for (byte, received) in block.iter_mut().zip(&received[16 * sent..][..16]) {
-                            *byte ^= received & mask;
-                        }
+                    let mask = mask(point >> b) as u32;
+                    for (block, received) in column.chunks_mut(1).zip(message.chunks_exact(16 * corrected)) {
+                        let received = received.as_chunks().0[sent];
+                        words_mut(block).zip(words(&[received])).for_each(|(place, word)| add(place, word & mask));
                     }
                 }
                 sent += 1;

@@ -1,5 +1,5 @@
 use super::super::base::{BaseSender, base_receive};
-use super::super::{Block, Bytes, Delta, Direction, test_context, xor_into};
+use super::super::{Block, Bytes, Context, Delta, Direction, Suite, test_context, xor_into};
 use super::forest::{CHUNK, Forest, STRIPE, Scratch, for_each_group, row_block};
 use super::*;
 use crate::prg::{Prg, Seed};
@@ -11,6 +11,12 @@ use zeroize::Zeroizing;
 
 const DEPTHS: [Depth; 3] = [Depth::Two, Depth::Four, Depth::Eight];
 
+/// Each depth with each suite.
+fn kinds() -> impl Iterator<Item = (Depth, Context)> {
+    let context = |suite| Context { suite, ..test_context(Direction::ServerReceives) };
+    DEPTHS.into_iter().flat_map(move |depth| [Suite::Aes, Suite::ChaCha].map(|suite| (depth, context(suite))))
+}
+
 fn prg(n: u8) -> Prg {
     Prg::new(&Seed::from_bytes([n; 32]))
 }
@@ -21,8 +27,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Both parties after a real setup.
-fn pair(depth: Depth, seed: u8) -> (RotReceiver, RotSender) {
-    let context = test_context(Direction::ServerReceives);
+fn pair((depth, context): (Depth, Context), seed: u8) -> (RotReceiver, RotSender) {
     let mut delta: Delta = vec![0; context.direction.base_ots() / 8].into();
     prg(seed).fill(&mut delta);
     let (sender, message) = BaseSender::new(&context, &mut prg(seed + 1));
@@ -34,8 +39,8 @@ fn pair(depth: Depth, seed: u8) -> (RotReceiver, RotSender) {
 
 #[test]
 fn the_receiver_gets_the_chosen_key_of_each_ot_and_choices_are_balanced() {
-    for depth in DEPTHS {
-        let (mut receiver, mut sender) = pair(depth, 1);
+    for (depth, context) in kinds() {
+        let (mut receiver, mut sender) = pair((depth, context), 1);
         let (mut ones, mut total) = (0, 0);
         let mut seen = Vec::new();
         for count in [128, 0, 512, 128 * CHUNK, 128 * CHUNK + 128, 128 * 77] {
@@ -61,10 +66,21 @@ fn the_receiver_gets_the_chosen_key_of_each_ot_and_choices_are_balanced() {
     }
 }
 
+type Known = [(Depth, [&'static str; 4]); 3];
+
+/// The answers of both suites, with their contexts.
+fn both(aes: Known, chacha: Known) -> impl Iterator<Item = (Depth, Context, [&'static str; 4])> {
+    let of = |suite, known: Known| {
+        let context = Context { suite, ..test_context(Direction::ServerReceives) };
+        known.into_iter().map(move |(depth, expected)| (depth, context, expected))
+    };
+    of(Suite::Aes, aes).chain(of(Suite::ChaCha, chacha))
+}
+
 #[test]
 fn messages_choices_and_keys_are_the_known_answers() {
     // From tests/known-answers/ot.py, by the naive sums: SHA-256 of corrections, message, choices and keys of 640 OTs.
-    let known = [
+    let aes = [
         (
             Depth::Two,
             [
@@ -93,8 +109,36 @@ fn messages_choices_and_keys_are_the_known_answers() {
             ],
         ),
     ];
-    let context = test_context(Direction::ServerReceives);
-    for (depth, expected) in known {
+    let chacha = [
+        (
+            Depth::Two,
+            [
+                "f0e60ab664d2e5cab3bce05be33e464345c160965c9870caf71f28a8e8fda860",
+                "178b5ee1c1f61a059d1bbb10c7653a8f2dcb097a2d970b8b04fda7d6cbe11723",
+                "e49449efa55a6c94fae67a443b2c4ea41493d4256e88b9c5ef348403fd2db904",
+                "6f1e50a306ab4fac343d722460eaa8356fecc8ebd3de505df738f3edfdb39e7a",
+            ],
+        ),
+        (
+            Depth::Four,
+            [
+                "bb319dc8a89159547ae387668ab94b20c6a488750da9d9ae53575624678bb68c",
+                "7b6b78f906d161341b8855bfa0197a1498b31e7b5215d758d8cdce7ed96f1923",
+                "15ba1d9afc7f07b6f65f2d2f3578d89c6cb4a77de7b1a2bb07a843ed5dbe3869",
+                "636def4aaee38ef9bfc617b80d04baefd4fb4d00f46c6cd126b1e26ae6a5960e",
+            ],
+        ),
+        (
+            Depth::Eight,
+            [
+                "c92579f8a52e0937f01ebe03cf50cfe6eef463d52ad6378a72b8e3638c96893f",
+                "df8ca0924405ca0497402080c96f579ce29e272b50f33e8e0151074474905638",
+                "34725da3ddb43c16c6e76a74d7dccd3355f28ca1d9f1d3fc27a644d4e28d731e",
+                "6a03a709383dec5e377e89532dedc6cf13f865e363d45c4d15a2074aba1bbf39",
+            ],
+        ),
+    ];
+    for (depth, context, expected) in both(aes, chacha) {
         let key = |i| [0, 1].map(|b| Block::from_le_bytes([2 * i + b; 16]));
         let base_keys: Vec<[Block; 2]> = (0..ROW_BITS as u8).map(key).collect();
         let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
@@ -109,7 +153,7 @@ fn messages_choices_and_keys_are_the_known_answers() {
 #[test]
 fn messages_indices_and_keys_of_wide_ots_are_the_known_answers() {
     // From tests/known-answers/ot.py: SHA-256 of corrections, message, indices and keys of 384 wide OTs.
-    let known = [
+    let aes = [
         (
             Depth::Two,
             [
@@ -138,8 +182,36 @@ fn messages_indices_and_keys_of_wide_ots_are_the_known_answers() {
             ],
         ),
     ];
-    let context = test_context(Direction::ServerReceives);
-    for (depth, expected) in known {
+    let chacha = [
+        (
+            Depth::Two,
+            [
+                "b3c56ae0167b1a672470b88c73178c1adaf7f56dc78a764c0dc6b1c164646825",
+                "e215d20a018da61dc35f2a022b14b38b651689d0072c6451fc59cb649c90eba3",
+                "eeea92b2e3da55a5c906f15c171f8fc99a69a302c81773b5820e523627066e8c",
+                "3ef9fb7afb3d286181b99680499e6559dd5964027298500201d7ecbd0fa29cb4",
+            ],
+        ),
+        (
+            Depth::Four,
+            [
+                "3a8b5143a476f3b49ede4ccc465829421667709391add4ce467406271b4bd494",
+                "75da1339256e34e511fe04a1cae738b38af4507575669fcd6209b188ca5debfd",
+                "83522ae68d5e5ee61cb97b9f8928508058fecff3830c05c0667cdfb9a8070c24",
+                "fd626df176c8a278c58ff2467ff166192a8d1533cf57fc2f670d1073791b71c0",
+            ],
+        ),
+        (
+            Depth::Eight,
+            [
+                "3a400f2de82013d02ac36cd0c1d0a6ec16368352a7b45a27357018710159aac9",
+                "5cf5165407738bd148a8e31f38949260363cc6f09d6a4bb55644c25424d2451b",
+                "08789b50bad7ec490da166b436b7c3ac505075d8ba6a489807aace0c9a34127e",
+                "661b7f24c1094ac869e166bd1987312484f28612ff1a933f213ee7d4212409b6",
+            ],
+        ),
+    ];
+    for (depth, context, expected) in both(aes, chacha) {
         let key = |i: u16| [0, 1].map(|b| Block::from(2 * i + b) * 0x0001_0001_0001_0001_0001_0001_0001_0001);
         let base_keys: Vec<[Block; 2]> = (0..248).map(key).collect();
         let (mut receiver, corrections) = RotReceiver::setup(&context, depth, Zeroizing::new(base_keys));
@@ -153,9 +225,9 @@ fn messages_indices_and_keys_of_wide_ots_are_the_known_answers() {
 
 #[test]
 fn how_ots_are_divided_among_calls_changes_nothing() {
-    for depth in DEPTHS {
-        let (mut whole, mut sender) = pair(depth, 1);
-        let (mut parts, _) = pair(depth, 1);
+    for (depth, context) in kinds() {
+        let (mut whole, mut sender) = pair((depth, context), 1);
+        let (mut parts, _) = pair((depth, context), 1);
         let (message, got) = whole.extend(1280).unwrap();
         let (mut messages, mut choices, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         for count in [128, 640, 512] {
@@ -177,15 +249,14 @@ fn how_ots_are_divided_among_calls_changes_nothing() {
 
 #[test]
 fn counts_and_messages_of_wrong_length_are_refused_and_change_nothing() {
-    for depth in DEPTHS {
-        let context = test_context(Direction::ServerReceives);
+    for (depth, context) in kinds() {
         let right = setup_bytes(context.direction, depth);
         for length in [0, right - 1, right + 1] {
             let keys = Zeroizing::new(vec![0; context.direction.base_ots()]);
             let setup = RotSender::setup(&context, depth, vec![0; 31].into(), keys, &vec![0; length]);
             assert_eq!(setup.err().unwrap().kind(), ErrorKind::MalformedMessage);
         }
-        let (mut receiver, mut sender) = pair(depth, 1);
+        let (mut receiver, mut sender) = pair((depth, context), 1);
         assert_eq!(receiver.extend(100).err().unwrap().kind(), ErrorKind::InvalidArgument);
         let (message, got) = receiver.extend(256).unwrap();
         assert_eq!(sender.extend(100, &message).err().unwrap().kind(), ErrorKind::InvalidArgument);
@@ -204,8 +275,7 @@ fn counts_and_messages_of_wrong_length_are_refused_and_change_nothing() {
 
 #[test]
 fn columns_are_the_naive_weighted_sums() {
-    for depth in DEPTHS {
-        let context = test_context(Direction::ServerReceives);
+    for (depth, context) in kinds() {
         let (k, groups) = (depth.bits(), 3);
         for first in [0, 1] {
             let mut forest = Forest::new(&context, depth, first);
@@ -218,12 +288,12 @@ fn columns_are_the_naive_weighted_sums() {
             let mut scratch = Scratch::new(depth, groups + 2);
             forest.fold(1, &mut columns, &mut scratch);
             let mut counters = vec![[0; 16]; groups];
-            forest.count(&mut counters);
+            forest.leaves.count(forest.group, &mut counters);
             let mut expected = vec![[0; 16]; k * groups];
             let mut total = vec![[0; 16]; groups];
             for x in first..1 << k {
                 let mut lane = vec![[0; 16]; groups];
-                forest.leaves[(1 << k) + x].expand(&counters, &mut lane);
+                forest.leaves.expand((1 << k) + x, forest.group, &counters, &mut lane);
                 xor_into(&mut total, &lane);
                 for b in 0..k {
                     if x >> b & 1 == 1 {

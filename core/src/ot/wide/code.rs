@@ -11,7 +11,7 @@
 //! the minimal polynomials of α^3, α^11 and α^15). Turning the positions turns the words into each other and the code into
 //! itself, so what holds for one word holds for all; a test looks at all of them.
 
-use super::super::{Block, Bytes, Delta};
+use super::super::{Block, Bytes, Delta, add, words, words_mut};
 use crate::prg::SecretVec;
 use alloc::vec;
 use zeroize::Zeroizing;
@@ -37,9 +37,9 @@ const TAPS: [usize; 6] = [1, 2, 6, 7, 12, 15];
 /// Makes the word's bits at a position behind the index from those before it. A position has `lanes` blocks.
 pub(in crate::ot) fn next_bit(word: &mut [Bytes], lanes: usize, position: usize) {
     let (known, next) = word.split_at_mut(position * lanes);
-    let [older, newer] = [5, 3].map(|back| known[(position - back) * lanes..][..lanes].as_flattened());
-    for ((bit, a), b) in next[..lanes].as_flattened_mut().iter_mut().zip(older).zip(newer) {
-        *bit = a ^ b;
+    let [older, newer] = [5, 3].map(|back| words(&known[(position - back) * lanes..][..lanes]));
+    for ((bits, a), b) in words_mut(&mut next[..lanes]).zip(older).zip(newer) {
+        *bits = (a ^ b).to_le_bytes();
     }
 }
 
@@ -50,10 +50,10 @@ pub(in crate::ot) fn compress(columns: &mut [Bytes]) {
     for to in 0..COMPRESSED {
         // Positions from `to` on are as they were.
         let (head, tail) = columns.split_at_mut((to + 1) * lanes);
-        let sum = head[to * lanes..].as_flattened_mut();
+        let sum = &mut head[to * lanes..];
         for tap in TAPS {
-            let from = tail[(tap - 1) * lanes..][..lanes].as_flattened();
-            sum.iter_mut().zip(from).for_each(|(sum, byte)| *sum ^= byte);
+            let from = words(&tail[(tap - 1) * lanes..][..lanes]);
+            words_mut(sum).zip(from).for_each(|(sum, word)| add(sum, word));
         }
     }
 }

@@ -6,15 +6,18 @@
 //! are uniform and not of anyone's choice. An attack that evaluates π p times against q hashes under one key succeeds with
 //! probability in the order of p·q / 2^128, so each group of 128 rows has a key of its own: q is at most 2^12.
 //!
+//! With the other suite H is a half of ChaCha20's output under the key x and public words of the session's own, at the row's number.
+//!
 //! Of the 128 bits of a key a table of bits takes four at most: with the key as four words of 32 bits, plane p of entry i is
 //! bit i of word p. So a table's pads lie in words as the table itself does. A table of words takes word 0 of each key, and
 //! may have a plane of bits from word 1 beside it.
 
 use super::super::softspoken::GROUP;
-use super::super::{Block, Bytes, Context, Label, encrypt_into_with, first_half};
+use super::super::{Block, Bytes, Context, Label, Suite, encrypt_into_with, first_half};
 use super::INDEX_BITS;
 use crate::prg::SecretVec;
 use crate::simd::aes::Aes128Enc;
+use crate::simd::chacha::Binding;
 use aes::cipher::common::BlockSizeUser;
 use aes::cipher::consts::U16;
 use aes::cipher::{BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, KeyInit};
@@ -31,9 +34,13 @@ pub(in crate::ot) enum Source {
     Silent(u8),
 }
 
-/// The AES keys of the groups of one source, known to both parties.
+/// What keys the hash of one source, known to both parties.
 #[derive(Clone)]
-pub(in crate::ot) struct Keys(Aes128Enc);
+pub(in crate::ot) enum Keys {
+    /// The AES key of the groups' AES keys.
+    Aes(Aes128Enc),
+    ChaCha(Binding),
+}
 
 impl Keys {
     pub(in crate::ot) fn new(context: &Context, source: Source) -> Self {
@@ -41,15 +48,19 @@ impl Keys {
             Source::SoftSpoken => 0,
             Source::Silent(set) => set,
         };
-        Self(Aes128Enc::new(&first_half(&context.digest(Label::WideHash, &[&[id]])).into()))
+        let digest = context.digest(Label::WideHash, &[&[id]]);
+        match context.suite {
+            Suite::Aes => Self::Aes(Aes128Enc::new(&first_half(&digest).into())),
+            Suite::ChaCha => Self::ChaCha(Binding::new(&digest)),
+        }
     }
+}
 
-    /// The cipher of a group: under the key that the group's number encrypts to.
-    fn group(&self, number: u64) -> Aes128Enc {
-        let mut key = u128::from(number).to_le_bytes().into();
-        self.0.encrypt_block(&mut key);
-        Aes128Enc::new(&key)
-    }
+/// The cipher of a group: under the key that the group's number encrypts to.
+fn group_cipher(keys: &Aes128Enc, number: u64) -> Aes128Enc {
+    let mut key = u128::from(number).to_le_bytes().into();
+    keys.encrypt_block(&mut key);
+    Aes128Enc::new(&key)
 }
 
 /// The parts of a run of rows that lie in one group each, with the groups' numbers; `first` is the number of row 0.
@@ -113,6 +124,10 @@ impl Sent {
 
     /// Hashes all rows of the run with the first 2^`bits` offsets.
     fn hash(&self, run: Range<usize>, bits: u32, sink: &mut impl Sink) {
+        let keys = match &self.keys {
+            Keys::Aes(keys) => keys,
+            Keys::ChaCha(binding) => return self.hash_with_chacha(binding, run, bits, sink),
+        };
         let mut rows = Zeroizing::new([[[0; 32]; CHUNK]; GROUP / ROWS]);
         let start = run.start;
         for (group, part) in by_group(self.first, run) {
@@ -121,7 +136,26 @@ impl Sent {
             places.iter_mut().zip(&self.rows[part.clone()]).for_each(|(row, own)| *row = own.to_le_bytes());
             let place = part.start - start..part.end - start;
             let entries = Entries { rows, offsets: &self.offsets[..1 << bits], place, sink };
-            self.keys.group(group).encrypt_with_backend(entries);
+            group_cipher(keys, group).encrypt_with_backend(entries);
+        }
+    }
+
+    /// The same with ChaCha: as many rows together as have 32 entries.
+    fn hash_with_chacha(&self, binding: &Binding, run: Range<usize>, bits: u32, sink: &mut impl Sink) {
+        let mut keys = Zeroizing::new([0; 1 << INDEX_BITS]);
+        let offsets = &self.offsets[..1 << bits];
+        let (mut number, mut place) = (self.first + run.start as u64, 0);
+        for rows in self.rows[run].chunks(keys.len() >> bits) {
+            let keys = &mut keys[..rows.len() << bits];
+            for (keys, row) in keys.chunks_exact_mut(offsets.len()).zip(rows) {
+                keys.iter_mut().zip(offsets).for_each(|(key, offset)| *key = row ^ offset);
+            }
+            binding.hash(number, bits, keys);
+            for keys in keys.chunks_exact(offsets.len()) {
+                sink.take_row(place, keys);
+                place += 1;
+            }
+            number += rows.len() as u64;
         }
     }
 }
@@ -172,6 +206,21 @@ trait Sink {
     /// Takes x and π(x) of some rows, of which `place` says which of the run they are, for an entry. Entries come in their
     /// order, all for the same rows before the next rows. What is beyond the place only fills up the chunk.
     fn take(&mut self, place: Range<usize>, entry: usize, inputs: &Chunk, images: &Chunk);
+
+    /// Takes the keys of all entries of the run's row number `place`.
+    fn take_row(&mut self, place: usize, keys: &[Block]);
+}
+
+/// A word of a block.
+#[inline(always)]
+fn word(key: Block, word: usize) -> u32 {
+    (key >> (32 * word)) as u32
+}
+
+/// Bit i of a word of key i, for all.
+#[inline(always)]
+fn gather(keys: &[Block], of: usize) -> u32 {
+    keys.iter().zip(0..).fold(0, |bits, (&key, entry)| bits | word(key, of) & 1 << entry)
 }
 
 /// Tables of bits.
@@ -198,6 +247,10 @@ impl Sink for Planes<'_, '_> {
             }
         }
     }
+
+    fn take_row(&mut self, place: usize, keys: &[Block]) {
+        self.planes.iter_mut().zip(0..).for_each(|(plane, word)| plane[place] = gather(keys, word));
+    }
 }
 
 /// Tables of words, and of bits beside them.
@@ -215,6 +268,11 @@ impl Sink for Words<'_, '_> {
             *word = word_of(input, 0) ^ word_of(image, 0);
             *plane |= (word_of(input, 1) ^ word_of(image, 1)) & 1 << entry;
         }
+    }
+
+    fn take_row(&mut self, place: usize, keys: &[Block]) {
+        self.words.iter_mut().zip(keys).for_each(|(words, &key)| words[place] = word(key, 0));
+        self.plane[place] = gather(keys, 1);
     }
 }
 
@@ -278,12 +336,23 @@ impl Received {
 
     /// The words of the chosen keys, one for each row of the run: element n of plane p is word p. There are at most four.
     pub fn words(&self, run: Range<usize>, planes: &mut [&mut [u32]]) {
-        let mut images = Zeroizing::new(vec![[0; 16]; GROUP.min(run.len())]);
         let start = run.start;
+        let keys = match &self.keys {
+            Keys::Aes(keys) => keys,
+            Keys::ChaCha(binding) => {
+                let mut hashed = Zeroizing::new(self.rows[run].to_vec());
+                binding.hash(self.first + start as u64, 0, &mut hashed);
+                for (plane, word) in planes.iter_mut().zip(0..) {
+                    plane.iter_mut().zip(hashed.iter()).for_each(|(pad, &key)| *pad = self::word(key, word));
+                }
+                return;
+            }
+        };
+        let mut images = Zeroizing::new(vec![[0; 16]; GROUP.min(run.len())]);
         for (group, part) in by_group(self.first, run) {
             let images = &mut images[..part.len()];
             images.iter_mut().zip(&self.rows[part.clone()]).for_each(|(image, row)| *image = row.to_le_bytes());
-            super::super::encrypt(&self.keys.group(group), images);
+            super::super::encrypt(&group_cipher(keys, group), images);
             for (plane, word) in planes.iter_mut().zip(0..) {
                 let pads = plane[part.start - start..part.end - start].iter_mut();
                 for (pad, (image, row)) in pads.zip(images.iter().zip(&self.rows[part.clone()])) {

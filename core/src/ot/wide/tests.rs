@@ -1,14 +1,14 @@
 use super::super::base::{BaseSender, base_receive};
 use super::super::softspoken::{Depth, RotReceiver, RotSender, wide_bytes};
-use super::super::{Direction, test_context};
+use super::super::{Context, Direction, Suite, test_context};
 use super::*;
 use crate::prg::{Prg, Seed};
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
-fn pair(depth: Depth) -> (RotReceiver, RotSender) {
-    let context = test_context(Direction::ServerReceives);
+fn pair(depth: Depth, suite: Suite) -> (RotReceiver, RotSender) {
+    let context = Context { suite, ..test_context(Direction::ServerReceives) };
     let mut prg = Prg::new(&Seed::from_bytes([31; 32]));
     let delta = Zeroizing::new(prg.array::<31>().to_vec());
     let (sender, message) = BaseSender::new(&context, &mut prg);
@@ -65,8 +65,9 @@ pub(in crate::ot) fn check(sent: &mut Sent, got: &Received, count: usize) {
 
 #[test]
 fn the_receiver_gets_the_pads_of_its_entry() {
-    for depth in [Depth::Two, Depth::Four, Depth::Eight] {
-        let (mut receiver, mut sender) = pair(depth);
+    let depths = [Depth::Two, Depth::Four, Depth::Eight];
+    for (depth, suite) in depths.into_iter().flat_map(|depth| [(depth, Suite::Aes), (depth, Suite::ChaCha)]) {
+        let (mut receiver, mut sender) = pair(depth, suite);
         // Single OTs come between.
         for count in [128, 1280, 128 * 70] {
             let (message, got) = receiver.extend_wide(count).unwrap();
@@ -82,7 +83,7 @@ fn the_receiver_gets_the_pads_of_its_entry() {
 
 #[test]
 fn rows_differ_by_d_of_the_index_which_is_uniform() {
-    let (mut receiver, mut sender) = pair(Depth::Four);
+    let (mut receiver, mut sender) = pair(Depth::Four, Suite::ChaCha);
     let (message, got) = receiver.extend_wide(128 * 80).unwrap();
     let q = sender.extend_wide(128 * 80, &message).unwrap().into_rows();
     let (t, indices) = got.into_rows();

@@ -58,13 +58,6 @@ pub(in crate::rlwe) fn centred(x: u64) -> i64 {
     x.wrapping_sub(P & above) as i64
 }
 
-/// psi^rev(i) and Shoup quotients.
-struct Table {
-    values: [u64; SLOT_COUNT],
-    quotients: [u64; SLOT_COUNT],
-}
-
-static TABLE: Table = table();
 const COUNT_INVERSE: Factor = factor(pow(SLOT_COUNT as u64, P - 2));
 
 const fn pow(base: u64, exponent: u64) -> u64 {
@@ -79,36 +72,122 @@ const fn pow(base: u64, exponent: u64) -> u64 {
     result as u64
 }
 
-const fn table() -> Table {
+/// A primitive root of unity of order 2N.
+const fn primitive_root() -> u64 {
     let mut base = 2;
-    let psi = loop {
+    loop {
         let root = pow(base, (P - 1) / (2 * SLOT_COUNT as u64));
         if pow(root, SLOT_COUNT as u64) == P - 1 {
-            break root;
+            return root;
         }
         base += 1;
-    };
-    let mut out = Table { values: [0; SLOT_COUNT], quotients: [0; SLOT_COUNT] };
-    let mut power = 1u64;
-    let mut i = 0u32;
-    while (i as usize) < SLOT_COUNT {
-        let place = (i.reverse_bits() >> (32 - SLOT_COUNT.trailing_zeros())) as usize;
-        let entry = factor(power);
-        out.values[place] = entry.value;
-        out.quotients[place] = entry.quotient;
-        power = (power as u128 * psi as u128 % P as u128) as u64;
-        i += 1;
     }
-    out
 }
 
-/// The roots of a stage with `blocks` blocks.
-fn roots(blocks: usize) -> impl DoubleEndedIterator<Item = Factor> {
-    let range = blocks..2 * blocks;
-    TABLE.values[range.clone()]
-        .iter()
-        .zip(&TABLE.quotients[range])
-        .map(|(&value, &quotient)| Factor { value, quotient })
+/// Reverses the bits of an index.
+const fn reverse(index: usize) -> u64 {
+    ((index as u32).reverse_bits() >> (32 - SLOT_COUNT.trailing_zeros())) as u64
+}
+
+#[cfg(not(compact_roots))]
+use table::{roots, times};
+
+/// All roots, with what products by them need.
+#[cfg(any(test, not(compact_roots)))]
+mod table {
+    use super::{Factor, P, SLOT_COUNT, factor, mul_lazy, primitive_root, reverse};
+
+    /// psi^rev(i) and Shoup quotients.
+    struct Table {
+        values: [u64; SLOT_COUNT],
+        quotients: [u64; SLOT_COUNT],
+    }
+
+    static TABLE: Table = table();
+
+    const fn table() -> Table {
+        let mut out = Table { values: [0; SLOT_COUNT], quotients: [0; SLOT_COUNT] };
+        let (psi, mut power) = (primitive_root(), 1u64);
+        let mut i = 0;
+        while i < SLOT_COUNT {
+            let entry = factor(power);
+            out.values[reverse(i) as usize] = entry.value;
+            out.quotients[reverse(i) as usize] = entry.quotient;
+            power = (power as u128 * psi as u128 % P as u128) as u64;
+            i += 1;
+        }
+        out
+    }
+
+    /// The roots of a stage with `blocks` blocks.
+    pub(super) fn roots(blocks: usize) -> impl DoubleEndedIterator<Item = Factor> {
+        let range = blocks..2 * blocks;
+        TABLE.values[range.clone()]
+            .iter()
+            .zip(&TABLE.quotients[range])
+            .map(|(&value, &quotient)| Factor { value, quotient })
+    }
+
+    /// A representative in [0, 2p) of w·y, for any y.
+    #[inline(always)]
+    pub(super) fn times(y: u64, w: Factor) -> u64 {
+        mul_lazy(y, w)
+    }
+}
+
+#[cfg(compact_roots)]
+use compact::{roots, times};
+
+/// Roots as they are used, as in the transform of residues for little memory.
+#[cfg(any(test, compact_roots))]
+mod compact {
+    use super::{SLOT_COUNT, pow, primitive_root, reverse};
+
+    /// Places of the lower part of an index.
+    const LOW: usize = 64;
+
+    /// psi^rev(l), l below 64, and psi^rev(64·h): their products are all roots.
+    static FACTORS: ([u64; LOW], [u64; SLOT_COUNT / LOW]) = factors();
+
+    const fn factors() -> ([u64; LOW], [u64; SLOT_COUNT / LOW]) {
+        let (mut low, mut high) = ([0; LOW], [0; SLOT_COUNT / LOW]);
+        let psi = primitive_root();
+        let mut i = 0;
+        while i < SLOT_COUNT / LOW {
+            if i < LOW {
+                low[i] = pow(psi, reverse(i));
+            }
+            high[i] = pow(psi, reverse(i * LOW));
+            i += 1;
+        }
+        (low, high)
+    }
+
+    /// The roots of a stage with `blocks` blocks, below 2p.
+    pub(super) fn roots(blocks: usize) -> impl DoubleEndedIterator<Item = u64> {
+        let (low, high) = &FACTORS;
+        (blocks..2 * blocks).map(|index| times(high[index / LOW], low[index % LOW]))
+    }
+
+    /// A representative in [0, 2p) of w·y, for y below 4p and w below 2p.
+    #[inline(always)]
+    pub(super) fn times(y: u64, w: u64) -> u64 {
+        debug_assert!(y < 1 << 38 && w < 1 << 37);
+        let product = u128::from(y) * u128::from(w);
+        // Below 2^59 + 2^36, then below 2^43 + 2^36, then below 2^36 + 2^28.
+        fold(fold(fold_parts((product >> 36) as u64, product as u64)))
+    }
+
+    #[inline(always)]
+    fn fold(x: u64) -> u64 {
+        fold_parts(x >> 36, x)
+    }
+
+    /// high·2^36 and the low 36 bits of another word: 2^36 = 2^20 - 1 modulo p.
+    #[inline(always)]
+    fn fold_parts(high: u64, low: u64) -> u64 {
+        (high << 20) - high + (low & ((1 << 36) - 1))
+    }
 }
 
 /// Coefficients to slots, in place, [0, p) to [0, p).
@@ -121,7 +200,7 @@ pub(in crate::rlwe) fn to_slots(a: &mut [u64]) {
         for (block, w) in a.chunks_exact_mut(2 * half).zip(roots(blocks)) {
             let (low, high) = block.split_at_mut(half);
             for (x, y) in low.iter_mut().zip(high) {
-                let (u, v) = (reduce_by(*x, 2 * P), mul_lazy(*y, w));
+                let (u, v) = (reduce_by(*x, 2 * P), times(*y, w));
                 (*x, *y) = (u + v, u + 2 * P - v);
             }
         }
@@ -142,7 +221,7 @@ pub(in crate::rlwe) fn to_coefficients(a: &mut [u64]) {
         for (block, w) in a.chunks_exact_mut(2 * half).zip(roots(blocks).rev()) {
             let (low, high) = block.split_at_mut(half);
             for (x, y) in low.iter_mut().zip(high) {
-                (*x, *y) = (reduce_by(*x + *y, 2 * P), mul_lazy(*y + 2 * P - *x, w));
+                (*x, *y) = (reduce_by(*x + *y, 2 * P), times(*y + 2 * P - *x, w));
             }
         }
         blocks /= 2;
@@ -186,6 +265,24 @@ mod tests {
         assert_eq!(x, expected);
         to_coefficients(&mut y);
         assert_eq!(y, b);
+    }
+
+    #[test]
+    fn roots_made_as_they_are_used_are_those_of_the_table() {
+        let ends = [0, 1, P - 1, P, 2 * P, 4 * P - 1, (1 << 38) - 1];
+        for blocks in (0..13).map(|stage| 1 << stage) {
+            for (made, read) in compact::roots(blocks).zip(table::roots(blocks)) {
+                assert!(made < 2 * P);
+                assert_eq!(made % P, read.value);
+                for y in ends {
+                    let product = compact::times(y, made);
+                    assert!(product < 2 * P);
+                    assert_eq!(product % P, table::times(y, read) % P);
+                }
+            }
+        }
+        let most = compact::times((1 << 38) - 1, 2 * P - 1);
+        assert_eq!(u128::from(most % P), ((1 << 38) - 1) * u128::from(2 * P - 1) % u128::from(P));
     }
 
     #[test]

@@ -461,6 +461,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
     let client_nonce = nonce(&mut prg);
+    let Options { suite, .. } = options;
     let hello = Hello { options, model: public.id, nonce: client_nonce };
     link.send(FrameKind::ClientHello, hello.to_bytes()).await?;
 
@@ -477,7 +478,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
             format!("OT extension: expected {:?}, the server has {extension:?}", options.extension),
         ));
     }
-    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let context = |direction| Context { suite, direction, client_nonce, server_nonce };
     let (outgoing, incoming) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
 
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);

@@ -316,10 +316,12 @@ async fn accept(link: &Link, private: Arc<Private>, options: Options, seed: Seed
     let (_, opening) = link.receive_any(&[(FrameKind::ClientHello, 0..=2 * HELLO_BYTES)]).await?;
     link.count_received(opening.len());
     let Hello { options: asked, nonce: client_nonce, .. } = Hello::parse(&opening, &private.id)?;
+    options.check_suite(asked.suite)?;
+    let suite = asked.suite;
     let extension = options.grant(asked.extension);
     let server_nonce = nonce(&mut prg);
     let mut prg = bind(&mut prg, &client_nonce, &server_nonce);
-    let context = |direction| Context { direction, client_nonce, server_nonce };
+    let context = |direction| Context { suite, direction, client_nonce, server_nonce };
     let (incoming, outgoing) = (context(Direction::ServerReceives), context(Direction::ClientReceives));
     let (base_sender, message) = base::BaseSender::new(&incoming, &mut prg);
     let limits = [&options.max_bundles.to_le_bytes()[..], &[extension.code()]].concat();

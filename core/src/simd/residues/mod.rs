@@ -1,5 +1,7 @@
 //! Vectors of residues modulo 31-bit primes: transforms and sums of products.
 
+#[cfg(any(test, compact_roots))]
+pub(crate) mod compact;
 pub(crate) mod fractions;
 pub(crate) mod modulus;
 pub(crate) mod pointwise;
@@ -18,5 +20,5 @@ mod transform_ifma;
 mod transform_neon;
 
 pub(crate) use products::{BLOCK, Pair, Parts, Sum, add_products, add_scaled};
-pub(crate) use roots::{MAX_DEGREE, Roots};
-pub(crate) use transform::Transform;
+pub(crate) use roots::MAX_DEGREE;
+pub(crate) use transform::{Table, Transform};

@@ -43,7 +43,7 @@ impl Modulus {
     }
 
     /// q^-1 mod 2^32.
-    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+    #[cfg(any(test, compact_roots, target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
     pub(super) const fn inverse(self) -> u32 {
         self.inverse
     }

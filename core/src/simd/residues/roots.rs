@@ -1,12 +1,15 @@
 //! The powers of a root of unity that transforms multiply by, in the orders in which they are read.
 
-use super::modulus::{Factor, Modulus};
+#[cfg(not(compact_roots))]
+use super::modulus::Factor;
+use super::modulus::Modulus;
 
 /// Largest degree the tables serve.
 pub(crate) const MAX_DEGREE: usize = 8192;
 
 /// With psi a primitive root of unity of order 2·[`MAX_DEGREE`] modulo q, entry i is psi^rev(i), rev reversing log2
 /// [`MAX_DEGREE`] bits; and what products by it need. Structure of arrays. Public.
+#[cfg(not(compact_roots))]
 #[derive(Debug)]
 pub(crate) struct Roots {
     pub(super) values: [u32; MAX_DEGREE],
@@ -71,6 +74,7 @@ impl SignedFactor {
     }
 }
 
+#[cfg(not(compact_roots))]
 impl Roots {
     /// The tables of a prime that is 1 modulo 2·[`MAX_DEGREE`].
     pub(crate) const fn new(q: Modulus) -> Self {
@@ -166,7 +170,7 @@ pub(super) const fn wide_quotient(q: Modulus, w: u32) -> u64 {
 }
 
 /// A primitive root of unity of order 2·[`MAX_DEGREE`]: its [`MAX_DEGREE`]-th power is -1.
-const fn primitive_root(q: Modulus) -> u32 {
+pub(super) const fn primitive_root(q: Modulus) -> u32 {
     let mut base = 2;
     loop {
         let root = q.pow_vartime(base, (q.value() as u64 - 1) / (2 * MAX_DEGREE as u64));

@@ -6,14 +6,24 @@
 //! One table of psi^rev(i) serves every N up to [`MAX_DEGREE`] (a shorter transform uses its beginning) and both
 //! directions: in the inverse, psi^-rev(m + i) = -psi^rev(2m - 1 - i), for m a power of two and i < m.
 
+#[cfg(compact_roots)]
+use super::compact;
 use super::modulus::{Factor, Modulus};
-use super::roots::{MAX_DEGREE, Roots};
+use super::roots::MAX_DEGREE;
+#[cfg(test)]
+use super::roots::primitive_root;
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use super::transform_neon;
 #[cfg(target_arch = "x86_64")]
 use super::{transform_avx2, transform_ifma};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{self, Level};
+
+/// What a transform takes its roots from. In little memory, where no vectors read them, they are made as they are used ([`super::compact`]).
+#[cfg(not(compact_roots))]
+pub(crate) type Table = super::roots::Roots;
+#[cfg(compact_roots)]
+pub(crate) type Table = compact::Factors;
 
 /// The transform of a degree N over a prime q. Public.
 ///
@@ -23,16 +33,17 @@ use crate::simd::{self, Level};
 pub(crate) struct Transform {
     pub(crate) modulus: Modulus,
     pub(super) degree: usize,
-    pub(super) roots: &'static Roots,
+    pub(super) roots: &'static Table,
     /// N^-1 mod q.
     pub(super) degree_inverse: Factor,
 }
 
 /// Blocks of this length are transformed to the end one after the other: loops of fixed length.
+#[cfg(not(compact_roots))]
 const TAIL: usize = 8;
 
 impl Transform {
-    pub(crate) const fn new(modulus: Modulus, roots: &'static Roots, degree: usize) -> Self {
+    pub(crate) const fn new(modulus: Modulus, roots: &'static Table, degree: usize) -> Self {
         assert!(degree.is_power_of_two() && degree >= 16 && degree <= MAX_DEGREE);
         let degree_inverse = modulus.factor(modulus.invert_vartime(degree as u32));
         Self { modulus, degree, roots, degree_inverse }
@@ -41,8 +52,7 @@ impl Transform {
     /// psi.
     #[cfg(test)]
     pub(crate) fn root(&self) -> u32 {
-        // Entry N/2 of a transform of N: rev(N/2) = 1.
-        self.roots.values[self.degree / 2]
+        self.modulus.pow_vartime(primitive_root(self.modulus), (MAX_DEGREE / self.degree) as u64)
     }
 
     /// Coefficients to values, in place: N residues in [0, q) to N residues in [0, q).
@@ -68,6 +78,9 @@ impl Transform {
             // SAFETY: the target has NEON, as was just asked for.
             return unsafe { transform_neon::forward(self, a) };
         }
+        #[cfg(compact_roots)]
+        compact::forward(self.modulus, self.roots, a);
+        #[cfg(not(compact_roots))]
         self.forward_portable(a);
     }
 
@@ -94,9 +107,13 @@ impl Transform {
             // SAFETY: the target has NEON, as was just asked for.
             return unsafe { transform_neon::inverse(self, a) };
         }
+        #[cfg(compact_roots)]
+        compact::inverse(self.modulus, self.roots, self.degree_inverse.value, a);
+        #[cfg(not(compact_roots))]
         self.inverse_portable(a);
     }
 
+    #[cfg(not(compact_roots))]
     fn forward_portable(&self, a: &mut [u32]) {
         let (q, roots) = (self.modulus, self.roots);
         let (mut blocks, mut half) = (1, self.degree / 2);
@@ -129,6 +146,7 @@ impl Transform {
         }
     }
 
+    #[cfg(not(compact_roots))]
     fn inverse_portable(&self, a: &mut [u32]) {
         let (q, roots) = (self.modulus, self.roots);
         let (mut blocks, mut half) = (self.degree / (2 * TAIL), TAIL);
@@ -167,6 +185,7 @@ impl Transform {
 }
 
 /// (x + w·y, x - w·y): from [0, 2q) to [0, 2q).
+#[cfg(not(compact_roots))]
 #[inline(always)]
 fn forward_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
     let x = q.reduce_once(x);
@@ -175,13 +194,14 @@ fn forward_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
 }
 
 /// (x + y, (y - x)·w): from [0, q) to [0, q). The root -w stands in the table as w, hence y - x.
+#[cfg(not(compact_roots))]
 #[inline(always)]
 fn inverse_butterfly(q: Modulus, x: u32, y: u32, w: Factor) -> (u32, u32) {
     // y + q - x is in (0, 2q), and a product by a constant takes any factor below 2^32.
     (q.add(x, y), q.mul(y + q.value() - x, w))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(compact_roots)))]
 mod tests {
     use crate::prg::{Prg, Seed};
     use crate::rlwe::params::{LINEAR, SLOTS};
