@@ -60,9 +60,9 @@ pub(crate) struct Group {
 /// The groups of a layer, in the order of their first channels; `word_bits` low bits of the layer's outputs matter.
 pub(crate) fn groups(channels: &[Channel], shape: Shape, word_bits: u32, trips: RoundTrips) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
-    let mut places = alloc::collections::BTreeMap::new();
+    let mut places = crate::map::Map::new();
     for (index, channel) in channels.iter().enumerate() {
-        let place = *places.entry(*channel).or_insert_with(|| {
+        let place = *places.get_or_insert_with(*channel, || {
             let quick = trips == RoundTrips::Two && channel.kind == Kind::Relu && relu::two::serves(channel);
             out.push(Group { channel: *channel, members: Vec::new(), plane: shape.plane(), word_bits, quick });
             out.len() - 1

@@ -19,8 +19,8 @@ impl Schedule {
     pub(super) fn choose_fresh(&mut self, architecture: &Architecture) {
         let origins = origins(architecture, &self.shapes);
         let computed = computed_with(architecture, &origins);
-        // The words that a layer has encrypted, of each tensor of which it has any.
-        let mut taken: Vec<Vec<bool>> = vec![vec![]; self.shapes.len()];
+        // Which words a layer has encrypted, of each tensor of which it has any.
+        let mut taken: Vec<Vec<Taken>> = vec![vec![]; self.shapes.len()];
         for batch in self.batches.clone() {
             for index in batch.clone() {
                 let Step::Linear(step @ LinearStep { packing: Some(_), .. }) = &mut self.steps[index] else { continue };
@@ -30,10 +30,7 @@ impl Schedule {
                     |o: &Origin| batch.contains(&o.tensor.wrapping_sub(1)) || (o.tensor, batch.start) == (0, 0);
                 let origin = |&c: &usize| origins[source].get(c).copied().filter(chosen_here);
                 step.origins = step.inputs.iter().map(origin).collect();
-                // What this layer takes, to find words that it takes twice.
-                let mut own: Vec<Origin> = step.origins.iter().flatten().copied().collect();
-                own.sort_unstable_by_key(|origin| (origin.tensor, origin.start));
-                let twice = own.windows(2).any(|w| w[0].tensor == w[1].tensor && w[1].start < w[0].start + plane);
+                let mut twice = false;
                 for (fresh, origin) in step.fresh.iter_mut().zip(&step.origins) {
                     let Some(Origin { tensor, start }) = *origin else {
                         *fresh = false;
@@ -41,15 +38,32 @@ impl Schedule {
                     };
                     let taken = &mut taken[tensor];
                     if taken.is_empty() {
-                        *taken = vec![false; self.shapes[tensor].elements()];
+                        *taken = vec![Taken::Never; self.shapes[tensor].elements()];
                     }
                     let words = &mut taken[start..start + plane];
-                    *fresh &= !twice && !computed[tensor] && !words.contains(&true);
-                    words.fill(true);
+                    twice |= words.contains(&Taken::Here);
+                    *fresh &= !computed[tensor] && !words.contains(&Taken::Before);
+                    words.fill(Taken::Here);
+                }
+                for Origin { tensor, start } in step.origins.iter().flatten() {
+                    taken[*tensor][*start..start + plane].fill(Taken::Before);
+                }
+                if twice {
+                    step.fresh.fill(false);
                 }
             }
         }
     }
+}
+
+/// Whether a word's mask is encrypted.
+#[derive(Clone, Copy, PartialEq)]
+enum Taken {
+    Never,
+    /// By an earlier layer.
+    Before,
+    /// By the layer that is looked at.
+    Here,
 }
 
 /// Of every tensor, its channels' origins; nothing of tensors that are computed.

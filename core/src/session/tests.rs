@@ -334,7 +334,7 @@ fn every_extension_works_and_costs_what_was_forecast() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
     let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
-    let extensions = depths.into_iter().chain([Extension::Silent]);
+    let extensions = depths.into_iter().chain(Extension::Silent.check_built().ok());
     for (extension, round_trips) in extensions.zip([RoundTrips::Three, RoundTrips::Two].into_iter().cycle()) {
         let options = Options { extension, round_trips, ..Options::default() };
         let mut pipe = Pipe::new(&client, &server, usize::MAX, 5);
@@ -359,6 +359,7 @@ fn every_extension_works_and_costs_what_was_forecast() {
 }
 
 /// Many inferences at once take the large set, and then single ones what is left of it. A server may refuse to.
+#[cfg(feature = "silent")]
 #[test]
 fn silent_extensions_serve_many_inferences_or_are_turned_down() {
     let (_, client, server) = models();
@@ -679,5 +680,5 @@ fn announced_lengths_are_checked_before_anything_is_stored() {
         let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
         error_of(server.advance(&[], &mut []))
     };
-    assert_eq!(error.message(), format!("client hello message: expected 0..=154 bytes, got {}", u32::MAX));
+    assert_eq!(error.message(), format!("client hello message: expected 0 to 154 bytes, got {}", u32::MAX));
 }

@@ -4,6 +4,7 @@ use super::{Bundle, Done, Party, Public};
 use crate::activation::{ClientLayer, ClientSecrets, SenderRots, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
+use crate::map::Map;
 use crate::model::{Op, Shape};
 use crate::ot::supply::Count;
 use crate::prg::{Prg, SecretVec, collect};
@@ -15,7 +16,7 @@ use crate::session::{BundleId, PREPARE_BYTES, check_room, invalid_state};
 use crate::share::Mask;
 use crate::wire::frame::FrameKind;
 use alloc::boxed::Box;
-use alloc::{collections::BTreeMap, format, vec, vec::Vec};
+use alloc::{format, vec, vec::Vec};
 
 /// Prepares inferences one after another.
 pub(super) async fn prepare(link: &Link, mut party: Box<Party>, count: u32) -> Result<Done> {
@@ -137,7 +138,7 @@ impl Party {
         let inputs = schedule.shapes[0].elements();
         masks.tensors[0] = Some(collect(inputs, (0..inputs).map(|_| self.prg.next_u32())));
         let mut input_mask = Mask::default();
-        let mut secrets = BTreeMap::new();
+        let mut secrets = Map::new();
         for (index, step) in schedule.activations(&(0..nodes)) {
             let mut drawn = ClientSecrets::draw(
                 step.groups(self.round_trips),
@@ -238,7 +239,7 @@ impl Party {
         link: &Link,
         batch: &core::ops::Range<usize>,
         masks: &mut Masks<'_>,
-        secrets: &BTreeMap<usize, ClientSecrets>,
+        secrets: &Map<usize, ClientSecrets>,
     ) -> Result<()> {
         let public = self.public.clone();
         let schedule = &public.schedule;
@@ -265,7 +266,8 @@ impl Party {
         link.enter(Place { phase: Phase::Prepare, node: None });
         let factors = schedule
             .activations(batch)
-            .flat_map(|(index, step)| secrets[&index].factors(step.groups(self.round_trips)));
+            .filter_map(|(index, step)| Some(secrets.get(&index)?.factors(step.groups(self.round_trips))))
+            .flatten();
         let factors = collect(schedule.products(batch), factors);
         if let Some(key) = &self.slot_key {
             for run in factors.chunks(self.threads.pieces() * slots::SLOT_COUNT) {
