@@ -11,6 +11,7 @@ mod activation;
 pub mod error;
 mod field;
 mod layer;
+mod map;
 pub mod model;
 pub mod ot;
 pub mod prg;

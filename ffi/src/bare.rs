@@ -2,6 +2,9 @@
 //!
 //! A panic cannot be stopped without unwinding, which bare-metal targets do not have: it ends in the caller's fault
 //! handler. So does running out of memory, which `alloc` reports by a panic.
+//!
+//! Where in the source a panic arose is told with the feature `fault-place` alone. Without it nothing reads what a panic says of
+//! itself, and the linker's optimiser drops all of it: texts, file names, line numbers and what would format them.
 
 use crate::arena::Arena;
 use crate::pointer;
@@ -114,11 +117,18 @@ impl Write for Text {
 /// The message of a panic may hold values that are secret: its place is told, not the message.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    #[cfg(feature = "fault-place")]
+    let place = info.location();
+    #[cfg(not(feature = "fault-place"))]
+    let place: Option<&core::panic::Location<'_>> = {
+        let _ = info;
+        None
+    };
     let mut text = Text { bytes: [0; 160], length: 0 };
     // Writing to it cannot fail.
-    let _ = match (ARENA.refused(), info.location()) {
+    let _ = match (ARENA.refused(), place) {
         (0, Some(at)) => write!(text, "fault in the library at {}:{}: please report it", at.file(), at.line()),
-        (0, None) => write!(text, "fault in the library at an unknown place: please report it"),
+        (0, None) => write!(text, "fault in the library: please report it"),
         (size, _) => write!(
             text,
             "out of memory: expected room for {size} more bytes, got {} bytes of which {} are in use",

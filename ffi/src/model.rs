@@ -81,15 +81,11 @@ unsafe impl Growing for safenet_model_info {
 }
 
 impl Public {
-    fn new(architecture: &Architecture) -> Result<Self, Failure> {
+    fn new(architecture: &Architecture, id: &ModelId) -> Result<Self, Failure> {
         let shapes = architecture.shapes()?;
         // A control character in a name from a file could end the text early or steer a terminal.
         let name: String = architecture.name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Ok(Self {
-            name: CString::new(name).unwrap_or_default(),
-            output: shapes[shapes.len() - 1],
-            id: architecture.id()?,
-        })
+        Ok(Self { name: CString::new(name).unwrap_or_default(), output: shapes[shapes.len() - 1], id: *id })
     }
 
     fn info(&self, architecture: &Architecture) -> safenet_model_info {
@@ -131,7 +127,7 @@ pub unsafe extern "C" fn safenet_client_model_load(
         let out = Out::new(model, "model")?;
         // SAFETY: what the header asks of callers.
         let loaded = ClientModel::read(unsafe { pointer::input(contents, contents_size, "contents") }?)?;
-        let public = Public::new(loaded.architecture())?;
+        let public = Public::new(loaded.architecture(), loaded.id())?;
         // SAFETY: what the header asks of callers.
         unsafe { out.write(Box::into_raw(Box::new(safenet_client_model { model: loaded, public }))) };
         Ok(())
@@ -215,7 +211,7 @@ pub unsafe extern "C" fn safenet_server_model_load(
         let (threads, contents) =
             unsafe { (options::threads(options)?, pointer::input(contents, contents_size, "contents")?) };
         let loaded = ServerModel::load(ModelFile::read(contents)?, WEIGHT_MEMORY, threads, &mut |_, _| {})?;
-        let public = Public::new(loaded.architecture())?;
+        let public = Public::new(loaded.architecture(), loaded.id())?;
         // SAFETY: what the header asks of callers.
         unsafe { out.write(Box::into_raw(Box::new(safenet_server_model { model: loaded, public }))) };
         Ok(())

@@ -93,7 +93,7 @@ pub(crate) unsafe fn read(pointer: *const safenet_options) -> Result<(Options, S
     // SAFETY: the caller's promise.
     let given = unsafe { pointer::read_sized(pointer) }?;
     if given.ot_extension != 0 {
-        options.extension = Extension::from_code(given.ot_extension)?;
+        options.extension = Extension::from_code(given.ot_extension)?.check_built()?;
     }
     if given.ot_hash != 0 {
         options.suite = Suite::from_code(given.ot_hash)?;

@@ -65,9 +65,9 @@ pub(crate) struct Group {
 /// The groups of a layer, in the order of their first channels; `word_bits` low bits of the layer's outputs matter.
 pub(crate) fn groups(channels: &[Channel], shape: Shape, word_bits: u32, trips: RoundTrips) -> Vec<Group> {
     let mut out: Vec<Group> = Vec::new();
-    let mut places = alloc::collections::BTreeMap::new();
+    let mut places = crate::map::Map::new();
     for (index, channel) in channels.iter().enumerate() {
-        let place = *places.entry(*channel).or_insert_with(|| {
+        let place = *places.get_or_insert_with(*channel, || {
             let quick = trips == RoundTrips::Two && channel.kind == Kind::Relu && relu::two::serves(channel);
             let (plane, members) = (shape.plane(), Vec::new());
             out.push(Group { channel: *channel, members, plane, skipped: 0, elements: 0, word_bits, quick });

@@ -41,32 +41,21 @@ impl ModelFile {
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`]: what was expected, what came, where.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        let mut rest = Reader { bytes, position: 0 };
-        let magic = rest.take(8, "magic")?;
-        let secret = match magic {
-            m if m == SERVER_MAGIC => true,
-            m if m == PUBLIC_MAGIC => false,
-            _ => return Err(malformed("magic: expected a SAFENet model or its public part, got another kind of file")),
-        };
-        let version = rest.length("version")?;
-        if version != VERSION {
-            return Err(malformed(format!("version: expected {VERSION}, got {version}")));
-        }
-        let architecture: Architecture = rest.part("architecture", limits::ARCHITECTURE_BYTES)?;
-        let parameters: Option<Parameters> = if secret { Some(rest.part("parameters", usize::MAX)?) } else { None };
-        let hashed = rest.position;
-        let hash = rest.take(HASH_BYTES, "hash")?;
-        if rest.position != bytes.len() {
-            return Err(malformed(format!("length: expected {} bytes, got {}", rest.position, bytes.len())));
-        }
-        if Sha256::digest(&bytes[..hashed])[..] != *hash {
-            return Err(malformed("hash: expected that of the contents, got another: the file is damaged"));
-        }
-        architecture.shapes()?;
+        let Contents { architecture, parameters, .. } = Contents::read(bytes)?;
+        let parameters: Option<Parameters> = parameters.map(|bytes| decode("parameters", bytes)).transpose()?;
         if let Some(parameters) = &parameters {
             parameters.check(&architecture)?;
         }
         Ok(Self { architecture, parameters })
+    }
+
+    /// Reads the public part of either file, with its id. The parameters are not looked at.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_public(bytes: &[u8]) -> Result<(Architecture, ModelId)> {
+        let Contents { architecture, id, .. } = Contents::read(bytes)?;
+        Ok((architecture, id))
     }
 
     /// The server's file.
@@ -133,6 +122,43 @@ fn file(magic: [u8; 8], parts: &[&[u8]]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A file's parts, checked but for the parameters.
+struct Contents<'a> {
+    architecture: Architecture,
+    id: ModelId,
+    /// The parameters' encoding, in the server's file.
+    parameters: Option<&'a [u8]>,
+}
+
+impl<'a> Contents<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self> {
+        let mut rest = Reader { bytes, position: 0 };
+        let magic = rest.take(8, "magic")?;
+        let secret = match magic {
+            m if m == SERVER_MAGIC => true,
+            m if m == PUBLIC_MAGIC => false,
+            _ => return Err(malformed("magic: expected a SAFENet model or its public part, got another kind of file")),
+        };
+        let version = rest.length("version")?;
+        if version != VERSION {
+            return Err(malformed(format!("version: expected {VERSION}, got {version}")));
+        }
+        let encoded = rest.part("architecture", limits::ARCHITECTURE_BYTES)?;
+        let architecture: Architecture = decode("architecture", encoded)?;
+        let parameters = if secret { Some(rest.part("parameters", usize::MAX)?) } else { None };
+        let hashed = rest.position;
+        let hash = rest.take(HASH_BYTES, "hash")?;
+        if rest.position != bytes.len() {
+            return Err(malformed(format!("length: expected {} bytes, got {}", rest.position, bytes.len())));
+        }
+        if Sha256::digest(&bytes[..hashed])[..] != *hash {
+            return Err(malformed("hash: expected that of the contents, got another: the file is damaged"));
+        }
+        architecture.shapes()?;
+        Ok(Self { architecture, id: Sha256::digest(encoded).into(), parameters })
+    }
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
@@ -155,18 +181,22 @@ impl<'a> Reader<'a> {
         Ok(u32::from_le_bytes(value))
     }
 
-    /// A length and that many bytes, wholly used up by one value. What it allocates is bounded by the bytes that are there.
-    fn part<T: DeserializeOwned>(&mut self, what: &str, most: usize) -> Result<T> {
+    /// A length and that many bytes.
+    fn part(&mut self, what: &str, most: usize) -> Result<&'a [u8]> {
         let length = self.length(what)? as usize;
         if length > most {
             return Err(malformed(format!("{what}: expected at most {most} bytes, got {length}")));
         }
-        let (value, rest) =
-            postcard::take_from_bytes(self.take(length, what)?).map_err(|e| malformed(format!("{what}: {e}")))?;
-        match rest.len() {
-            0 => Ok(value),
-            n => Err(malformed(format!("{what}: expected {} bytes, got {n} more", length - n))),
-        }
+        self.take(length, what)
+    }
+}
+
+/// The value that bytes encode, all of them. What it allocates is bounded by the bytes that are there.
+fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| malformed(format!("{what}: {e}")))?;
+    match rest.len() {
+        0 => Ok(value),
+        n => Err(malformed(format!("{what}: expected {} bytes, got {n} more", bytes.len() - n))),
     }
 }
 

@@ -313,11 +313,14 @@ impl Window {
         let reach = |i: usize| i64::from(self.offset[i]).abs() + i64::from(self.size[i]) * i64::from(self.stride[i]);
         if self.stride.contains(&0) || reach(0).max(reach(1)) > limits::ELEMENTS as i64 {
             return Err(malformed(format!(
-                "window: expected strides of at least 1 and places within {}, got offset {:?}, stride {:?}, size {:?}",
+                "window: expected strides of at least 1 and places within {}, got offset {} and {}, stride {} and {}, size {} and {}",
                 limits::ELEMENTS,
-                self.offset,
-                self.stride,
-                self.size
+                self.offset[0],
+                self.offset[1],
+                self.stride[0],
+                self.stride[1],
+                self.size[0],
+                self.size[1]
             )));
         }
         Ok(Shape { channels: input.channels, height: self.size[0], width: self.size[1] })
@@ -392,8 +395,9 @@ pub(super) fn check_additions(additions: u128) -> Result<()> {
         return Ok(());
     }
     Err(malformed(format!(
-        "expected at most {} additions of sums and poolings together, got {additions} or more",
-        limits::ADDITIONS
+        "expected at most {} additions of sums and poolings together, got {} or more",
+        limits::ADDITIONS,
+        u64::try_from(additions).unwrap_or(u64::MAX)
     )))
 }
 

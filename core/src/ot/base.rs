@@ -107,20 +107,14 @@ pub fn base_receive(
         ));
     }
     let a_point = decode(sender_message, "base OT message")?;
-    // Two multiplications by A for each of so many OTs would cost more than a table of its multiples, of 30 KiB.
-    #[cfg(not(feature = "small"))]
-    let a_table = curve25519_dalek::ristretto::RistrettoBasepointTable::create(&a_point);
-    #[cfg(not(feature = "small"))]
-    let times_a = |b: &Scalar| b * &a_table;
-    #[cfg(feature = "small")]
-    let times_a = |b: &Scalar| b * a_point;
+    let (times_g, times_a) = multipliers(&a_point);
     let mut reply = Vec::with_capacity(32 * count);
     let mut keys = Zeroizing::new(vec![0; count]);
     for (i, key) in keys.iter_mut().enumerate() {
         let choice = Choice::from((choices[i / 8] >> (i % 8)) & 1);
         let b = Zeroizing::new(random_scalar(prg));
         let offset = Zeroizing::new(RistrettoPoint::conditional_select(&RistrettoPoint::identity(), &a_point, choice));
-        let encoding = (RistrettoPoint::mul_base(&b) + *offset).compress().to_bytes();
+        let encoding = (times_g(&b) + *offset).compress().to_bytes();
         let shared = Zeroizing::new(times_a(&b));
         *key = derive(context, i, sender_message, &encoding, &shared);
         reply.extend_from_slice(&encoding);
@@ -128,8 +122,22 @@ pub fn base_receive(
     Ok((reply, keys))
 }
 
+/// What multiplies by G and by A: tables of 30 KiB, which cost less than so many multiplications without.
+#[cfg(all(feature = "curve-tables", not(feature = "small")))]
+fn multipliers(a: &RistrettoPoint) -> (impl Fn(&Scalar) -> RistrettoPoint, impl Fn(&Scalar) -> RistrettoPoint) {
+    let a = curve25519_dalek::ristretto::RistrettoBasepointTable::create(a);
+    (RistrettoPoint::mul_base, move |b: &Scalar| b * &a)
+}
+
+/// What multiplies by G and by A.
+#[cfg(not(all(feature = "curve-tables", not(feature = "small"))))]
+fn multipliers(a: &RistrettoPoint) -> (impl Fn(&Scalar) -> RistrettoPoint, impl Fn(&Scalar) -> RistrettoPoint) {
+    let [g, a] = [&curve25519_dalek::constants::RISTRETTO_BASEPOINT_POINT, a].map(super::comb::Comb::new);
+    (move |b: &Scalar| g.times(b), move |b: &Scalar| a.times(b))
+}
+
 /// A uniform scalar, within statistical distance 2^-259 (512 bits reduced modulo the group's order of 253 bits).
-fn random_scalar(prg: &mut Prg) -> Scalar {
+pub(super) fn random_scalar(prg: &mut Prg) -> Scalar {
     Scalar::from_bytes_mod_order_wide(&Zeroizing::new(prg.array()))
 }
 

@@ -20,6 +20,9 @@
 //! a hundredth of the traffic and a Δ whose lowest bit is set.
 
 pub mod base;
+#[cfg(any(test, feature = "small", not(feature = "curve-tables")))]
+mod comb;
+#[cfg_attr(not(feature = "silent"), allow(dead_code, reason = "the silent extension hashes too"))]
 mod hash;
 #[cfg(test)]
 pub(crate) mod ideal;
@@ -30,18 +33,47 @@ mod suite;
 pub mod supply;
 pub mod table;
 mod transpose;
+#[cfg_attr(not(feature = "silent"), allow(dead_code, reason = "the silent extension makes wide OTs too"))]
 pub mod wide;
 
 pub use suite::Suite;
 pub use supply::Extension;
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::prg::SecretVec;
 use crate::simd::aes::Aes128Enc;
 use aes::cipher::consts::U16;
 use aes::cipher::inout::InOutBuf;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncrypt};
+use core::fmt;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+impl fmt::Display for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SoftSpoken(depth) => write!(f, "depth {}", depth.bits()),
+            Self::Silent => f.write_str("the silent one"),
+        }
+    }
+}
+
+impl Extension {
+    /// The extension, if it is in this build: the silent one takes the crate's feature `silent`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] if it is not.
+    pub fn check_built(self) -> Result<Self> {
+        if self == Self::Silent && !cfg!(feature = "silent") { Err(Self::not_built()) } else { Ok(self) }
+    }
+
+    fn not_built() -> Error {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            "OT extension: expected depth 2, 4 or 8, as this library is built without the silent one (feature `silent`), got 1",
+        )
+    }
+}
 
 /// A key of an OT: 128 bits. Bit i of the wire's byte b is bit 8·b + i of the integer, on every host.
 pub type Block = u128;
@@ -97,6 +129,7 @@ pub struct Context {
 }
 
 /// The purposes that a hash of the [`Context`] can serve.
+#[cfg_attr(not(feature = "silent"), allow(dead_code, reason = "some are the silent extension's"))]
 #[derive(Clone, Copy)]
 enum Label {
     /// Keys of the base OTs.
@@ -221,6 +254,15 @@ fn read_block(bytes: &[u8]) -> Block {
 #[inline]
 fn mask(bit: u32) -> u128 {
     0u128.wrapping_sub(u128::from(bit & 1))
+}
+
+#[cfg(all(test, not(feature = "silent")))]
+#[test]
+fn without_the_silent_extension_no_one_can_choose_it() {
+    let refused = Extension::Silent.check_built().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    assert!(refused.message().contains("built without the silent one"), "{refused}");
+    assert_eq!(Extension::from_code(4).and_then(Extension::check_built).map(Extension::code), Ok(4));
 }
 
 #[cfg(test)]

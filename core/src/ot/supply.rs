@@ -183,7 +183,7 @@ struct Due {
 /// What is due before the next `needed` OTs of `planned`. Nothing where the extension is not silent.
 fn due(extension: Extension, [mut single, mut wide]: [Stock; 2], needed: Count, planned: Count) -> Due {
     let mut due = Due { seeds: vec![], refills: vec![] };
-    if extension != Extension::Silent {
+    if extension != Extension::Silent || !cfg!(feature = "silent") {
         return due;
     }
     let begin_wide = !wide.is_silent() && planned.wide > worth(Set::WideSmall);
@@ -584,6 +584,7 @@ mod tests {
         (message.len(), sets)
     }
 
+    #[cfg(feature = "silent")]
     #[test]
     fn few_ots_come_from_softspoken_more_from_the_small_sets_and_many_from_the_large() {
         use Set::{Large, Small, WideLarge, WideSmall};
@@ -603,6 +604,7 @@ mod tests {
         assert_eq!(need(&mut pair, of(1_000_064, 128_000), of(1_000_064, 128_000)), (0, vec![]));
     }
 
+    #[cfg(feature = "silent")]
     #[test]
     fn wide_ots_bring_single_ones_for_their_trees() {
         let mut pair = pair(Direction::ServerReceives, Extension::Silent);
@@ -613,6 +615,7 @@ mod tests {
         );
     }
 
+    #[cfg(feature = "silent")]
     #[test]
     fn where_the_client_receives_there_are_single_ots_alone() {
         let mut pair = pair(Direction::ClientReceives, Extension::Silent);
@@ -639,6 +642,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "silent")]
     #[test]
     fn messages_of_other_length_are_refused() {
         let direction = Direction::ServerReceives;

@@ -1,7 +1,8 @@
 //! What a session has cost so far, by phase and by layer. Bytes and rounds are counted here; time is for the caller, who has
 //! a clock: an [`Observer`] is told of every change of place.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use crate::map::Map;
+use alloc::{boxed::Box, vec::Vec};
 
 /// A phase of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,9 +41,9 @@ pub struct Traffic {
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     place: Place,
-    traffic: BTreeMap<Place, Traffic>,
+    traffic: Map<Place, Traffic>,
     /// Round trips: how often this party waited for the other after having sent, by the place of what it waited for.
-    rounds: BTreeMap<Place, u64>,
+    rounds: Map<Place, u64>,
     sent_last: bool,
     inferences: u64,
 }
@@ -53,14 +54,14 @@ impl Meter {
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.traffic.entry(self.place).or_default().sent += bytes as u64;
+        self.traffic.get_or_insert_with(self.place, Traffic::default).sent += bytes as u64;
         self.sent_last = true;
     }
 
     pub(super) fn received(&mut self, bytes: usize) {
-        self.traffic.entry(self.place).or_default().received += bytes as u64;
+        self.traffic.get_or_insert_with(self.place, Traffic::default).received += bytes as u64;
         if core::mem::take(&mut self.sent_last) {
-            *self.rounds.entry(self.place).or_default() += 1;
+            *self.rounds.get_or_insert_with(self.place, || 0) += 1;
         }
     }
 

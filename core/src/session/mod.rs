@@ -198,7 +198,7 @@ impl Options {
     /// The extension that a server grants.
     fn grant(&self, asked: Extension) -> Extension {
         match asked {
-            Extension::Silent if !self.accept_silent => Self::FALLBACK,
+            Extension::Silent if !self.accept_silent || asked.check_built().is_err() => Self::FALLBACK,
             asked => asked,
         }
     }

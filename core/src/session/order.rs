@@ -66,8 +66,8 @@ impl Order {
         let origins = origins(architecture, shapes);
         let computed = computed_with(architecture, &origins);
         let constant = architecture.constant_channels(shapes);
-        // The words that a layer has encrypted, of each tensor of which it has any.
-        let mut taken: Vec<Vec<bool>> = vec![vec![]; shapes.len()];
+        // Which words a layer has encrypted, of each tensor of which it has any.
+        let mut taken: Vec<Vec<Taken>> = vec![vec![]; shapes.len()];
         for batch in &self.batches {
             for index in batch.clone() {
                 let Step::Linear(LinearStep { packing: Some(_), inputs, .. }) = &schedule.steps[index] else {
@@ -82,22 +82,26 @@ impl Order {
                     continue;
                 }
                 let origins: Vec<Option<Origin>> = inputs.iter().map(origin).collect();
-                // What this layer takes, to find words that it takes twice.
-                let mut own: Vec<Origin> = origins.iter().flatten().copied().collect();
-                own.sort_unstable_by_key(|origin| (origin.tensor, origin.start));
-                let twice = own.windows(2).any(|w| w[0].tensor == w[1].tensor && w[1].start < w[0].start + plane);
+                let mut twice = false;
                 let fresh = inputs.iter().zip(&origins).map(|(&channel, origin)| {
                     let Some(Origin { tensor, start }) = *origin else { return false };
                     let taken = &mut taken[tensor];
                     if taken.is_empty() {
-                        *taken = vec![false; shapes[tensor].elements()];
+                        *taken = vec![Taken::Never; shapes[tensor].elements()];
                     }
                     let words = &mut taken[start..start + plane];
-                    let free = !constant[source][channel] && !twice && !computed[tensor] && !words.contains(&true);
-                    words.fill(true);
+                    twice |= words.contains(&Taken::Here);
+                    let free = !constant[source][channel] && !computed[tensor] && !words.contains(&Taken::Before);
+                    words.fill(Taken::Here);
                     free
                 });
-                let fresh = fresh.collect();
+                let mut fresh: Vec<bool> = fresh.collect();
+                for Origin { tensor, start } in origins.iter().flatten() {
+                    taken[*tensor][*start..start + plane].fill(Taken::Before);
+                }
+                if twice {
+                    fresh.fill(false);
+                }
                 self.sources[index] = Sources { origins, fresh };
             }
         }
@@ -119,6 +123,16 @@ fn layers(steps: &[Step]) -> Vec<Range<usize>> {
     }
     batches.push(start..steps.len());
     batches
+}
+
+/// Whether a word's mask is encrypted.
+#[derive(Clone, Copy, PartialEq)]
+enum Taken {
+    Never,
+    /// By an earlier layer.
+    Before,
+    /// By the layer that is looked at.
+    Here,
 }
 
 /// Of every tensor, its channels' origins; nothing of tensors that are computed.

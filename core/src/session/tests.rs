@@ -350,7 +350,8 @@ fn every_extension_works_and_costs_what_was_forecast() {
     let (_, client, server) = models();
     let input = vec![1; client.inputs()];
     let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
-    let extensions = depths.into_iter().chain([Extension::Silent]).flat_map(|extension| [extension; 2]);
+    let extensions =
+        depths.into_iter().chain(Extension::Silent.check_built().ok()).flat_map(|extension| [extension; 2]);
     let suites = [Suite::Aes, Suite::ChaCha].into_iter().cycle();
     let round_trips = [RoundTrips::Three, RoundTrips::Two, RoundTrips::Two, RoundTrips::Three].into_iter().cycle();
     for ((extension, suite), round_trips) in extensions.zip(suites).zip(round_trips) {
@@ -388,7 +389,7 @@ fn streams_work_with_every_extension_and_beside_prepared_inferences() {
     let (_, client, server) = models();
     let input: Vec<i32> = (0..client.inputs() as i32).map(|i| i * 7 % 129 - 64).collect();
     let depths = [Depth::Two, Depth::Four, Depth::Eight].map(Extension::SoftSpoken);
-    for (extension, seed) in depths.into_iter().chain([Extension::Silent]).zip(0..) {
+    for (extension, seed) in depths.into_iter().chain(Extension::Silent.check_built().ok()).zip(0..) {
         let options = Options { extension, ..Pipe::options(seed) };
         let mut pipe = Pipe::new(&client, &server, if seed == 1 { 100 } else { usize::MAX }, seed);
         pipe.client = Client::new(&client, options, Seed::from_bytes([6; 32]));
@@ -413,6 +414,7 @@ fn streams_work_with_every_extension_and_beside_prepared_inferences() {
 }
 
 /// Many inferences at once take the large set, and then single ones what is left of it. A server may refuse to.
+#[cfg(feature = "silent")]
 #[test]
 fn silent_extensions_serve_many_inferences_or_are_turned_down() {
     let (_, client, server) = models();
@@ -766,5 +768,5 @@ fn announced_lengths_are_checked_before_anything_is_stored() {
         let _ = server.advance(&[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], &mut [0; 1000]).unwrap();
         error_of(server.advance(&[], &mut []))
     };
-    assert_eq!(error.message(), format!("client hello message: expected 0..=164 bytes, got {}", u32::MAX));
+    assert_eq!(error.message(), format!("client hello message: expected 0 to 164 bytes, got {}", u32::MAX));
 }

@@ -116,7 +116,8 @@ pub(crate) fn header(kind: FrameKind, length: usize) -> Result<[u8; HEADER_BYTES
 pub(crate) fn parse_header(bytes: &[u8], expected: &[Expected]) -> Result<(FrameKind, usize)> {
     let malformed = |message: String| Err(Error::new(ErrorKind::MalformedMessage, message));
     let &[code, 0, 0, 0, a, b, c, d] = bytes else {
-        return malformed(format!("frame header: expected a kind and three zero bytes, got {bytes:02x?}"));
+        let got: String = bytes.iter().map(|byte| format!(" {byte:02x}")).collect();
+        return malformed(format!("frame header: expected a kind and three zero bytes, got{got}"));
     };
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if code == FrameKind::Error as u8 {
@@ -131,7 +132,8 @@ pub(crate) fn parse_header(bytes: &[u8], expected: &[Expected]) -> Result<(Frame
             malformed(format!("{} message: expected {} bytes, got {length}", FrameKind::name(code), lengths.start()))
         }
         Some((_, lengths)) => {
-            malformed(format!("{} message: expected {lengths:?} bytes, got {length}", FrameKind::name(code)))
+            let (least, most) = (lengths.start(), lengths.end());
+            malformed(format!("{} message: expected {least} to {most} bytes, got {length}", FrameKind::name(code)))
         }
         None => {
             let names: Vec<_> = expected.iter().map(|(kind, _)| FrameKind::name(*kind as u8)).collect();

@@ -26,26 +26,45 @@
 //! Wide OTs are made likewise (module `wide`), with noise that is an index.
 //!
 //! All sizes and positions are functions of the calls made alone, so the parties agree on them without talking.
+//!
+//! Without the crate's feature `silent` nobody can begin with it ([`Extension::check_built`](super::Extension::check_built)); what
+//! it would send is known all the same.
 
+#[cfg(not(feature = "silent"))]
+mod absent;
+#[cfg(feature = "silent")]
 mod code;
+#[cfg(feature = "silent")]
 mod receiver;
+#[cfg(feature = "silent")]
 mod sender;
+#[cfg(feature = "silent")]
 mod stream;
-#[cfg(test)]
+#[cfg(all(test, feature = "silent"))]
 mod tests;
+#[cfg(feature = "silent")]
 mod tree;
+#[cfg(feature = "silent")]
 mod wide;
 
+#[cfg(not(feature = "silent"))]
+pub use absent::{Receiver, Sender, WideReceiver, WideSender};
+#[cfg(feature = "silent")]
 pub use receiver::Receiver;
+#[cfg(feature = "silent")]
 pub use sender::Sender;
+#[cfg(feature = "silent")]
 pub use wide::{WideReceiver, WideSender};
 
 use super::softspoken::GROUP;
-use super::{Block, Context, Label, first_half};
-use crate::error::{Error, ErrorKind, Result};
-use crate::simd::aes::Aes128Enc;
-use aes::cipher::KeyInit;
-use alloc::format;
+#[cfg(feature = "silent")]
+use {
+    super::{Block, Context, Label, first_half},
+    crate::error::{Error, ErrorKind, Result},
+    crate::simd::aes::Aes128Enc,
+    aes::cipher::KeyInit,
+    alloc::format,
+};
 
 /// Parameters of the LPN problem and of the trees that make its noise. `docs/parameters.md` says what attacks on them
 /// cost.
@@ -135,7 +154,10 @@ impl Set {
         let index = self.is_wide() as usize;
         (self.vector() + (1 << self.depth())) * (16 + index) + self.trees() * ((self.depth() + 1) * 16 + 17 * index)
     }
+}
 
+#[cfg(feature = "silent")]
+impl Set {
     /// The number that stands for the set where hashes bind it.
     const fn id(self) -> u8 {
         match self {
@@ -176,6 +198,7 @@ impl Set {
 }
 
 /// The last bit of a row of the receiver: the choice.
+#[cfg(feature = "silent")]
 #[inline]
 fn choice(row: Block) -> u8 {
     row as u8 & 1

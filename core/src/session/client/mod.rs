@@ -17,6 +17,7 @@ use super::{
 };
 use crate::activation::ClientLayer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::map::Map;
 use crate::model::{Architecture, ModelFile, ModelId};
 use crate::ot::supply::{ReceiverSupply, SenderSupply};
 use crate::ot::{Context, Direction, Extension, base};
@@ -25,7 +26,8 @@ use crate::rlwe::{self, PublicKey, SecretKey};
 use crate::share::Mask;
 use crate::threads::Threads;
 use crate::wire::frame::FrameKind;
-use alloc::{boxed::Box, collections::BTreeMap, format, sync::Arc, vec, vec::Vec};
+use alloc::{boxed::Box, format, sync::Arc, vec, vec::Vec};
+use core::fmt;
 use infer::infer;
 use prepare::prepare;
 use stream::stream;
@@ -57,7 +59,8 @@ impl ClientModel {
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`].
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        Self::new(ModelFile::read(bytes)?.architecture)
+        let (architecture, id) = ModelFile::read_public(bytes)?;
+        Self::with_id(architecture, id)
     }
 
     /// Schedules an architecture.
@@ -65,8 +68,12 @@ impl ClientModel {
     /// # Errors
     /// [`ErrorKind::MalformedModel`] or [`ErrorKind::UnsupportedModel`].
     pub fn new(architecture: Architecture) -> Result<Self> {
-        let schedule = Schedule::new(&architecture)?;
         let id = architecture.id()?;
+        Self::with_id(architecture, id)
+    }
+
+    fn with_id(architecture: Architecture, id: ModelId) -> Result<Self> {
+        let schedule = Schedule::new(&architecture)?;
         Ok(Self { public: Arc::new(Public { architecture, schedule, id }), threads: Threads::default() })
     }
 
@@ -79,6 +86,11 @@ impl ClientModel {
     /// The public architecture.
     pub fn architecture(&self) -> &Architecture {
         &self.public.architecture
+    }
+
+    /// The model's id.
+    pub fn id(&self) -> &ModelId {
+        &self.public.id
     }
 
     /// What one inference will cost that is prepared as a whole and then done.
@@ -186,11 +198,35 @@ impl ClientModel {
         match input.iter().position(|v| !(low..=high).contains(v)) {
             None => Ok(()),
             Some(index) => {
-                let scale = libm::ldexp(1.0, -i32::from(self.public.architecture.input_fraction_bits));
-                let (low, high) = (f64::from(low) * scale, f64::from(high) * scale);
+                let real = |value| Real { value, fraction_bits: self.public.architecture.input_fraction_bits };
+                let (low, high) = (real(low), real(high));
                 invalid(format!("input value {index}: expected {low} to {high}, got one outside that range"))
             }
         }
+    }
+}
+
+/// value / 2^fraction_bits, written with all its digits and without floating point, whose output is larger than all texts here.
+struct Real {
+    value: i32,
+    fraction_bits: u8,
+}
+
+impl fmt::Display for Real {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bits, magnitude) = (u32::from(self.fraction_bits), u64::from(self.value.unsigned_abs()));
+        let below = (1 << bits) - 1;
+        write!(f, "{}{}", if self.value < 0 { "-" } else { "" }, (magnitude >> bits) as u32)?;
+        let mut rest = magnitude & below;
+        if rest != 0 {
+            f.write_str(".")?;
+        }
+        while rest != 0 {
+            rest *= 10;
+            write!(f, "{}", (rest >> bits) as u32)?;
+            rest &= below;
+        }
+        Ok(())
     }
 }
 
@@ -218,7 +254,7 @@ struct Party {
     rot_receiver: ReceiverSupply,
     /// Most bundles that the server holds for the session.
     max_bundles: u32,
-    bundles: BTreeMap<BundleId, Bundle>,
+    bundles: Map<BundleId, Bundle>,
     prepared: u64,
 }
 
@@ -340,7 +376,7 @@ impl Client {
 
     /// The prepared inferences that are left, oldest first.
     pub fn bundles(&self) -> Vec<BundleId> {
-        self.party.as_ref().map_or_else(Vec::new, |party| party.bundles.keys().copied().collect())
+        self.party.as_ref().map_or_else(Vec::new, |party| party.bundles.iter().map(|(&id, _)| id).collect())
     }
 
     /// Starts an inference on a prepared bundle, which is spent from this moment. Then [`Session::advance`] until idle.
@@ -457,6 +493,7 @@ impl Session for Client {
 
 /// Handshake, keys and base OTs.
 async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) -> Result<Box<Party>> {
+    options.extension.check_built()?;
     let ClientModel { public, threads } = model;
     link.enter(Place { phase: Phase::Setup, node: None });
     let mut prg = Prg::new(&seed);
@@ -475,7 +512,7 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
     if extension != options.extension && (options.extension, extension) != (Extension::Silent, Options::FALLBACK) {
         return Err(Error::new(
             ErrorKind::Mismatch,
-            format!("OT extension: expected {:?}, the server has {extension:?}", options.extension),
+            format!("OT extension: expected {}, the server has {extension}", options.extension),
         ));
     }
     let context = |direction| Context { suite, direction, client_nonce, server_nonce };
@@ -517,7 +554,28 @@ async fn connect(link: &Link, model: ClientModel, options: Options, seed: Seed) 
         rot_sender,
         rot_receiver,
         max_bundles,
-        bundles: BTreeMap::new(),
+        bundles: Map::new(),
         prepared: 0,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Real;
+    use alloc::format;
+
+    #[test]
+    fn reals_are_written_as_they_are() {
+        for bits in 0..=24 {
+            for value in [0, 1, -1, 2, 3, 255, -256, 1000, i32::MAX, i32::MIN] {
+                let text = format!("{}", Real { value, fraction_bits: bits });
+                assert_eq!(text.parse::<f64>(), Ok(f64::from(value) / f64::from(1 << bits)), "{text}");
+                assert!(bits > 0 || text == format!("{value}"), "{text}");
+            }
+        }
+        assert_eq!(
+            format!("{} {}", Real { value: -3, fraction_bits: 1 }, Real { value: 64, fraction_bits: 6 }),
+            "-1.5 1"
+        );
+    }
 }

@@ -4,6 +4,7 @@ use super::{Bundle, Done, Party, Public};
 use crate::activation::{ClientLayer, SenderRots, draw_outputs, draw_shares, factors, product_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layer;
+use crate::map::Map;
 use crate::model::Op;
 use crate::ot::supply::Count;
 use crate::prg::{Prg, SecretVec, Seed, collect};
@@ -18,7 +19,7 @@ use crate::session::{BundleId, PREPARE_BYTES, check_room};
 use crate::share::Mask;
 use crate::wire::frame::FrameKind;
 use alloc::boxed::Box;
-use alloc::{collections::BTreeMap, format, vec, vec::Vec};
+use alloc::{format, vec, vec::Vec};
 use core::ops::Range;
 
 /// Prepares inferences one after another.
@@ -177,7 +178,7 @@ pub(super) struct Walk<'a> {
     pub(super) course: &'a Course,
     pub(super) masks: Masks<'a>,
     /// For each activation layer with products, what its shares C are drawn from.
-    seeds: BTreeMap<usize, Seed>,
+    seeds: Map<usize, Seed>,
     /// The client's shares of products.
     products: Stock<u64>,
 }
@@ -191,7 +192,8 @@ impl<'a> Walk<'a> {
         masks.tensors[0] = Some(collect(inputs, (0..inputs).map(|_| prg.next_u32())));
         let all = 0..nodes;
         let layers = schedule.activations(&all).filter(|(_, step)| step.whole(course.trips).products() > 0);
-        let seeds = layers.map(|(index, _)| (index, prg.seed())).collect();
+        let mut seeds = Map::new();
+        layers.for_each(|(index, _)| seeds.insert(index, prg.seed()));
         Self { public, course, masks, seeds, products: Stock::new() }
     }
 

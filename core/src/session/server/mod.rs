@@ -118,6 +118,11 @@ impl ServerModel {
         &self.0.architecture
     }
 
+    /// The model's id.
+    pub fn id(&self) -> &ModelId {
+        &self.0.id
+    }
+
     /// For each node, the bits by which a convolution's noise may exceed 1, as its weights determine them, and the bits that
     /// the flooding hides; none for other nodes.
     pub fn noise_bits(&self) -> Vec<Option<(u32, u32)>> {
