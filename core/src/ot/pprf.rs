@@ -11,6 +11,7 @@ use crate::prg::SecretVec;
 use crate::simd::aes::Aes128Enc;
 use crate::simd::chacha::Binding;
 use aes::cipher::KeyInit;
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use zeroize::Zeroizing;
@@ -27,7 +28,7 @@ pub(super) const fn correction_bytes(depth: usize) -> usize {
 /// permutation-based correlation-robust hash of Guo, Katz, Wang and Yu (IEEE S&P 2020, section 7), here only asked to
 /// be a pseudo-random generator. With the other suite both children are 32 bytes of a block of ChaCha20 keyed by the node.
 pub(super) enum Expander {
-    Aes([Aes128Enc; 2]),
+    Aes(Box<[Aes128Enc; 2]>),
     ChaCha(Binding),
 }
 
@@ -38,11 +39,11 @@ impl Expander {
             return Self::ChaCha(Binding::new(&digest));
         }
         let (left, right) = digest.split_at(16);
-        Self::Aes([left, right].map(|half| {
+        Self::Aes(Box::new([left, right].map(|half| {
             let mut key = [0; 16];
             key.copy_from_slice(half);
             Aes128Enc::new(&key.into())
-        }))
+        })))
     }
 
     /// Both children of all nodes: those to the left, and those to the right.

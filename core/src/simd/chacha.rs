@@ -199,7 +199,7 @@ fn four_rounds(x: &mut State, count: usize) {
 /// A block: twice `DOUBLE` rounds, an even number of double rounds, and the sum with what was before them.
 #[inline(always)]
 fn block<const DOUBLE: usize>(start: &State) -> State {
-    const { assert!(DOUBLE > 0 && DOUBLE % 2 == 0) };
+    const { assert!(DOUBLE > 0 && DOUBLE.is_multiple_of(2)) };
     let mut x = *start;
     four_rounds(&mut x, DOUBLE / 2);
     core::array::from_fn(|i| x[i].wrapping_add(start[i]))

@@ -242,7 +242,7 @@ impl LastOfFour<'_> {
 /// Adds four sibling leaves to the columns of the two lowest index bits and gives their sum.
 #[inline(always)]
 fn add_four(quad: [&[Bytes]; 4], column_0: &mut [Bytes], column_1: &mut [Bytes], sum: &mut [Bytes]) {
-    let [r0, r1, r2, r3] = quad.map(|lane| words(lane));
+    let [r0, r1, r2, r3] = quad.map(words);
     let columns = words_mut(column_0).zip(words_mut(column_1));
     for (((r0, r1), (r2, r3)), ((v0, v1), sum)) in r0.zip(r1).zip(r2.zip(r3)).zip(columns.zip(words_mut(sum))) {
         let right = r1 ^ r3;
