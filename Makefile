@@ -3,6 +3,7 @@
 #   make                                   build libsafenet.a and libsafenet.so
 #   make demo                              classify digits privately: a C server and a C client on this machine
 #   make edge-demo                         the same with a client on a microcontroller, simulated by QEMU
+#   make edge-size                         what that client's program is made of, in KiB by component
 #   make test                              run all tests but the planner's
 #   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
@@ -34,7 +35,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo edge-demo test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
+.PHONY: build install uninstall clean demo edge-demo edge-size test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -72,6 +73,9 @@ demo:
 
 edge-demo:
 	CARGO="$(CARGO)" scripts/edge-demo
+
+edge-size:
+	scripts/edge-size
 
 # nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
 test:

@@ -256,7 +256,8 @@ fn mask(bit: u32) -> u128 {
     0u128.wrapping_sub(u128::from(bit & 1))
 }
 
-#[cfg(all(test, not(feature = "silent")))]
+#[cfg(test)]
+#[cfg(not(feature = "silent"))]
 #[test]
 fn without_the_silent_extension_no_one_can_choose_it() {
     let refused = Extension::Silent.check_built().unwrap_err();

@@ -40,7 +40,8 @@ mod receiver;
 mod sender;
 #[cfg(feature = "silent")]
 mod stream;
-#[cfg(all(test, feature = "silent"))]
+#[cfg(test)]
+#[cfg(feature = "silent")]
 mod tests;
 #[cfg(feature = "silent")]
 mod tree;
