@@ -3,7 +3,10 @@
 #   make                                   build libsafenet.a and libsafenet.so
 #   make demo                              classify digits privately: a C server and a C client on this machine
 #   make edge-demo                         the same with a client on a microcontroller, simulated by QEMU
+#   make web-demo                          the same with clients in WebAssembly, in Node and in a browser
+#   make wasm                              the client's library for these: target/wasm32-unknown-unknown/web/safenet.wasm
 #   make test                              run all tests but the planner's
+#   make foreign-test                      run the core's tests on other processors, simulated by QEMU
 #   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
@@ -34,7 +37,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo edge-demo test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
+.PHONY: build install uninstall clean demo edge-demo web-demo wasm test foreign-test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -72,6 +75,16 @@ demo:
 
 edge-demo:
 	CARGO="$(CARGO)" scripts/edge-demo
+
+web-demo:
+	CARGO="$(CARGO)" scripts/web-demo
+
+wasm:
+	CARGO_TARGET_DIR=target $(CARGO) rustc --profile web --locked --package safenet-ffi --no-default-features \
+	    --target wasm32-unknown-unknown --lib --crate-type cdylib
+
+foreign-test:
+	CARGO="$(CARGO)" scripts/foreign-tests
 
 # nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
 test:

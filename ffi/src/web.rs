@@ -12,10 +12,10 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use talc::wasm::{WasmDynamicTalc, new_wasm_dynamic_allocator};
 
-/// What the host gives.
+/// What the host gives. Not the header's business:
+/// cbindgen:ignore
 mod host {
     #[link(wasm_import_module = "safenet")]
-    // cbindgen:ignore
     unsafe extern "C" {
         /// Fills `size` bytes at `out` with uniform secret bytes; 0 if it did.
         pub(super) safe fn random(out: *mut u8, size: usize) -> i32;

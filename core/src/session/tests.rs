@@ -6,6 +6,7 @@ mod observed;
 mod random;
 #[cfg(feature = "parallel")]
 mod threads;
+mod transcript;
 
 use super::{BundleId, Client, ClientModel, Options, Phase, RoundTrips, Server, ServerModel, Session, Status};
 use crate::error::{Error, ErrorKind, Result};
