@@ -4,7 +4,10 @@
 #   make demo                              classify digits privately: a C server and a C client on this machine
 #   make edge-demo                         the same with a client on a microcontroller, simulated by QEMU
 #   make edge-size                         what that client's program is made of, in KiB by component
+#   make web-demo                          the same with clients in WebAssembly, in Node and in a browser
+#   make wasm                              the client's library for these: target/wasm32-unknown-unknown/web/safenet.wasm
 #   make test                              run all tests but the planner's
+#   make foreign-test                      run the core's tests on other processors, simulated by QEMU
 #   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
@@ -35,7 +38,7 @@ BUILT  := target/release
 NATIVE := $(BUILT)/native/libraries
 TARGET := $(DESTDIR)$(PREFIX)
 
-.PHONY: build install uninstall clean demo edge-demo edge-size test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
+.PHONY: build install uninstall clean demo edge-demo edge-size web-demo wasm test foreign-test planner-test models networks ladder performance cifar10 $(addprefix cifar10-,$(TRAINED))
 
 # The two crate types by name: cargo optimises across crates only where no Rust library is wanted beside them.
 build:
@@ -76,6 +79,16 @@ edge-demo:
 
 edge-size:
 	scripts/edge-size
+
+web-demo:
+	CARGO="$(CARGO)" scripts/web-demo
+
+wasm:
+	CARGO_TARGET_DIR=target $(CARGO) rustc --profile web --locked --package safenet-ffi --no-default-features \
+	    --target wasm32-unknown-unknown --lib --crate-type cdylib
+
+foreign-test:
+	CARGO="$(CARGO)" scripts/foreign-tests
 
 # nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
 test:

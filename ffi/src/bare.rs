@@ -7,10 +7,10 @@
 //! itself, and the linker's optimiser drops all of it: texts, file names, line numbers and what would format them.
 
 use crate::arena::Arena;
+use crate::fault::Text;
 use crate::pointer;
 use crate::status::{Failure, safenet_status};
 use core::ffi::{c_char, c_void};
-use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use spin::Mutex;
 
@@ -98,49 +98,21 @@ pub(crate) fn system_random(_: &mut [u8]) -> Result<(), Failure> {
     ))
 }
 
-/// A text that ends with a NUL, built where nothing can be allocated. What does not fit is left out.
-struct Text {
-    bytes: [u8; 160],
-    length: usize,
-}
-
-impl Write for Text {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = self.bytes.len() - 1 - self.length;
-        let part = &text.as_bytes()[..text.len().min(room)];
-        self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
-        self.length += part.len();
-        Ok(())
-    }
-}
-
-/// The message of a panic may hold values that are secret: its place is told, not the message.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    #[cfg(feature = "fault-place")]
-    let place = info.location();
-    #[cfg(not(feature = "fault-place"))]
-    let place: Option<&core::panic::Location<'_>> = {
-        let _ = info;
-        None
-    };
-    let mut text = Text { bytes: [0; 160], length: 0 };
-    // Writing to it cannot fail.
-    let _ = match (ARENA.refused(), place) {
-        (0, Some(at)) => write!(text, "fault in the library at {}:{}: please report it", at.file(), at.line()),
-        (0, None) => write!(text, "fault in the library: please report it"),
-        (size, _) => write!(
-            text,
+    let text = match ARENA.refused() {
+        0 => Text::of_fault(info),
+        size => Text::new(format_args!(
             "out of memory: expected room for {size} more bytes, got {} bytes of which {} are in use",
             ARENA.size(),
             ARENA.used()
-        ),
+        )),
     };
     if let Some(fault) = FAULT.try_lock()
         && let Some(function) = fault.function
     {
         // SAFETY: the callback's contract.
-        unsafe { function(fault.context, text.bytes.as_ptr().cast()) };
+        unsafe { function(fault.context, text.as_c_str().as_ptr()) };
     }
     loop {
         core::hint::spin_loop();

@@ -6,6 +6,7 @@ mod observed;
 mod random;
 #[cfg(feature = "parallel")]
 mod threads;
+mod transcript;
 
 use super::{
     BundleId, Client, ClientModel, Forecast, Meter, Options, Phase, Portions, RoundTrips, Server, ServerModel, Session,

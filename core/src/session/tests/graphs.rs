@@ -106,7 +106,7 @@ fn check_graph(file: &ModelFile, prg: &mut Prg) -> Vec<(Vec<i32>, Vec<i64>)> {
 
 /// A residual block with a projection, grouped and dilated convolutions, weighted averages, max-pooling over both kinds of
 /// edges, concatenation, and a tournament of class scores at the end.
-fn residual(prg: &mut Prg) -> ModelFile {
+pub(super) fn residual(prg: &mut Prg) -> ModelFile {
     let channel = |kind, bound_bits, shift| Channel { kind, bound_bits, shift, back_shift: 0 };
     let act = |kind, count, bound, shift| {
         Op::Activation(Activation { fraction_bits: 6, channels: vec![channel(kind, bound, shift); count] })
