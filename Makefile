@@ -7,7 +7,7 @@
 #   make web-demo                          the same with clients in WebAssembly, in Node and in a browser
 #   make wasm                              the client's library for these: target/wasm32-unknown-unknown/web/safenet.wasm
 #   make test                              run all tests but the planner's
-#   make foreign-test                      run the core's tests on other processors, simulated by QEMU
+#   make foreign-test                      run the core's tests and the C programs on other processors, simulated by QEMU
 #   make planner-test                      run the planner's tests (Debian: python3-torch python3-onnx python3-venv)
 #   make models                            compile models/*.onnx again
 #   make networks [NET=resnet32]           build and compile the networks that papers measure, all or those named in NET
@@ -88,7 +88,7 @@ wasm:
 	    --target wasm32-unknown-unknown --lib --crate-type cdylib
 
 foreign-test:
-	CARGO="$(CARGO)" scripts/foreign-tests
+	CARGO="$(CARGO)" FOREIGN_DEMO=1 scripts/foreign-tests
 
 # nextest runs tests in parallel processes and reports better; without it the plain runner runs the same tests.
 test:

@@ -173,6 +173,10 @@ test("sessions' memory is used again", async () => {
 
 const cleanups = [];
 after(() => cleanups.forEach((cleanup) => cleanup()));
+process.once("SIGTERM", () => {
+  cleanups.forEach((cleanup) => cleanup());
+  process.exit(1);
+});
 
 /** A TCP server on a port of its own; what `serve` does with a connection. */
 async function server(serve) {
@@ -320,10 +324,11 @@ test("what is not the protocol's ends the connection", async () => {
   };
   const [text, large] = [await open(), await open()];
   assert.equal(await attempt(address), 503);
+  const ends = Promise.all([text, large].map(closed));
   text.send("hello");
   large.send(Buffer.alloc((1 << 20) + 1));
-  assert.deepEqual(await closed(text), [1003, "expected binary messages, got a text"]);
-  assert.equal((await closed(large))[0], 1009);
+  const [[code, reason], [tooLarge]] = await ends;
+  assert.deepEqual([code, reason, tooLarge], [1003, "expected binary messages, got a text", 1009]);
   assert.equal(await attempt(address), "open");
 });
 

@@ -145,7 +145,7 @@ impl Walk<'_> {
         self.ledger.burst(2 * 1024 * 24);
         self.ledger.take(match self.build {
             Build::Small => 18 << 10,
-            Build::Hosted => 96 << 10,
+            Build::Hosted => 48 << 10,
         });
     }
 
