@@ -3,7 +3,7 @@
 //! Key streams come sixteen blocks at a time with AVX-512 and eight with AVX2, a block per lane. (The crate `chacha20` does four with AVX2, a row per vector,
 //! which waits for its own results half of the time.) Single blocks are made for processors of 32 bits whose instructions rotate one operand of a sum.
 
-use super::multiversion;
+use zeroize::Zeroize;
 
 /// Bytes of sixteen blocks.
 pub(crate) const BATCH: usize = 1024;
@@ -36,10 +36,25 @@ pub(crate) fn fill<const DOUBLE: usize>(start: &State, out: &mut [[u8; BATCH]]) 
         }
         super::Level::Avx2 => {
             // SAFETY: as above.
-            unsafe { avx2::fill::<DOUBLE>(start, out) };
+            unsafe { avx2::fill::<DOUBLE>(start, out.as_flattened_mut().as_chunks_mut().0) };
             return true;
         }
         super::Level::Base => {}
+    }
+    let _ = (start, out);
+    false
+}
+
+/// Bytes of eight blocks.
+const EIGHT: usize = BATCH / 2;
+
+/// The same for eight blocks.
+fn fill_eight<const DOUBLE: usize>(start: &State, out: &mut [u8; EIGHT]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if super::level() >= super::Level::Avx2 {
+        // SAFETY: the processor has what the level stands for.
+        unsafe { avx2::fill::<DOUBLE>(start, core::slice::from_mut(out)) };
+        return true;
     }
     let _ = (start, out);
     false
@@ -78,7 +93,7 @@ impl Binding {
         let mut done = 0;
         if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
             let (lanes, _) = values.as_chunks_mut();
-            hash_lanes(self, first, same, lanes);
+            hash_side_by_side(self, first, same, lanes);
             done = lanes.len() * LANES;
         }
         let mut left = &mut values[done..];
@@ -104,26 +119,42 @@ impl Binding {
     }
 
     /// Pieces of 16 bytes of a stream of ChaCha12, from number `first` on: four of them are a block.
-    pub(crate) fn stream(&self, secret: u128, first: u64, out: &mut [[u8; 16]]) {
-        let (mut number, begun) = (first / 4, (first % 4) as usize);
-        let (head, rest) = out.split_at_mut(out.len().min((4 - begun) % 4));
-        if begun > 0 {
-            let block = bytes(&block::<STREAM>(&self.state(secret, number)));
-            head.iter_mut().zip(&block[begun..]).for_each(|(out, piece)| *out = *piece);
-            number += 1;
-        }
-        let (batches, _) = rest.as_flattened_mut().as_chunks_mut();
-        let filled = if !batches.is_empty() && fill::<STREAM>(&self.state(secret, number), batches) {
-            number += 16 * batches.len() as u64;
-            batches.len() * (BATCH / 16)
-        } else {
-            0
-        };
-        for (out, number) in rest[filled..].chunks_mut(4).zip(number..) {
-            let block = bytes(&block::<STREAM>(&self.state(secret, number)));
-            out.iter_mut().zip(&block).for_each(|(out, piece)| *out = *piece);
+    pub(crate) fn stream(&self, secret: u128, first: u64, mut out: &mut [[u8; 16]]) {
+        let (mut number, mut begun) = (first / 4, (first % 4) as usize);
+        while !out.is_empty() {
+            let start = self.state(secret, number);
+            let batches = if begun == 0 { out.as_flattened_mut().as_chunks_mut().0 } else { &mut [] };
+            let count = batches.len();
+            let taken = if count > 0 && fill::<STREAM>(&start, batches) {
+                number += 16 * count as u64;
+                count * PIECES
+            } else {
+                // Two blocks on their own take as long as eight side by side.
+                let mut blocks = [0; EIGHT];
+                if begun + out.len() > 8 && fill_eight::<STREAM>(&start, &mut blocks) {
+                    number += 8;
+                    let taken = copy(&blocks.as_chunks().0[begun..], out);
+                    blocks[..].zeroize();
+                    taken
+                } else {
+                    number += 1;
+                    copy(&bytes(&block::<STREAM>(&start))[begun..], out)
+                }
+            };
+            (out, begun) = (&mut out[taken..], 0);
         }
     }
+}
+
+/// Pieces of a batch.
+const PIECES: usize = BATCH / 16;
+
+/// Copies as many pieces as there are and room for; their number.
+#[inline(always)]
+fn copy(pieces: &[[u8; 16]], out: &mut [[u8; 16]]) -> usize {
+    let count = pieces.len().min(out.len());
+    out[..count].copy_from_slice(&pieces[..count]);
+    count
 }
 
 #[inline(always)]
@@ -225,29 +256,37 @@ fn quarter_rounds(x: &mut [[u32; LANES]; 16], [a, b, c, d]: [usize; 4]) {
     x[b] = lanes(|i| (x[b][i] ^ x[c][i]).rotate_left(7));
 }
 
-multiversion! {
-    /// [`Binding::hash`] of whole lanes.
-    fn hash_lanes(binding: &Binding, first: u64, same: u32, values: &mut [[u128; LANES]]) {
-        for (values, before) in values.iter_mut().zip((0..).step_by(LANES)) {
-            let number = |i: usize| first + ((before + i as u64) >> same);
-            let start = binding.state(0, 0);
-            let mut x = start.map(|word| [word; LANES]);
-            for w in 0..4 {
-                x[4 + w] = lanes(|i| (values[i] >> (32 * w)) as u32);
+/// [`Binding::hash`] of as many as there are lanes at a time.
+fn hash_side_by_side(binding: &Binding, first: u64, same: u32, values: &mut [[u128; LANES]]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::level() >= super::Level::Avx2 {
+        // SAFETY: the processor has what the level stands for.
+        return unsafe { avx2::hash(binding, first, same, values) };
+    }
+    hash_lanes(binding, first, same, values);
+}
+
+/// The portable form.
+fn hash_lanes(binding: &Binding, first: u64, same: u32, values: &mut [[u128; LANES]]) {
+    for (values, before) in values.iter_mut().zip((0..).step_by(LANES)) {
+        let number = |i: usize| first + ((before + i as u64) >> same);
+        let start = binding.state(0, 0);
+        let mut x = start.map(|word| [word; LANES]);
+        for w in 0..4 {
+            x[4 + w] = lanes(|i| (values[i] >> (32 * w)) as u32);
+        }
+        x[12] = lanes(|i| number(i) as u32);
+        x[13] = lanes(|i| (number(i) >> 32) as u32);
+        for _ in 0..HASH {
+            for columns in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]] {
+                quarter_rounds(&mut x, columns);
             }
-            x[12] = lanes(|i| number(i) as u32);
-            x[13] = lanes(|i| (number(i) >> 32) as u32);
-            for _ in 0..HASH {
-                for columns in [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]] {
-                    quarter_rounds(&mut x, columns);
-                }
-                for diagonals in [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]] {
-                    quarter_rounds(&mut x, diagonals);
-                }
+            for diagonals in [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]] {
+                quarter_rounds(&mut x, diagonals);
             }
-            for (i, value) in values.iter_mut().enumerate() {
-                *value = join(core::array::from_fn(|w| x[w][i].wrapping_add(start[w])));
-            }
+        }
+        for (i, value) in values.iter_mut().enumerate() {
+            *value = join(core::array::from_fn(|w| x[w][i].wrapping_add(start[w])));
         }
     }
 }
@@ -353,7 +392,7 @@ mod avx512 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use super::BATCH;
+    use super::{Binding, EIGHT, HASH, LANES};
     use core::arch::x86_64::*;
 
     /// Four independent quarter rounds, step by step side by side. A macro, since the sixteen vectors must stay in registers.
@@ -371,7 +410,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub(super) fn fill<const DOUBLE: usize>(first: &super::State, out: &mut [[u8; BATCH]]) {
+    pub(super) fn fill<const DOUBLE: usize>(first: &super::State, out: &mut [[u8; EIGHT]]) {
         let counter = super::counter(first);
         // Rotations by whole bytes are shuffles.
         let by_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
@@ -381,8 +420,8 @@ mod avx2 {
         for (x, word) in start.iter_mut().zip(first) {
             *x = _mm256_set1_epi32(*word as i32);
         }
-        for (out, part) in out.as_flattened_mut().as_chunks_mut::<{ BATCH / 2 }>().0.iter_mut().zip(0..) {
-            (start[12], start[13]) = counters(counter + 8 * part);
+        for (out, part) in out.iter_mut().zip(0..) {
+            (start[12], start[13]) = numbers(|i| counter + 8 * part + i as u64);
             let mut x = start;
             for _ in 0..DOUBLE {
                 quarter_rounds!(x, by_16, by_8, [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]);
@@ -405,12 +444,74 @@ mod avx2 {
         }
     }
 
-    /// The low and the high words of eight consecutive numbers.
+    /// [`Binding::hash`] of eight at a time.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn hash(binding: &Binding, first: u64, same: u32, values: &mut [[u128; LANES]]) {
+        let by_16 = _mm256_broadcastsi128_si256(_mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+        let by_8 = _mm256_broadcastsi128_si256(_mm_setr_epi8(3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14));
+        let mut start = [_mm256_setzero_si256(); 16];
+        for (x, word) in start.iter_mut().zip(binding.state(0, 0)) {
+            *x = _mm256_set1_epi32(word as i32);
+        }
+        for (values, before) in values.iter_mut().zip((0..).step_by(LANES)) {
+            let mut x = start;
+            let halves: *mut __m256i = values.as_mut_ptr().cast();
+            // SAFETY: four vectors are eight values of 16 bytes; any alignment will do. (No map: closures are not compiled for the
+            // instructions.)
+            let pairs = unsafe {
+                [
+                    _mm256_loadu_si256(halves),
+                    _mm256_loadu_si256(halves.add(1)),
+                    _mm256_loadu_si256(halves.add(2)),
+                    _mm256_loadu_si256(halves.add(3)),
+                ]
+            };
+            [x[4], x[5], x[6], x[7]] = transpose_quarters(pairs);
+            (x[12], x[13]) = numbers(|i| first + ((before + ORDER[i]) >> same));
+            for _ in 0..HASH {
+                quarter_rounds!(x, by_16, by_8, [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]);
+                quarter_rounds!(x, by_16, by_8, [0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]);
+            }
+            let sums = [
+                _mm256_add_epi32(x[0], start[0]),
+                _mm256_add_epi32(x[1], start[1]),
+                _mm256_add_epi32(x[2], start[2]),
+                _mm256_add_epi32(x[3], start[3]),
+            ];
+            let pairs = transpose_quarters(sums);
+            // SAFETY: as above.
+            unsafe {
+                _mm256_storeu_si256(halves, pairs[0]);
+                _mm256_storeu_si256(halves.add(1), pairs[1]);
+                _mm256_storeu_si256(halves.add(2), pairs[2]);
+                _mm256_storeu_si256(halves.add(3), pairs[3]);
+            }
+        }
+    }
+
+    /// Which value is in which lane after [`transpose_quarters`] of values two by two.
+    const ORDER: [u64; LANES] = [0, 2, 4, 6, 1, 3, 5, 7];
+
+    /// In either half of the vectors, word j of vector i to word i of vector j. Its own inverse.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn counters(first: u64) -> (__m256i, __m256i) {
+    fn transpose_quarters(x: [__m256i; 4]) -> [__m256i; 4] {
+        let (a, b) = (_mm256_unpacklo_epi32(x[0], x[1]), _mm256_unpackhi_epi32(x[0], x[1]));
+        let (c, d) = (_mm256_unpacklo_epi32(x[2], x[3]), _mm256_unpackhi_epi32(x[2], x[3]));
+        [
+            _mm256_unpacklo_epi64(a, c),
+            _mm256_unpackhi_epi64(a, c),
+            _mm256_unpacklo_epi64(b, d),
+            _mm256_unpackhi_epi64(b, d),
+        ]
+    }
+
+    /// The low and the high words of eight numbers.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn numbers(number: impl Fn(usize) -> u64) -> (__m256i, __m256i) {
         let words = |word: fn(u64) -> u32| {
-            let [a, b, c, d, e, f, g, h] = core::array::from_fn(|i| word(first + i as u64) as i32);
+            let [a, b, c, d, e, f, g, h] = core::array::from_fn(|i| word(number(i)) as i32);
             _mm256_setr_epi32(a, b, c, d, e, f, g, h)
         };
         (words(|x| x as u32), words(|x| (x >> 32) as u32))
@@ -488,7 +589,7 @@ mod tests {
         let secret = |n: u64| u128::from(n).wrapping_mul(0x0123_4567_89ab_cdef_0f1e_2d3c_4b5a_6978);
         let words = |block: State| block.as_chunks().0.iter().map(|w| join(*w)).collect::<Vec<u128>>();
         for first in [0, 1, 7, (1 << 32) - 3, (1 << 34) - 6] {
-            for count in [0, 1, 3, 8, 9, 31, 64, 67, 140] {
+            for count in [0, 1, 3, 8, 9, 31, 63, 64, 67, 140] {
                 let hashed: Vec<u128> =
                     (first..).take(count).map(|n| words(reference(&binding.state(secret(n), n), 20))[0]).collect();
                 let stream = |n: u64| words(reference(&binding.state(secret(5), n / 4), 12))[n as usize % 4];
