@@ -651,8 +651,9 @@ impl LinearPacking {
         let (channels, rows, columns) = self.response_part(index);
         // The base is at least place(0, Kh - 1, Kw - 1), and the leads are below the kernel's spans.
         let base = packing.base() - packing.place(0, packing.rows.lead(), packing.columns.lead());
-        let (channel_step, row_step) =
-            (packing.inputs * packing.plane_size(), packing.place(0, packing.rows.step(), 0));
+        let channel_step = packing.inputs * packing.plane_size();
+        // A window that is the only one takes no step, and may have one too long for a machine's words.
+        let row_step = packing.rows.step().saturating_mul(packing.columns.places());
         channels.enumerate().flat_map(move |(l, channel)| {
             let columns = columns.clone();
             rows.clone().enumerate().map(move |(count, i)| {
