@@ -39,13 +39,16 @@ def chacha_block(key, nonce, rounds):
     for r in range(rounds):
         for i in range(4):
             a, b, c, d = (4 * row + (i + row * (r % 2)) % 4 for row in range(4))
-            for s, t, u, by in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+            for s, t, u, by in (
+                (a, b, d, 16),
+                (c, d, b, 12),
+                (a, b, d, 8),
+                (c, d, b, 7),
+            ):
                 x[s] = (x[s] + x[t]) % 2**32
                 y = x[u] ^ x[s]
                 x[u] = (y << by | y >> (32 - by)) % 2**32
-    return b"".join(
-        ((v + w) % 2**32).to_bytes(4, "little") for v, w in zip(x, start)
-    )
+    return b"".join(((v + w) % 2**32).to_bytes(4, "little") for v, w in zip(x, start))
 
 
 def chacha20(key, nonce, size):
