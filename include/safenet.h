@@ -243,13 +243,13 @@ typedef struct safenet_options {
     // client is freed, or the last of a model and its sessions. Bytes and outputs do not depend on the number. The threads have
     // the signal mask of the one that starts them; fork() leaves them behind, so the child must not use the client or model.
     uint32_t threads;
-    // Client: what hashes and expands in oblivious transfers, SAFENET_HASH_AES or SAFENET_HASH_CHACHA; a server may refuse the latter. 0 means
-    // what is faster on the client's processor: AES where there are instructions for it (x86-64, AArch64), else ChaCha.
-    uint32_t ot_hash;
     // Client: most bytes of memory that the session and its model may take of the heap. How much is worked on at a time, and the depth of
     // the OT extension, are chosen so that they fit; safenet_client_prepare fails with SAFENET_ERROR_MEMORY where a prepared
     // inference does not, safenet_client_stream where nothing fits. 0 means that any amount will do.
     size_t memory;
+    // Client: what hashes and expands in oblivious transfers, SAFENET_HASH_AES or SAFENET_HASH_CHACHA; a server may refuse the latter. 0 means
+    // what is faster on the client's processor: AES where there are instructions for it (x86-64, AArch64), else ChaCha.
+    uint32_t ot_hash;
 } safenet_options;
 
 // Names one prepared inference of one session. Never reused.
