@@ -327,7 +327,11 @@ impl Client {
         self.choose()?;
         if let (Some(limit), held @ 1..) = (self.options.memory, self.bundles().len() as u64) {
             let waiting = self.model.memory_ahead(&self.options, Build::THIS).each;
-            let needed = self.model.memory_of_stream(&self.options, Build::THIS).peak.saturating_add(waiting * held);
+            let needed = self
+                .model
+                .memory_of_stream(&self.options, Build::THIS)
+                .peak
+                .saturating_add(waiting.saturating_mul(held));
             if needed > limit {
                 return Err(memory::too_little(&format!("a stream beside {held} prepared inferences"), limit, needed));
             }

@@ -113,13 +113,13 @@ impl Masks<'_> {
     }
 
     /// The mask of an activation layer's results before anything is added to them.
-    pub(super) fn after(&self, index: usize) -> Result<Cow<'_>> {
+    pub(super) fn after(&self, index: usize) -> Result<MaskCow<'_>> {
         let node = &self.public.architecture.nodes[index];
         let output = self.of(index + 1)?;
         match node.op {
             // max(a, b) = b + ReLU(a - b): the mask of b is taken off again.
-            Op::Max(_) => Ok(Cow::Own(subtract(output, self.of(node.inputs[1] as usize)?))),
-            _ => Ok(Cow::Of(output)),
+            Op::Max(_) => Ok(MaskCow::Own(subtract(output, self.of(node.inputs[1] as usize)?))),
+            _ => Ok(MaskCow::Of(output)),
         }
     }
 
@@ -139,12 +139,12 @@ impl Masks<'_> {
 }
 
 /// A mask computed, or one that is there.
-pub(super) enum Cow<'a> {
+pub(super) enum MaskCow<'a> {
     Own(Mask),
     Of(&'a [u32]),
 }
 
-impl core::ops::Deref for Cow<'_> {
+impl core::ops::Deref for MaskCow<'_> {
     type Target = [u32];
 
     fn deref(&self) -> &[u32] {
